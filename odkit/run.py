@@ -1,0 +1,576 @@
+"""Run: the run folder as an object. Start a worker, follow it, stop it, resume it.
+
+The run folder is the interface between the worker process that trains and everyone who watches: notebook, command
+line, report. It holds
+
+    config.json         settings, detector, versions of the data
+    dataset.npz         what is trained on and judged on, as columns
+    events.jsonl        what happened, one JSON object a line, only ever appended to
+    checkpoints/        step-00000120.pt and so on: everything a resume needs
+    detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
+    stop                a request to the worker: "now", "epoch" or "checkpoint"
+    worker.lock         held by the living worker, released by the system when it ends, however it ends
+    worker.log          what the worker printed
+
+This module imports no torch: looking at runs is quick in any kernel, terminal or container that sees the folder.
+
+Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
+
+    start       machine, versions, choices with their reasons, dataset fingerprint, git commit, from_step on a resume
+    step        epoch, loss, losses by term, learning_rate, grad_norm, images_per_second, data_wait (share of the
+                step spent waiting for data, 0 to 1), memory (bytes of this process), device_memory (bytes)
+    epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second
+    evaluation  epoch, ap, ap50, ap75, per_class, seconds, best (whether it is the best so far)
+    preview     epoch, predictions on a few held-out images (for the dashboard)
+    checkpoint  file, seconds, bytes
+    warning     kind, message
+    stop        reason: what was asked for, or by which signal
+    end         reason ("finished", "stopped", "failed"), message, seconds
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from odkit.dataset import Dataset
+from odkit.settings import Settings, check_resume, make_settings
+
+if TYPE_CHECKING:
+    from odkit.detectors import Detector
+    from odkit.evaluation import Evaluation, Predictions
+
+RUNS = Path("runs")
+LOCK_VARIABLE = "ODKIT_LOCK_FD"
+State = Literal["new", "running", "finished", "stopped", "failed", "died"]
+
+
+class RunError(RuntimeError):
+    """A run cannot do what was asked; the message says why and what to do."""
+
+
+class EventReader:
+    """Reads `events.jsonl` while it is written: only whole lines, and a torn one is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Events written since the last call."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        events = []
+        for line in data[:end].splitlines():
+            try:
+                event = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue  # a line torn by a crash
+            if isinstance(event, dict) and "event" in event:
+                events.append(event)
+        return events
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes()[-1:] == b"\n"
+        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if torn:
+            os.write(self.file, b"\n")
+
+    def write(self, event: str, **fields: Any) -> None:
+        line = orjson.dumps({"event": event, "time": time.time(), **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
+        try:
+            os.write(self.file, line + b"\n")
+        except OSError as error:  # a full disk must not end what the log only describes
+            print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of one uninterrupted history: what a resume did over replaces what it stood for."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "start" and kept:
+            step = event.get("from_step", 0)
+            redone = ("step", "epoch", "evaluation", "preview", "checkpoint")
+            kept = [e for e in kept if e["event"] not in redone or e.get("step", 0) <= step]
+        kept.append(event)
+    return kept
+
+
+class Run:
+    """One training run, alive or dead, seen through its folder.
+
+    Raises:
+        RunError: The folder is not a run's.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        if not (self.path / "config.json").is_file():
+            near = [p.parent.name for p in sorted(self.path.parent.glob("*/config.json"))] if self.path.parent else []
+            raise RunError(f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}")
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: settings, class names, fingerprint, counts."""
+        config: dict[str, Any] = orjson.loads((self.path / "config.json").read_bytes())
+        return config
+
+    @property
+    def settings(self) -> Settings:
+        return make_settings(self.config["settings"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["class_names"])
+
+    def dataset(self, split: str | None = None) -> Dataset:
+        """What the run trains on and is judged on; one split of it if named."""
+        dataset = Dataset.load(self.path / "dataset.npz")
+        return dataset.split(split) if split else dataset
+
+    def events(self, *, raw: bool = False) -> list[dict[str, Any]]:
+        """All events so far; `raw` keeps those that a resume did over."""
+        events = EventReader(self.path / "events.jsonl").new()
+        return events if raw else effective(events)
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: epoch, step, loss, learning_rate, seconds, images_per_second, and ap, ap50, ... if judged."""
+        return epoch_rows(self.events())
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker holds the run's lock."""
+        # shared: two who look at once must not take each other for the worker
+        handle = _lock(self.path, fcntl.LOCK_SH)
+        if handle is None:
+            return True
+        os.close(handle)
+        return False
+
+    @property
+    def state(self) -> State:
+        """ "new", "running", "finished", "stopped" (resumable), "failed", or "died" (killed; resumable)."""
+        if self.alive:
+            return "running"
+        last = next((e for e in reversed(self.events(raw=True)) if e["event"] in ("start", "end")), None)
+        if last is None:
+            return "new"
+        return last.get("reason", "failed") if last["event"] == "end" else "died"  # type: ignore[no-any-return]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best evaluation event; empty before the first."""
+        judged = [e for e in self.events() if e["event"] == "evaluation"]
+        return max(judged, key=lambda e: (e["ap"] or 0.0, -e["step"]), default={})
+
+    def detector(self, *, device: str = "cpu") -> "Detector":
+        """The best epoch's detector, in evaluation mode."""
+        import odkit
+
+        return odkit.load_detector(self.path / "detector.safetensors", device=device)
+
+    def predictions(self) -> "Predictions":
+        """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
+        import odkit
+
+        return odkit.Predictions.load(self.path / "predictions.npz")
+
+    def evaluation(self) -> "Evaluation":
+        """The best epoch's predictions against the validation split's ground truth."""
+        import odkit
+
+        return odkit.evaluate(self.dataset(self.settings.val_split), self.predictions())
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines the worker printed."""
+        try:
+            text = (self.path / "worker.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    # -- doing ---------------------------------------------------------------------------------------------------
+
+    def command(self) -> list[str]:
+        """The command that trains this run: what `start()` starts, and what a person could type."""
+        return worker_command(self.path, self.settings.processes)
+
+    def start(self) -> "Run":
+        """Start a worker in a session of its own; it goes on from the newest checkpoint, if there is one.
+
+        Raises:
+            RunError: A worker is already at it.
+        """
+        handle = _own_lock(self.path)
+        if handle is None:
+            raise RunError(f"{self.name} is running already; open_run({str(self.path)!r}) attaches to it")
+        (self.path / "stop").unlink(missing_ok=True)
+        environment = {**os.environ, LOCK_VARIABLE: str(handle)}
+        package_parent = str(Path(__file__).resolve().parents[1])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+        try:
+            with (self.path / "worker.log").open("ab") as log:
+                # the child inherits the locked handle, so there is no moment without an owner; a crash releases it
+                process = subprocess.Popen(
+                    self.command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=(handle,),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(handle)
+        _CHILDREN.append(process)
+        return self
+
+    def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = 120.0) -> "Run":
+        """Ask the worker to finish the step ("now") or the epoch, save, and end; waits for it up to `timeout` seconds.
+
+        Raises:
+            RunError: It has not ended in time; the request stays in place.
+        """
+        if not self.alive:
+            return self
+        self.request(when)
+        if timeout is not None:
+            end = time.monotonic() + timeout
+            while self.alive:
+                if time.monotonic() > end:
+                    raise RunError(f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder")
+                time.sleep(0.05)
+        return self
+
+    def request(self, what: Literal["now", "epoch", "checkpoint"]) -> None:
+        """Leave a request for the worker and return at once."""
+        temporary = self.path / f"stop.{os.getpid()}.tmp"
+        temporary.write_text(what)
+        temporary.replace(self.path / "stop")
+
+    def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
+        """Go on where the newest checkpoint stands, exactly as if there had been no break.
+
+        Args:
+            wait: Show the progress until the end.
+            changes: Settings to change; only those of `settings.MAY_CHANGE`.
+
+        Raises:
+            RunError: A worker is at it, or there is nothing left to do.
+            ValueError: A setting may not change.
+        """
+        if self.alive:
+            raise RunError(f"{self.name} is running; stop it first")
+        if changes:
+            config = self.config
+            old = make_settings(config["settings"])
+            new = make_settings({**config["settings"], **changes})
+            check_resume(old, new)
+            config["settings"] = new.to_dict()
+            _write_json(self.path / "config.json", config)
+        if self.state == "finished" and not changes:
+            raise RunError(f"{self.name} is finished; resume(epochs=...) with more epochs takes it further")
+        self.start()
+        return self.wait() if wait else self
+
+    def wait(self, *, show: bool = True) -> "Run":
+        """Show the run until it ends: a dashboard in a notebook, a progress bar in a terminal.
+
+        Interrupting (the kernel's stop button, Ctrl-C) ends the waiting, not the run.
+
+        Raises:
+            RunError: The run failed; the message says why and how to go on.
+        """
+        if show:
+            import odkit
+
+            odkit.show_run(self)
+        else:
+            while self.alive:
+                time.sleep(0.05)
+        if not self.alive and self.state in ("failed", "died"):
+            raise RunError(self.trouble())
+        return self
+
+    def trouble(self) -> str:
+        """Why the run failed or died, and what to do; "" where nothing is wrong."""
+        if self.state not in ("failed", "died"):
+            return ""
+        end = next((e for e in reversed(self.events(raw=True)) if e["event"] == "end"), {})
+        saved = self.checkpoints()
+        way_on = f"`odkit resume {self.path}` goes on from {saved[-1].name}." if saved else "Nothing was saved yet."
+        if self.state == "failed" and end.get("message"):
+            return f"{self.name} failed: {end['message']}\n{way_on}"
+        return f"{self.name}: the worker ended without a word (killed?). {way_on}\nIts last lines:\n{self.log_tail()}"
+
+    def delete(self) -> None:
+        """Remove the run's folder.
+
+        Raises:
+            RunError: It is running.
+        """
+        if self.alive:
+            raise RunError(f"{self.name} is running; stop it first")
+        shutil.rmtree(self.path)
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a row: name, state, detector, epoch, epochs, loss, ap, ap50 (the best), minutes."""
+        events = self.events()
+        rows = epoch_rows(events)
+        best = max((r for r in rows if r.get("ap") is not None), key=lambda r: r["ap"], default={})
+        settings = self.settings
+        seconds = sum(r.get("seconds", 0.0) for r in rows)
+        return {
+            "name": self.name,
+            "state": self.state,
+            "detector": settings.detector,
+            "epoch": rows[-1]["epoch"] if rows else 0,
+            "epochs": settings.epochs,
+            "loss": rows[-1].get("loss") if rows else None,
+            "ap": best.get("ap"),
+            "ap50": best.get("ap50"),
+            "minutes": round(seconds / 60, 2),
+        }
+
+    def __repr__(self) -> str:
+        s = self.summary()
+        judged = f", best AP {s['ap']:.3f}, AP50 {s['ap50']:.3f}" if s["ap"] is not None else ""
+        return f"Run {s['name']!r}: {s['state']}, {s['detector']}, epoch {s['epoch']}/{s['epochs']}{judged}"
+
+    def _repr_html_(self) -> str:
+        return runs_html([self])
+
+
+def fine_tune(
+    dataset: Dataset,
+    *,
+    detector: str = "starter",
+    epochs: int = 12,
+    folder: str | Path = RUNS,
+    name: str | None = None,
+    wait: bool = True,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a detector on a dataset in a worker process of its own, and return the Run.
+
+    Args:
+        dataset: What to train on and to be judged on: its "train" and "val" splits (dealt from the seed, if it has
+            none). It must have no fatal audit findings.
+        detector: A name of the catalogue.
+        epochs: Passes over the training images.
+        folder: Where run folders are made.
+        name: Name of the run folder; None: made from dataset and detector, numbered.
+        wait: Show the progress until the end; False returns at once. Either way the run outlives the kernel.
+        settings: Any other field of `odkit.Settings`.
+
+    Raises:
+        DatasetFaultError: The audit has fatal findings; the message is their table and the call that repairs them.
+        RunError: A run of that name exists, or training failed.
+        TypeError, ValueError: A setting is unknown or out of range.
+    """
+    run = create_run(dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name)
+    run.start()
+    return run.wait() if wait else run
+
+
+def create_run(
+    dataset: Dataset, settings: Settings, folder: str | Path = RUNS, name: str | None = None
+) -> Run:
+    """Write a run folder, ready for a worker; see `fine_tune` for arguments and errors."""
+    from odkit.audit import require_trainable
+
+    if not len(dataset):
+        raise ValueError(f"{dataset.name} has no images")
+    if not dataset.split_counts():
+        dataset = dataset.with_splits(val=0.2, seed=settings.seed)
+    for split in (settings.train_split, settings.val_split):
+        dataset.split(split)  # says which splits there are, if this one is missing
+    used = dataset.select((dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split))
+    if not len(used.split(settings.train_split).boxes):
+        raise ValueError(f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from")
+    require_trainable(used)
+    path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
+    used.save(path / "dataset.npz")
+    config = {
+        "format": 1,
+        "settings": settings.to_dict(),
+        "dataset": dataset.name,
+        "class_names": dataset.class_names,
+        "fingerprint": used.fingerprint(),
+        "images": used.split_counts(),
+    }
+    _write_json(path / "config.json", config)
+    return Run(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """A run by its folder, or by its name under `runs/`; alive or dead, from any kernel.
+
+    Raises:
+        RunError: There is no such run.
+    """
+    path = Path(path)
+    if not path.exists() and len(path.parts) == 1 and (RUNS / path).exists():
+        path = RUNS / path
+    return Run(path)
+
+
+def list_runs(folder: str | Path = RUNS) -> list[Run]:
+    """The runs of a folder, newest last."""
+    found = sorted(Path(folder).glob("*/config.json"), key=lambda p: p.stat().st_mtime)
+    return [Run(path.parent) for path in found]
+
+
+def epoch_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Epoch and evaluation events merged to one row an epoch, in order."""
+    rows: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] in ("epoch", "evaluation"):
+            row = rows.setdefault(event["epoch"], {})
+            for key, value in event.items():
+                if key in ("event", "time") or (event["event"] == "evaluation" and key == "seconds"):
+                    continue
+                row[key] = value
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def runs_html(runs: Sequence[Run]) -> str:
+    """A table of runs as HTML."""
+    rows = [run.summary() for run in runs]
+    if not rows:
+        return "<i>no runs</i>"
+
+    def cell(value: Any) -> str:
+        text = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        return f'<td style="text-align:left">{escape(text)}</td>'
+
+    head = "".join(f'<th style="text-align:left">{escape(key)}</th>' for key in rows[0])
+    body = "".join("<tr>" + "".join(cell(v) for v in row.values()) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def worker_command(path: Path, processes: int) -> list[str]:
+    """How a worker is started: one process, or torch's own launcher for several."""
+    if processes == 1:
+        return [sys.executable, "-m", "odkit", "worker", str(path)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, "-m", "odkit", "worker", str(path)]
+
+
+def hold_lock(path: Path) -> int:
+    """The run's lock for this process: the inherited one, or a new one.
+
+    Raises:
+        RunError: Another worker holds it.
+    """
+    inherited = os.environ.get(LOCK_VARIABLE)
+    if inherited is not None:
+        return int(inherited)
+    handle = _own_lock(path)
+    if handle is None:
+        raise RunError(f"another worker is at {path}")
+    return handle
+
+
+def follow(run: Run, *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
+    """Batches of new events until the worker has ended; a batch may be empty (time to redraw)."""
+    reader = EventReader(run.path / "events.jsonl")
+    while True:
+        alive = run.alive
+        events = reader.new()
+        yield events
+        if not alive:
+            return
+        time.sleep(interval)
+
+
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
+
+def _own_lock(path: Path) -> int | None:
+    """The exclusive lock, or None where a worker holds it; who only looks holds it for an instant, so try again."""
+    for _ in range(20):
+        handle = _lock(path, fcntl.LOCK_EX)
+        if handle is not None:
+            return handle
+        time.sleep(0.01)
+    return None
+
+
+def _lock(path: Path, kind: int) -> int | None:
+    """A file handle that holds the run's lock, or None where somebody else does."""
+    for child in _CHILDREN:
+        child.poll()  # a worker that ended is not left as a zombie
+    handle = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise RunError(f"a run's name is a plain folder name, not {name!r}")
+        try:
+            (folder / name).mkdir()
+        except FileExistsError:
+            raise RunError(
+                f"there is a run {name!r} in {folder} already: open_run() attaches to it, .resume() takes it further, "
+                ".delete() removes it"
+            ) from None
+        return folder / name
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+    number = 1
+    while True:
+        try:
+            (folder / f"{plain}-{number}").mkdir()
+            return folder / f"{plain}-{number}"
+        except FileExistsError:
+            number += 1
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    temporary.replace(path)
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
