@@ -57,7 +57,9 @@ def _nut(rng: Generator, radius: float, light: Light) -> Sprite:
         pen.fill(circle(radius=bore + 0.1), height=0.8, z=thick, shade=0.8)
         pen.fill(circle(radius=bore + 0.05), height=0.4, z=thick, shade=0.55)
         if rng.random() < 0.2:  # a nut with a nylon ring
-            pen.fill(circle(radius=bore + 0.14), height=0.9, z=thick, colour=hsv(rng.uniform(0.5, 0.65), 0.5, 0.75))
+            pen.fill(
+                circle(radius=bore + 0.14), height=0.9, z=thick, colour=hsv(rng.uniform(0.5, 0.65), 0.5, 0.75)
+            )
     pen.hole(circle(radius=bore), thickness=thick)
     return pen.sprite(bevel=0.07, relief=1.2)
 
@@ -92,7 +94,9 @@ def _bolt(rng: Generator, radius: float, light: Light) -> Sprite:
     pen.rod((0.9, 0), (1, 0), shaft, end_radius=shaft * 0.75, height=0.7)
     pitch = max(shaft * rng.uniform(0.28, 0.42), 2.2 / radius)
     for x in np.arange(thread + pitch, 0.98, pitch):
-        pen.mark([(x - pitch * 0.25, -shaft), (x + pitch * 0.25, shaft)], pitch * 0.45, shade=0.45, height=0.25)
+        pen.mark(
+            [(x - pitch * 0.25, -shaft), (x + pitch * 0.25, shaft)], pitch * 0.45, shade=0.45, height=0.25
+        )
     kind = rng.random()
     if kind < 0.6:  # hexagon head, two or three facets to be seen
         turn = rng.choice([0.0, 0.5])
@@ -102,7 +106,12 @@ def _bolt(rng: Generator, radius: float, light: Light) -> Sprite:
             pen.fill(box_outline(-1, a, head_end, b), height=1 - 0.45 * middle, shade=1.05 - 0.3 * middle)
             pen.mark([(-1, b), (head_end, b)], 0.015, shade=0.55)
         if rng.random() < 0.6:
-            flange = [(head_end, -head), (head_end + 0.06, -head * 1.05), (head_end + 0.06, head * 1.05), (head_end, head)]
+            flange = [
+                (head_end, -head),
+                (head_end + 0.06, -head * 1.05),
+                (head_end + 0.06, head * 1.05),
+                (head_end, head),
+            ]
             pen.fill(flange, height=0.55, shade=0.9)
     elif kind < 0.85:  # socket cap: a knurled cylinder
         wide = head * 0.86
@@ -170,7 +179,13 @@ def _spring(rng: Generator, radius: float, light: Light) -> Sprite:
     return pen.sprite(bevel=0.03, relief=2.0)
 
 
-PARTS: dict[str, Shape] = {"hex nut": _nut, "bolt": _bolt, "washer": _washer, "gear": _gear, "spring": _spring}
+PARTS: dict[str, Shape] = {
+    "hex nut": _nut,
+    "bolt": _bolt,
+    "washer": _washer,
+    "gear": _gear,
+    "spring": _spring,
+}
 """The demo's classes: name to the function that draws one."""
 
 
@@ -203,13 +218,21 @@ def _tape(rng: Generator, radius: float, light: Light) -> Sprite:
 
 def _ruler(rng: Generator, radius: float, light: Light) -> Sprite:
     steel = rng.random() < 0.5
-    material = metal(rng, rusty=0.1) if steel else Material(hsv(rng.uniform(0.1, 0.16), rng.uniform(0.3, 0.8), 0.85), 0, 0.3)
+    material = (
+        metal(rng, rusty=0.1)
+        if steel
+        else Material(hsv(rng.uniform(0.1, 0.16), rng.uniform(0.3, 0.8), 0.85), 0, 0.3)
+    )
     pen = Pen(rng, radius, light, material, flat=True)
     wide = rng.uniform(0.08, 0.14)
     pen.solid(box_outline(-0.97, -wide, 0.97, wide), 0.02, height=0.5)
     step = max(0.022, 2.5 / radius)
     for k, x in enumerate(np.arange(-0.93, 0.93, step)):
-        pen.mark([(x, -wide), (x, -wide + wide * (0.8 if k % 10 == 0 else 0.6 if k % 5 == 0 else 0.35))], 0.004, shade=0.25)
+        pen.mark(
+            [(x, -wide), (x, -wide + wide * (0.8 if k % 10 == 0 else 0.6 if k % 5 == 0 else 0.35))],
+            0.004,
+            shade=0.25,
+        )
     return pen.sprite(bevel=0.015)
 
 
@@ -227,7 +250,13 @@ def _cable(rng: Generator, radius: float, light: Light) -> Sprite:
 def _hex_key(rng: Generator, radius: float, light: Light) -> Sprite:
     pen = Pen(rng, radius, light, metal(rng, rusty=0.2))
     corner, wide = rng.uniform(0.12, 0.2), rng.uniform(0.05, 0.08)
-    path = np.concatenate([[(0.95, 0.3)], arc(corner, math.pi / 2, math.pi, -0.75, 0.3 - corner)[:, :], [(-0.75 - corner, -0.4)]])
+    path = np.concatenate(
+        [
+            [(0.95, 0.3)],
+            arc(corner, math.pi / 2, math.pi, -0.75, 0.3 - corner)[:, :],
+            [(-0.75 - corner, -0.4)],
+        ]
+    )
     for share, height in ((1.0, 0.4), (0.6, 0.85), (0.2, 1.0)):
         pen.stroke(path, wide * share * 1.6, height=height)
     return pen.sprite(bevel=0.02)
@@ -253,13 +282,17 @@ def _shaving(rng: Generator, radius: float, light: Light) -> Sprite:
     pen = Pen(rng, radius, light, material)
     turn = np.linspace(0, rng.uniform(2, 7), 26)
     grow = np.linspace(0.25, 0.85, 26)
-    pen.stroke(np.stack([grow * np.cos(turn) * rng.uniform(0.4, 1), grow * np.sin(turn)], 1), 0.13, height=0.7)
+    pen.stroke(
+        np.stack([grow * np.cos(turn) * rng.uniform(0.4, 1), grow * np.sin(turn)], 1), 0.13, height=0.7
+    )
     return pen.sprite(bevel=0.05)
 
 
 def _stain(rng: Generator, radius: float, light: Light) -> Sprite:
     radius *= rng.uniform(0.3, 0.8)
-    pen = Pen(rng, radius, light, Material(hsv(rng.uniform(0.05, 0.1), 0.5, 0.12), 0, 0.0, 10, 0.0), flat=True)
+    pen = Pen(
+        rng, radius, light, Material(hsv(rng.uniform(0.05, 0.1), 0.5, 0.12), 0, 0.0, 10, 0.0), flat=True
+    )
     angle = np.linspace(0, 2 * math.pi, 40, endpoint=False)
     reach = 0.7 + sum(rng.normal(0, 0.12 / k) * np.cos(k * angle + rng.uniform(0, 6.28)) for k in range(1, 7))
     pen.fill(np.stack([reach * np.cos(angle), reach * np.sin(angle)], 1) * 0.9, height=0.0)
@@ -268,7 +301,18 @@ def _stain(rng: Generator, radius: float, light: Light) -> Sprite:
     return pen.sprite(bevel=0.05, opacity=rng.uniform(0.15, 0.4))
 
 
-CLUTTER: tuple[Shape, ...] = (_pencil, _tape, _ruler, _cable, _hex_key, _screwdriver, _shaving, _shaving, _stain, _stain)
+CLUTTER: tuple[Shape, ...] = (
+    _pencil,
+    _tape,
+    _ruler,
+    _cable,
+    _hex_key,
+    _screwdriver,
+    _shaving,
+    _shaving,
+    _stain,
+    _stain,
+)
 """Things that lie on the bench and carry no label."""
 
 _SIZES = ((320, 240), (320, 240), (320, 240), (320, 240), (240, 320), (320, 320), (320, 214), (280, 320))

@@ -118,7 +118,9 @@ def _noise_bank() -> tuple[tuple[Image.Image, ...], ...]:
     return tuple(bank)
 
 
-def noise(rng: Generator, width: int, height: int, x_scale: float = 1.0, y_scale: float = 1.0, rough: int = 2) -> Floats:
+def noise(
+    rng: Generator, width: int, height: int, x_scale: float = 1.0, y_scale: float = 1.0, rough: int = 2
+) -> Floats:
     """A random field with mean about 0 and deviation about 1.
 
     Args:
@@ -151,7 +153,8 @@ def mix(dark: Sequence[float], light: Sequence[float], share: Floats) -> Floats:
 def hsv(hue: float, saturation: float, value: float) -> Colour:
     """A colour from hue, saturation and value, each 0 to 1."""
     red, green, blue = (
-        value - value * saturation * max(0.0, min(k, 4 - k, 1.0)) for k in ((n + hue * 6) % 6 for n in (5, 3, 1))
+        value - value * saturation * max(0.0, min(k, 4 - k, 1.0))
+        for k in ((n + hue * 6) % 6 for n in (5, 3, 1))
     )
     return red, green, blue
 
@@ -161,7 +164,10 @@ def wood(rng: Generator, width: int, height: int) -> Floats:
     turned = rng.random() < 0.4
     w, h = (height, width) if turned else (width, height)
     hue, value = rng.uniform(0.055, 0.105), rng.uniform(0.42, 0.88)
-    light, dark = hsv(hue, rng.uniform(0.3, 0.6), value), hsv(hue - 0.012, rng.uniform(0.45, 0.75), value * 0.62)
+    light, dark = (
+        hsv(hue, rng.uniform(0.3, 0.6), value),
+        hsv(hue - 0.012, rng.uniform(0.45, 0.75), value * 0.62),
+    )
     stretch = rng.uniform(12, 30)
     share = 0.62 + 0.16 * noise(rng, w, h, stretch, 1.3, 1) + 0.1 * noise(rng, w, h, stretch * 2, 4, 2)
     bend = noise(rng, w, h, 9, 2.2, 3)
@@ -213,7 +219,11 @@ def cutting_mat(rng: Generator, width: int, height: int) -> Floats:
     step, angle = rng.uniform(16, 55), rng.uniform(-0.4, 0.4) if rng.random() < 0.7 else 0.0
     lines = Image.new("L", (width * 2, height * 2))
     pen = ImageDraw.Draw(lines)
-    reach, along, across = width + height, (math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))
+    reach, along, across = (
+        width + height,
+        (math.cos(angle), math.sin(angle)),
+        (-math.sin(angle), math.cos(angle)),
+    )
     fine = rng.random() < 0.5
     for k in range(-int(reach / step) - 1, int(reach / step) + 2):
         for (ux, uy), (vx, vy) in ((along, across), (across, along)):
@@ -233,10 +243,15 @@ def paper(rng: Generator, width: int, height: int) -> Floats:
     """White, cream or kraft paper, sometimes ruled or squared, with folds and smudges."""
     kind = rng.integers(3)
     base = [(0.93, 0.93, 0.91), (0.9, 0.86, 0.76), (0.72, 0.58, 0.42)][kind]
-    share = 0.012 * noise(rng, width, height, 1, 1, 0) + rng.uniform(0.01, 0.035) * noise(rng, width, height, 3, 3, 2)
+    share = 0.012 * noise(rng, width, height, 1, 1, 0) + rng.uniform(0.01, 0.035) * noise(
+        rng, width, height, 3, 3, 2
+    )
     rgb = np.asarray(base, np.float32) * rng.uniform(0.85, 1.03) + share[..., None]
     if rng.random() < 0.5:
-        step, ink = rng.uniform(9, 24), np.asarray(hsv(rng.choice([0.55, 0.62, 0.95]), 0.35, 0.75), np.float32)
+        step, ink = (
+            rng.uniform(9, 24),
+            np.asarray(hsv(rng.choice([0.55, 0.62, 0.95]), 0.35, 0.75), np.float32),
+        )
         rows = (np.arange(height) % step < 1)[:, None] | np.zeros(width, bool)
         if rng.random() < 0.6:
             rows = rows | (np.arange(width) % step < 1)
@@ -268,7 +283,10 @@ def painted(rng: Generator, width: int, height: int) -> Floats:
     rgb = base * share[..., None]
     if rng.random() < 0.6:
         worn = np.clip(noise(rng, width, height, 3, 3, 2) - rng.uniform(1.2, 2.0), 0, 0.35) / 0.35
-        rgb = rgb + (np.asarray(hsv(0.08, 0.15, rng.uniform(0.3, 0.6)), np.float32) - rgb) * worn[..., None] * 0.6
+        rgb = (
+            rgb
+            + (np.asarray(hsv(0.08, 0.15, rng.uniform(0.3, 0.6)), np.float32) - rgb) * worn[..., None] * 0.6
+        )
     return scratched(rng, rgb, int(rng.integers(0, 20)), 0.14)
 
 
@@ -358,7 +376,9 @@ def scaled(colour: Sequence[float], factor: float) -> Colour:
     return red, green, blue
 
 
-def circle(x: float = 0.0, y: float = 0.0, radius: float = 1.0, y_radius: float | None = None, points: int = 0) -> Floats:
+def circle(
+    x: float = 0.0, y: float = 0.0, radius: float = 1.0, y_radius: float | None = None, points: int = 0
+) -> Floats:
     """Outline of a disc or an upright ellipse, [n, 2]."""
     count = points or (40 if radius > 0.3 else 20)
     angle = np.arange(count, dtype=np.float32) * np.float32(2 * math.pi / count)
@@ -410,7 +430,9 @@ class Pen:
         tilt = 0.0 if flat else light.tilt
         self._squash = math.cos(tilt)
         self._lift = math.sin(tilt) * radius * self.ss  # supersampled pixels upwards for one unit of height
-        self._turn = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]], np.float32)
+        self._turn = np.array(
+            [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]], np.float32
+        )
         self._centre = math.ceil(radius * self.ss * 1.45) + 4 * self.ss
         side = -(-2 * self._centre // self.ss) * self.ss
         self._alpha = Image.new("L", (side, side))
@@ -426,7 +448,13 @@ class Pen:
         return [(x, y) for x, y in (turned + self._centre).tolist()]
 
     def fill(
-        self, points: ArrayLike, *, shade: float = 1.0, height: float = 1.0, z: float = 0.0, colour: Colour | None = None
+        self,
+        points: ArrayLike,
+        *,
+        shade: float = 1.0,
+        height: float = 1.0,
+        z: float = 0.0,
+        colour: Colour | None = None,
     ) -> None:
         """A filled polygon, points [n, 2].
 
@@ -444,14 +472,22 @@ class Pen:
         colours.polygon(corners, fill=_bytes(scaled(colour or self.material.colour, shade)))
 
     def solid(
-        self, points: ArrayLike, thickness: float, *, shade: float = 1.0, height: float = 1.0, colour: Colour | None = None
+        self,
+        points: ArrayLike,
+        thickness: float,
+        *,
+        shade: float = 1.0,
+        height: float = 1.0,
+        colour: Colour | None = None,
     ) -> None:
         """A filled polygon that stands `thickness` units high: its side walls show when the camera is tilted."""
         self._thickness = max(self._thickness, thickness)
         steps = min(math.ceil(thickness * self._lift / 2), 14)
         for step in range(steps):
             wall = 0.5 + 0.3 * step / max(steps, 1)
-            self.fill(points, shade=shade * wall, height=height * 0.35, z=thickness * step / steps, colour=colour)
+            self.fill(
+                points, shade=shade * wall, height=height * 0.35, z=thickness * step / steps, colour=colour
+            )
         self.fill(points, shade=shade, height=height, z=thickness, colour=colour)
 
     def hole(self, points: ArrayLike, *, thickness: float = 0.0) -> None:
@@ -490,11 +526,27 @@ class Pen:
         thin = radius if end_radius is None else end_radius
         wide = radius * self.radius * self.ss
         for share in (1.0, 0.94, 0.82, 0.64, 0.4, 0.16) if wide > 8 else (1.0, 0.75, 0.4):
-            strip = [a - side * radius * share, b - side * thin * share, b + side * thin * share, a + side * radius * share]
-            self.fill(np.stack(strip), shade=shade, height=height * math.sqrt(1.0 - 0.92 * share * share), colour=colour)
+            strip = [
+                a - side * radius * share,
+                b - side * thin * share,
+                b + side * thin * share,
+                a + side * radius * share,
+            ]
+            self.fill(
+                np.stack(strip),
+                shade=shade,
+                height=height * math.sqrt(1.0 - 0.92 * share * share),
+                colour=colour,
+            )
 
     def stroke(
-        self, points: ArrayLike, width: float, *, shade: float = 1.0, height: float = 1.0, colour: Colour | None = None
+        self,
+        points: ArrayLike,
+        width: float,
+        *,
+        shade: float = 1.0,
+        height: float = 1.0,
+        colour: Colour | None = None,
     ) -> None:
         """A thick line with round joints along points [n, 2], `width` units wide."""
         corners = self.place(points)
@@ -506,7 +558,15 @@ class Pen:
                 pen.ellipse([x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2], fill=ink)
         self._thickness = max(self._thickness, width / 2)
 
-    def mark(self, points: ArrayLike, width: float, *, shade: float = 0.4, height: float | None = None, z: float = 0.0) -> None:
+    def mark(
+        self,
+        points: ArrayLike,
+        width: float,
+        *,
+        shade: float = 0.4,
+        height: float | None = None,
+        z: float = 0.0,
+    ) -> None:
         """A thin line drawn on what is already there (a groove, a letter's stroke): it covers nothing new."""
         corners = self.place(points, z)
         thick = max(round(width * self.radius * self.ss), 1)
@@ -514,7 +574,9 @@ class Pen:
         if height is not None:
             self._pens[1].line(corners, fill=round(255 * height), width=thick)
 
-    def paint(self, points: ArrayLike, colour: Colour, *, height: float | None = None, z: float = 0.0) -> None:
+    def paint(
+        self, points: ArrayLike, colour: Colour, *, height: float | None = None, z: float = 0.0
+    ) -> None:
         """A filled polygon of colour on what is already there: it covers nothing new."""
         corners = self.place(points, z)
         self._pens[2].polygon(corners, fill=_bytes(colour))
@@ -599,11 +661,15 @@ def shade(rng: Generator, albedo: Floats, heights: Floats, material: Material, l
     if material.metal:
         phase, turns = rng.uniform(0, 6.28), rng.uniform(1.5, 3.5)
         across = (lx * x + ly * y) * rng.uniform(0.5, 1.6)
-        room = np.sin(turns * (gx * 1.3 - gy) * up + across * 1.6 + phase) * (0.2 * material.metal * material.gloss)
+        room = np.sin(turns * (gx * 1.3 - gy) * up + across * 1.6 + phase) * (
+            0.2 * material.metal * material.gloss
+        )
     lit = light.ambient + (1.05 - light.ambient) * diffuse + room
     lit = lit - 0.06 * (lx * x + ly * y) * -1.0
     tinted = base * (0.35 + 0.65 * material.metal) + 0.65 * (1 - material.metal)
-    return np.clip(base * lit[..., None] + tinted * (glint * material.gloss * 0.75)[..., None], 0, 1).astype(np.float32)
+    return np.clip(base * lit[..., None] + tinted * (glint * material.gloss * 0.75)[..., None], 0, 1).astype(
+        np.float32
+    )
 
 
 # -- the scene -------------------------------------------------------------------------------------------------------
@@ -730,7 +796,9 @@ class Canvas:
         h, w = sprite.mask.shape
         canvas = Image.new("L", (w + 2 * pad, h + 2 * pad))
         canvas.paste(Image.fromarray((sprite.mask * 255).astype(np.uint8)), (pad, pad))
-        dark = np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) * (self.light.shadow / 255)
+        dark = np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), np.float32) * (
+            self.light.shadow / 255
+        )
         inside = self._window(
             Sprite(sprite.rgb, dark, dark), left - pad - round(lx * reach), top - pad - round(ly * reach)
         )
@@ -784,10 +852,17 @@ def draw_scene(
     light = light or random_light(rng)
     paint = list(backgrounds.values())[int(rng.integers(len(backgrounds)))]
     canvas = Canvas(np.clip(paint(rng, width, height), 0.02, 1).astype(np.float32), light)
-    for _ in range(int(rng.integers(staging.distractors[0], staging.distractors[1] + 1)) if distractors else 0):
-        sprite = distractors[int(rng.integers(len(distractors)))](rng, rng.uniform(0.18, 0.5) * max(width, height), light)
+    for _ in range(
+        int(rng.integers(staging.distractors[0], staging.distractors[1] + 1)) if distractors else 0
+    ):
+        sprite = distractors[int(rng.integers(len(distractors)))](
+            rng, rng.uniform(0.18, 0.5) * max(width, height), light
+        )
         h, w = sprite.mask.shape
-        left, top = round(rng.uniform(-0.4 * w, width - 0.6 * w)), round(rng.uniform(-0.4 * h, height - 0.6 * h))
+        left, top = (
+            round(rng.uniform(-0.4 * w, width - 0.6 * w)),
+            round(rng.uniform(-0.4 * h, height - 0.6 * h)),
+        )
         canvas.lay(sprite, left, top, -1)
     scatter(rng, canvas, shapes, staging, weights=weights)
     boxes, classes = canvas.boxes()
@@ -808,12 +883,20 @@ def scatter(
     names = list(shapes)
     if order is None:
         share = None if weights is None else np.asarray(weights) / np.sum(weights)
-        order = rng.choice(len(names), int(rng.integers(staging.count[0], staging.count[1] + 1)), p=share).tolist()
+        order = rng.choice(
+            len(names), int(rng.integers(staging.count[0], staging.count[1] + 1)), p=share
+        ).tolist()
     low, high = np.log(staging.radius)
     typical = rng.uniform(low, high) if rng.random() < staging.alike else None
-    focus = (rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height) if rng.random() < staging.clustered else None
+    focus = (
+        (rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height)
+        if rng.random() < staging.clustered
+        else None
+    )
     for index in order:
-        size = rng.uniform(low, high) if typical is None else np.clip(typical + rng.normal(0, 0.16), low, high)
+        size = (
+            rng.uniform(low, high) if typical is None else np.clip(typical + rng.normal(0, 0.16), low, high)
+        )
         sprite = shapes[names[index]](rng, float(np.exp(size)), canvas.light)
         h, w = sprite.mask.shape
         for _ in range(6):
@@ -833,7 +916,9 @@ def photograph(rng: Generator, rgb: Floats, light: Light, staging: Staging) -> N
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     lx, ly, _ = light.direction
-    fall = 1 + rng.uniform(0, 0.3) * (lx * x + ly * y) - rng.uniform(0, staging.vignette) * (x * x + y * y) * 0.5
+    fall = (
+        1 + rng.uniform(0, 0.3) * (lx * x + ly * y) - rng.uniform(0, staging.vignette) * (x * x + y * y) * 0.5
+    )
     rgb = rgb * (fall * light.exposure)[..., None] * np.asarray(light.tint, np.float32)
     contrast = rng.uniform(0.85, 1.15)
     rgb = (rgb - 0.45) * contrast + 0.45
@@ -844,7 +929,9 @@ def photograph(rng: Generator, rgb: Floats, light: Light, staging: Staging) -> N
         far = rng.choice([-1.0, 1.0])
         share = np.clip((y * far + rng.uniform(-0.6, 0.2)) * 1.6, 0, 1) * np.ones((1, width), np.float32)
         veil = Image.fromarray((share * 255).astype(np.uint8))
-        sharp = Image.composite(picture.filter(ImageFilter.GaussianBlur(blur + rng.uniform(0.8, 2.2))), sharp, veil)
+        sharp = Image.composite(
+            picture.filter(ImageFilter.GaussianBlur(blur + rng.uniform(0.8, 2.2))), sharp, veil
+        )
     grain = rng.uniform(0.1, 1) * staging.grain * 255
     speckle = rng.standard_normal((height, width), np.float32)
     values = np.asarray(sharp, np.float32)

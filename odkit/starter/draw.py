@@ -80,7 +80,9 @@ def _finish(pen: Pen, rng: Generator) -> Sprite:
             share = np.clip(0.5 + (u - u.mean()) / (np.ptp(u) + 1e-6), 0, 1)
         else:
             share = np.clip(0.5 + 0.5 * noise(rng, w, h, 2, 2, int(rng.integers(1, 4))), 0, 1)
-        sprite.rgb += (np.asarray(_ink(rng), np.float32) - sprite.rgb) * (share * rng.uniform(0.3, 0.9))[..., None]
+        sprite.rgb += (np.asarray(_ink(rng), np.float32) - sprite.rgb) * (share * rng.uniform(0.3, 0.9))[
+            ..., None
+        ]
     return sprite
 
 
@@ -141,9 +143,14 @@ def _letter(strokes: list[list[tuple[float, float]]]) -> Drawing:
 _LETTER_A = _letter([[(-0.6, 0.78), (0, -0.8), (0.6, 0.78)], [(-0.36, 0.2), (0.36, 0.2)]])
 _LETTER_E = _letter([[(0.5, -0.75), (-0.45, -0.75), (-0.45, 0.75), (0.5, 0.75)], [(-0.45, 0), (0.35, 0)]])
 _LETTER_R = _letter(
-    [[(-0.45, 0.8), (-0.45, -0.75), (0.2, -0.75), (0.48, -0.4), (0.2, -0.02), (-0.45, -0.02)], [(0, 0), (0.5, 0.8)]]
+    [
+        [(-0.45, 0.8), (-0.45, -0.75), (0.2, -0.75), (0.48, -0.4), (0.2, -0.02), (-0.45, -0.02)],
+        [(0, 0), (0.5, 0.8)],
+    ]
 )
-_NUMBER_5 = _letter([[(0.45, -0.78), (-0.35, -0.78), (-0.4, -0.1), (0.1, -0.2), (0.48, 0.25), (0.2, 0.72), (-0.45, 0.7)]])
+_NUMBER_5 = _letter(
+    [[(0.45, -0.78), (-0.35, -0.78), (-0.4, -0.1), (0.1, -0.2), (0.48, 0.25), (0.2, 0.72), (-0.45, 0.7)]]
+)
 _NUMBER_8 = _letter([arc(0.36, 0, 6.3, 0, -0.42).tolist(), arc(0.42, 0, 6.3, 0, 0.38).tolist()])
 
 
@@ -424,7 +431,18 @@ def _chip(pen: Pen, rng: Generator) -> None:
 
 
 def _car(pen: Pen, rng: Generator) -> None:
-    pen.fill([(-0.95, 0.3), (-0.95, 0), (-0.5, -0.08), (-0.3, -0.42), (0.3, -0.42), (0.6, -0.06), (0.95, 0.02), (0.95, 0.3)])
+    pen.fill(
+        [
+            (-0.95, 0.3),
+            (-0.95, 0),
+            (-0.5, -0.08),
+            (-0.3, -0.42),
+            (0.3, -0.42),
+            (0.6, -0.06),
+            (0.95, 0.02),
+            (0.95, 0.3),
+        ]
+    )
     pen.paint([(-0.4, -0.08), (-0.24, -0.34), (0.0, -0.34), (0.0, -0.08)], (0.2, 0.25, 0.3))
     pen.paint([(0.06, -0.08), (0.06, -0.34), (0.26, -0.34), (0.46, -0.08)], (0.2, 0.25, 0.3))
     for x in (-0.55, 0.55):
@@ -441,7 +459,8 @@ def _wobbly(rng: Generator, strength: float, harmonics: int = 5) -> Floats:
     """A closed curve around the origin that is almost a circle, [40, 2]."""
     angle = np.linspace(0, 2 * math.pi, 40, endpoint=False)
     reach = 1 + sum(
-        rng.normal(0, strength / k**0.8) * np.cos(k * angle + rng.uniform(0, 6.28)) for k in range(2, 2 + harmonics)
+        rng.normal(0, strength / k**0.8) * np.cos(k * angle + rng.uniform(0, 6.28))
+        for k in range(2, 2 + harmonics)
     )
     outline = np.stack([reach * np.cos(angle), reach * np.sin(angle)], 1) / max(float(np.max(reach)), 1e-6)
     return outline.astype(np.float32)
@@ -476,7 +495,14 @@ def _stain(rng: Generator) -> _Stain:
     red, green, blue = (0.45 * a + 0.55 * b for a, b in zip(nucleus, (1, 1, 1), strict=True))
     ragged = rng.uniform(0.01, 0.09)
     return _Stain(
-        field, cell, (red, green, blue), nucleus, rng.uniform(0.6, 1), rng.uniform(0, 0.9), rng.uniform(0, 0.5), ragged
+        field,
+        cell,
+        (red, green, blue),
+        nucleus,
+        rng.uniform(0.6, 1),
+        rng.uniform(0, 0.9),
+        rng.uniform(0, 0.5),
+        ragged,
     )
 
 
@@ -547,7 +573,9 @@ def _speck(rng: Generator, radius: float, light: Light, stain: _Stain) -> Sprite
     outline = _squeezed(rng, _wobbly(rng, 0.12), 0.6)
     mask = _profile(radius, [outline], 0.5)
     core = _profile(radius, [outline * rng.uniform(0.5, 0.8)], max(radius * 0.15, 0.5))
-    return _filter(mask, [(mask * rng.uniform(0.3, 0.8), stain.plasma), (core * rng.uniform(0.5, 1), stain.nucleus)], 0.4)
+    return _filter(
+        mask, [(mask * rng.uniform(0.3, 0.8), stain.plasma), (core * rng.uniform(0.5, 1), stain.nucleus)], 0.4
+    )
 
 
 def _rod_cell(rng: Generator, radius: float, light: Light, stain: _Stain) -> Sprite:
@@ -583,7 +611,9 @@ def _slide(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
     shapes = {name: partial(draw, stain=stain) for name, draw in _CELLS.items()}
     radius = float(np.exp(rng.uniform(math.log(8), math.log(44))))
     most = min(int(1.1 * width * height / (math.pi * radius * radius)) + 2, 42)
-    staging = Staging(hidden=0.6, alike=0.0, clustered=0.0, vignette=0.3, blur=1.3, grain=0.02, depth_of_field=0.05)
+    staging = Staging(
+        hidden=0.6, alike=0.0, clustered=0.0, vignette=0.3, blur=1.3, grain=0.02, depth_of_field=0.05
+    )
     kinds = rng.permutation([0, 3]) if rng.random() < 0.15 else [0]
     for kind in kinds:
         count = int(rng.integers(1 if most < 4 else most // 5, most + 1))
@@ -603,7 +633,9 @@ def _clouds(rng: Generator, width: int, height: int) -> Floats:
     """Coloured noise of any grain."""
     rough = int(rng.integers(1, 4))
     grain = float(np.exp(rng.uniform(0, 2)))
-    share = 0.5 + rng.uniform(0.1, 0.35) * noise(rng, width, height, grain, grain * rng.uniform(0.5, 2), rough)
+    share = 0.5 + rng.uniform(0.1, 0.35) * noise(
+        rng, width, height, grain, grain * rng.uniform(0.5, 2), rough
+    )
     return mix(_ink(rng), _ink(rng), share)
 
 
@@ -621,13 +653,20 @@ def _gradient(rng: Generator, width: int, height: int) -> Floats:
 
 
 def _plain(rng: Generator, width: int, height: int) -> Floats:
-    colour = hsv(rng.uniform(0, 1), rng.uniform(0, 0.3), rng.uniform(0.7, 1.0)) if rng.random() < 0.6 else _ink(rng)
+    colour = (
+        hsv(rng.uniform(0, 1), rng.uniform(0, 0.3), rng.uniform(0.7, 1.0))
+        if rng.random() < 0.6
+        else _ink(rng)
+    )
     return np.asarray(colour, np.float32) * np.ones((height, width, 1), np.float32)
 
 
 def _grating(rng: Generator, width: int, height: int) -> Floats:
     """Stripes, checks or dots, soft or hard, with some noise."""
-    angle, step = rng.uniform(0, math.pi), float(np.exp(rng.uniform(math.log(5), math.log(70)))) / (2 * math.pi)
+    angle, step = (
+        rng.uniform(0, math.pi),
+        float(np.exp(rng.uniform(math.log(5), math.log(70)))) / (2 * math.pi),
+    )
     x, y = np.arange(width, dtype=np.float32) / step, np.arange(height, dtype=np.float32)[:, None] / step
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     wave = [np.sin(u), np.sin(u) * np.sin(v), np.sin(u) + np.sin(v) - 1][int(rng.integers(3))]
@@ -652,17 +691,26 @@ def _mosaic(rng: Generator, width: int, height: int) -> Floats:
         pen.polygon([(a, b) for a, b in corners.tolist()], fill=tuple(round(255 * c) for c in _ink(rng)))
     rgb = np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 3))), np.float32) / 255
     middle = rgb.mean((0, 1))
-    return (middle + (rgb - middle) * rng.uniform(0.2, 0.8)) * (1 + 0.06 * noise(rng, width, height, 3, 3, 2))[..., None]
+    return (middle + (rgb - middle) * rng.uniform(0.2, 0.8)) * (
+        1 + 0.06 * noise(rng, width, height, 3, 3, 2)
+    )[..., None]
 
 
 def _landscape(rng: Generator, width: int, height: int) -> Floats:
     """Sky above, ground below."""
     skyline = (height * rng.uniform(0.25, 0.7) + 14 * noise(rng, width, 1, 5, 1, 3)[0]).astype(np.float32)
     y = np.arange(height, dtype=np.float32)[:, None]
-    sky = mix(hsv(rng.uniform(0.52, 0.65), rng.uniform(0.1, 0.6), 0.9), (0.9, 0.9, 0.9), y / height * np.ones(width, np.float32))
+    sky = mix(
+        hsv(rng.uniform(0.52, 0.65), rng.uniform(0.1, 0.6), 0.9),
+        (0.9, 0.9, 0.9),
+        y / height * np.ones(width, np.float32),
+    )
     sky = sky + 0.06 * np.clip(noise(rng, width, height, 6, 3, 3), 0, 2)[..., None]
     tone = 1 + 0.15 * noise(rng, width, height, 2, 1.2, 2) + 0.1 * noise(rng, width, height, 1, 1, 1)
-    ground = np.asarray(hsv(rng.uniform(0.05, 0.4), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.7)), np.float32) * tone[..., None]
+    ground = (
+        np.asarray(hsv(rng.uniform(0.05, 0.4), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.7)), np.float32)
+        * tone[..., None]
+    )
     return np.where((y > skyline)[..., None], ground, sky)
 
 
@@ -767,10 +815,17 @@ def _things(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
     share = np.array([weight for _, weight in _BACKGROUNDS])
     paint = _BACKGROUNDS[int(rng.choice(len(share), p=share / share.sum()))][0]
     canvas = Canvas(np.clip(paint(rng, width, height), 0.02, 1).astype(np.float32), light)
-    count = 0 if rng.random() < 0.03 else int(np.exp(rng.uniform(0, math.log(41))))
+    count = 0 if rng.random() < 0.03 else int(np.exp(rng.uniform(math.log(1.6), math.log(41))))
     largest = float(np.clip(0.62 * math.sqrt(width * height / max(count, 1)), 14, 105))
+    smallest = min(5.0 if rng.random() < 0.35 else 10.0, largest * 0.6)
     staging = Staging(
-        radius=(5.0, largest), alike=0.4, hidden=rng.uniform(0.25, 0.6), clustered=0.2, blur=1.4, grain=0.05, vignette=0.4
+        radius=(smallest, largest),
+        alike=0.4,
+        hidden=rng.uniform(0.25, 0.6),
+        clustered=0.2,
+        blur=1.4,
+        grain=0.05,
+        vignette=0.4,
     )
     if rng.random() < 0.5:
         scraps = replace(staging, radius=(4.0, 60.0), hidden=1.0, alike=0.0)
@@ -783,7 +838,9 @@ def _things(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
     return canvas, staging
 
 
-def starter_image(seed: int, index: int, size: int = 320) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int64]]:
+def starter_image(
+    seed: int, index: int, size: int = 320
+) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int64]]:
     """One training image of the starter.
 
     Args:
@@ -810,6 +867,6 @@ def starter_image(seed: int, index: int, size: int = 320) -> tuple[NDArray[np.ui
     if rng.random() < 0.5:
         memory = BytesIO()
         Image.fromarray(rgb).save(memory, "JPEG", quality=int(rng.integers(30, 95)))
-        rgb = np.asarray(Image.open(memory))
+        rgb = np.array(Image.open(memory))  # a copy: PIL's own memory is read-only
     keep = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) >= 3
     return rgb, boxes[keep], classes[keep]
