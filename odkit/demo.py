@@ -85,6 +85,7 @@ def _washer(rng: Generator, radius: float, light: Light) -> Sprite:
 
 
 def _bolt(rng: Generator, radius: float, light: Light) -> Sprite:
+    radius *= 1.25  # it is long and thin: as many pixels as the round parts
     pen = Pen(rng, radius, light, metal(rng, rusty=0.3))
     shaft = rng.uniform(0.13, 0.22)
     head = shaft * rng.uniform(1.75, 2.1)
@@ -157,6 +158,7 @@ def _gear(rng: Generator, radius: float, light: Light) -> Sprite:
 
 
 def _spring(rng: Generator, radius: float, light: Light) -> Sprite:
+    radius *= 1.15
     pen = Pen(rng, radius, light, metal(rng, rusty=0.15))
     coils, wide = int(rng.integers(5, 8 if radius < 22 else 13)), rng.uniform(0.22, 0.42)
     pitch = 1.86 / coils
@@ -331,5 +333,5 @@ def demo_image(seed: int, index: int) -> tuple[NDArray[np.uint8], Floats, NDArra
     rng = np.random.default_rng([seed, index])
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
     count = (0, 0) if rng.random() < 0.04 else (1, 4) if rng.random() < 0.3 else (4, 11)
-    staging = Staging(count=count, radius=(12, 62) if count[1] < 5 else (11, 46), hidden=0.5)
+    staging = Staging(count=count, radius=(12, 62) if count[1] < 5 else (11, 46), hidden=0.42)
     return draw_scene(rng, width, height, PARTS, distractors=CLUTTER, staging=staging)

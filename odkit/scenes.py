@@ -278,7 +278,7 @@ def concrete(rng: Generator, width: int, height: int) -> Floats:
 
 def painted(rng: Generator, width: int, height: int) -> Floats:
     """A painted bench top: one colour, worn and dirty."""
-    base = np.asarray(hsv(rng.uniform(0, 1), rng.uniform(0.1, 0.6), rng.uniform(0.2, 0.75)), np.float32)
+    base = np.asarray(hsv(rng.uniform(0, 1), rng.uniform(0.05, 0.4), rng.uniform(0.25, 0.75)), np.float32)
     share = 1 + 0.05 * noise(rng, width, height, 6, 6, 2) + 0.03 * noise(rng, width, height, 1, 1, 1)
     rgb = base * share[..., None]
     if rng.random() < 0.6:
@@ -665,9 +665,9 @@ def shade(rng: Generator, albedo: Floats, heights: Floats, material: Material, l
             0.2 * material.metal * material.gloss
         )
     lit = light.ambient + (1.05 - light.ambient) * diffuse + room
-    lit = lit - 0.06 * (lx * x + ly * y) * -1.0
+    lit = lit + 0.06 * (lx * x + ly * y)
     tinted = base * (0.35 + 0.65 * material.metal) + 0.65 * (1 - material.metal)
-    return np.clip(base * lit[..., None] + tinted * (glint * material.gloss * 0.75)[..., None], 0, 1).astype(
+    return np.clip(base * lit[..., None] + tinted * (glint * material.gloss * 0.9)[..., None], 0, 1).astype(
         np.float32
     )
 
@@ -684,6 +684,7 @@ class Staging:
         radius: Smallest and largest radius of an object in pixels, drawn log-uniformly.
         alike: Share of scenes whose objects are all of about one size.
         hidden: Largest share of an object that others (or the picture's edge) may hide.
+        contrast: Least mean difference between an object's pixels and what it covers, 0 to 1.
         distractors: Fewest and most unlabelled things.
         clustered: Share of scenes whose objects crowd around one spot.
         blur: Largest blur in pixels (deviation).
@@ -696,10 +697,11 @@ class Staging:
     radius: tuple[float, float] = (11.0, 60.0)
     alike: float = 0.3
     hidden: float = 0.45
+    contrast: float = 0.05
     distractors: tuple[int, int] = (0, 3)
     clustered: float = 0.25
     blur: float = 0.9
-    grain: float = 0.035
+    grain: float = 0.025
     depth_of_field: float = 0.25
     vignette: float = 0.35
 
@@ -723,15 +725,22 @@ class Canvas:
     light: Light
     laid: list[_Laid] = field(default_factory=list)
 
-    def fits(self, sprite: Sprite, left: int, top: int, hidden: float) -> bool:
-        """Whether the sprite, laid there, leaves itself and all others visible enough."""
+    def fits(self, sprite: Sprite, left: int, top: int, hidden: float, contrast: float = 0.0) -> bool:
+        """Whether the sprite, laid there, can be told from what it covers and leaves all others visible enough."""
         inside = self._window(sprite, left, top)
         if inside is None:
             return False
-        rows, columns, _, _ = inside
+        rows, columns, down, across = inside
         part = sprite.mask[rows, columns]
-        if float(part.sum()) < (1 - hidden) * float(sprite.mask.sum()):
+        area = float(part.sum())
+        if area < (1 - hidden) * float(sprite.mask.sum()):
             return False
+        if contrast:
+            below, rgb = self.rgb[down, across], sprite.rgb[rows, columns]
+            change = below * (1 - rgb) if sprite.absorbs else rgb - below
+            share = part * sprite.alpha[rows, columns]
+            if float((np.abs(change).mean(2) * share).sum()) < contrast * area:
+                return False
         above, beside = max(top, 0), max(left, 0)
         for other in self.laid:
             overlap = _overlap(other, beside, above, part.shape)
@@ -905,7 +914,7 @@ def scatter(
             else:
                 x, y = focus[0] + rng.normal(0, 0.2) * width, focus[1] + rng.normal(0, 0.2) * height
             left, top = round(x - w / 2), round(y - h / 2)
-            if canvas.fits(sprite, left, top, staging.hidden):
+            if canvas.fits(sprite, left, top, staging.hidden, staging.contrast):
                 canvas.lay(sprite, left, top, index)
                 break
 

@@ -612,7 +612,14 @@ def _slide(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
     radius = float(np.exp(rng.uniform(math.log(8), math.log(44))))
     most = min(int(1.1 * width * height / (math.pi * radius * radius)) + 2, 42)
     staging = Staging(
-        hidden=0.6, alike=0.0, clustered=0.0, vignette=0.3, blur=1.3, grain=0.02, depth_of_field=0.05
+        hidden=0.6,
+        contrast=0.03,
+        alike=0.0,
+        clustered=0.0,
+        vignette=0.3,
+        blur=1.3,
+        grain=0.02,
+        depth_of_field=0.05,
     )
     kinds = rng.permutation([0, 3]) if rng.random() < 0.15 else [0]
     for kind in kinds:
@@ -822,6 +829,7 @@ def _things(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
         radius=(smallest, largest),
         alike=0.4,
         hidden=rng.uniform(0.25, 0.6),
+        contrast=0.08,
         clustered=0.2,
         blur=1.4,
         grain=0.05,
