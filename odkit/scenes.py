@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]  # drawing mixes float32 and float64; only boxes promise one of them
 Colour = tuple[float, float, float]  # red, green, blue, each 0 to 1
 
 VISIBLE = 0.5
@@ -177,7 +179,7 @@ def wood(rng: Generator, width: int, height: int) -> Floats:
     plank = rng.uniform(0.25, 1.3) * h
     edge = rng.uniform(0, plank)
     starts = [0, *range(int(edge), h, max(int(plank), 8)), h]
-    for top, bottom in zip(starts[:-1], starts[1:], strict=True):
+    for top, bottom in pairwise(starts):
         share[top:bottom] = np.roll(share[top:bottom], int(rng.integers(w)), axis=1) + rng.normal(0, 0.07)
         if top:
             share[max(top - 1, 0) : top + 1] -= rng.uniform(0.3, 0.9)
@@ -776,7 +778,7 @@ class Canvas:
         if index >= 0:
             self.laid.append(_Laid(beside, above, part.copy(), float(sprite.mask.sum()), index))
 
-    def boxes(self) -> tuple[Floats, NDArray[np.int64]]:
+    def boxes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes of what shows of each labelled object, float32 [n, 4] xyxy pixels, and their classes, int64 [n]."""
         boxes, classes = [], []
         for item in self.laid:
@@ -840,7 +842,7 @@ def draw_scene(
     staging: Staging = Staging(),
     light: Light | None = None,
     weights: Sequence[float] | None = None,
-) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """Draw one scene.
 
     Args:
@@ -920,7 +922,7 @@ def scatter(
 
 
 def photograph(rng: Generator, rgb: Floats, light: Light, staging: Staging) -> NDArray[np.uint8]:
-    """What the camera makes of a scene: falling light, vignette, colour, depth of field, blur, noise; uint8 [h, w, 3]."""
+    """What the camera makes of it: falling light, vignette, colour, depth of field, blur, noise; uint8 [h, w, 3]."""
     height, width = rgb.shape[:2]
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]

@@ -848,7 +848,7 @@ def _things(rng: Generator, width: int, height: int) -> tuple[Canvas, Staging]:
 
 def starter_image(
     seed: int, index: int, size: int = 320
-) -> tuple[NDArray[np.uint8], Floats, NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """One training image of the starter.
 
     Args:
