@@ -1,0 +1,89 @@
+# Every habit by name; `make help` lists them. Each target first sets up what is missing, in .venv.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The Python to set up with (`make lab PYTHON=python3.12`); without it, the first of these that is 3.11 or newer.
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# More options for JupyterLab, pytest and nbconvert, for example LAB_FLAGS="--port 9000 --no-browser".
+LAB_FLAGS ?=
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile -ra
+RUN_FLAGS ?=
+
+export FIFTYONE_DO_NOT_TRACK ?= 1
+
+.PHONY: help setup lab run test lint format lock clean
+
+help:  ## list what make can do
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY)  ## install everything into .venv, if it is not there yet
+
+# Jupyter refuses to run as root unless told to; in a container there may be nobody else. It listens on loopback
+# alone and asks for its token either way.
+lab: $(READY)  ## start JupyterLab and open the first notebook
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb --ServerApp.ip=127.0.0.1 \
+		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_FLAGS)
+
+run: $(READY)  ## run all notebooks top to bottom without a browser; they land in executed/
+	@echo "Running every notebook; the executed copies go to executed/"
+	$(BIN)/jupyter nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name=python3 \
+		--ExecutePreprocessor.timeout=1800 --output-dir executed $(RUN_FLAGS) notebooks/*.ipynb
+	@echo "Done: $$(ls executed/*.ipynb | wc -l) notebooks in executed/"
+
+test: $(READY)  ## run all tests, the notebooks among them
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(READY)  ## check style, types and spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/codespell
+	@files=$$(ls Dockerfile 2>/dev/null || true); [ -z "$$files" ] || (set -x; $(BIN)/hadolint $$files)
+
+format: $(READY)  ## put the code into its format and mend what can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(READY)  ## write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --quiet \
+		--custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
+
+clean:  ## remove .venv and what tools left behind (not runs/)
+	rm -rf $(VENV) executed build dist .pytest_cache .mypy_cache .ruff_cache
+
+# -- setting up ------------------------------------------------------------------------------------------------------
+
+$(BIN)/pip:
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "odkit needs Python 3.11 or newer; tried: $(PYTHONS)" >&2; \
+		for python in $(PYTHONS); do \
+			echo "  $$python is $$($$python --version 2>/dev/null || echo 'not here')" >&2; \
+		done; \
+		echo "Install Python 3.11 (Debian and Ubuntu: apt-get install python3.11 python3.11-venv; macOS: brew install" >&2; \
+		echo "python@3.11), or name yours: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$found --version) ($$(command -v $$found))"; \
+	if ! $$found -m venv $(VENV) || ! $(BIN)/python -m pip --version >/dev/null; then \
+		rm -rf $(VENV); \
+		echo "$$found cannot make a virtual environment: its venv or pip is missing." >&2; \
+		echo "Debian and Ubuntu: apt-get install $$($$found -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; \
+		exit 1; \
+	fi
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/pip
+	@echo "Installing into $(VENV): PyTorch, FiftyOne, JupyterLab and what they need, in the versions of requirements.lock."
+	@echo "The first time this downloads about 3 GB and takes 7 GB of disk; after that it is skipped."
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
