@@ -1,0 +1,527 @@
+"""The `odkit` command: a subcommand a function below, its flags made by tyro from the function's own arguments.
+
+Looking at runs, making the demo and asking for help import no torch: commands import what they need when they run.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import linecache
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+import tyro
+from tyro.conf import Positional
+from tyro.extras import SubcommandApp
+
+import odkit
+from odkit.run import RUNS, Run, RunError, create_run, hold_lock, list_runs, open_run
+from odkit.settings import MAY_CHANGE, Settings, make_settings
+
+if TYPE_CHECKING:
+    from odkit.dataset import Dataset
+    from odkit.detectors import Detector
+
+app = SubcommandApp()
+DESCRIPTION = (
+    "Fine-tune object detectors and look at every mistake they make. `odkit COMMAND --help` says more."
+)
+
+
+def command(function: Callable[..., int]) -> Callable[..., int]:
+    """Make a function a subcommand. It is called after all of the command line has been read, so that its own errors
+    are not taken for errors of the command line.
+    """  # noqa: D205
+
+    @functools.wraps(function)
+    def later(*args: Any, **options: Any) -> Callable[[], int]:
+        return functools.partial(function, *args, **options)
+
+    app.command(later)
+    return function
+
+
+class Flags(Settings):
+    """Settings as flags. 0 or "auto": odkit chooses, and says what and why."""
+
+    def __post_init__(self) -> None:
+        pass  # checked when the command runs, where a message comes out plain
+
+
+def _setting_docs() -> dict[str, str]:
+    """The sentence under each field of Settings, by its name: Python keeps it in the source alone."""
+    tree = ast.parse(inspect.getsource(Settings)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for field, doc in itertools.pairwise(tree.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(doc, ast.Expr)
+            and isinstance(doc.value, ast.Constant)
+        ):
+            docs[ast.unparse(field.target)] = str(doc.value.value)
+    return docs
+
+
+def _changes() -> type:
+    """The settings that a resume may change, each None unless it is given."""
+    docs, fields = _setting_docs(), {f.name: f.type for f in dataclasses.fields(Settings)}
+    rows = []
+    for name in MAY_CHANGE:
+        kind: Any = fields[name]
+        flag = tyro.conf.arg(
+            metavar=kind.__name__.upper(), help=docs[name], help_behavior_hint="(default: as it was)"
+        )
+        rows.append((name, Annotated[kind | None, flag], None))
+    return dataclasses.make_dataclass(
+        "Changes", rows, kw_only=True, namespace={"__doc__": "Settings that may change."}
+    )
+
+
+Changes = _changes()
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+@command
+def train(
+    path: Positional[str],
+    *,
+    settings: Flags = Flags(),  # noqa: B008  (frozen)
+    repair: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+    wait: bool = True,
+) -> int:
+    """Fine-tune a detector on a folder of labelled images, or on the word "demo".
+
+    The first Ctrl-C asks the run to finish its step, save and stop; a second one stops waiting for that. SIGTERM (what
+    `docker stop` sends) is the first Ctrl-C.
+
+    Args:
+        path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO), or "demo".
+        settings: Settings of the run.
+        repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
+        folder: Where run folders are made.
+        name: Name of the run; default: made from the dataset and the detector, numbered.
+        wait: Show the progress until the end; otherwise the run goes on in the background.
+    """
+    checked = make_settings(dataclasses.asdict(settings))
+    dataset = read_dataset(path)
+    run = create_run(dataset.repaired() if repair else dataset, checked, folder, name)
+    run.start()
+    return _watch(run) if wait else _say_background(run)
+
+
+@command
+def resume(run: Positional[str], *, changes: Changes = Changes(), wait: bool = True) -> int:  # type: ignore[valid-type]  # noqa: B008
+    """Go on with a stopped, killed or finished run where its newest checkpoint stands.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        changes: Settings that may change.
+        wait: Show the progress until the end; otherwise the run goes on in the background.
+    """
+    given = {key: value for key, value in vars(changes).items() if value is not None}
+    found = open_run(run).resume(wait=False, **given)
+    return _watch(found) if wait else _say_background(found)
+
+
+@command
+def worker(run: Positional[Path]) -> int:
+    """Train a run here and now, in this process: what `odkit train` and torchrun start.
+
+    Args:
+        run: Run folder.
+    """
+    found = Run(run)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of one run, one is its owner
+        hold_lock(found.path)  # before the seconds that importing torch takes
+    from odkit.training import work
+
+    return work(found.path)
+
+
+@command
+def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
+    """Ask a run to save and stop, and wait until it has.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        when: Finish the step ("now") or the epoch before.
+    """
+    found = open_run(run)
+    if not found.alive:
+        print(f"{found.name} is not running: {found.state}")
+        return 0
+    found.stop(when, timeout=120.0 if when == "now" else None)
+    return _say_end(found)
+
+
+# -- looking at runs -------------------------------------------------------------------------------------------------
+
+
+@command
+def runs(folder: Positional[Path] = RUNS, *, json: bool = False, delete: str | None = None) -> int:
+    """List the runs of a folder: state, epochs, best AP.
+
+    Args:
+        folder: Where run folders lie.
+        json: Print JSON.
+        delete: Name of a run to remove with everything in it.
+    """
+    if delete is not None:
+        Run(folder / delete).delete()
+        print(f"removed {folder / delete}")
+        return 0
+    rows = [run.summary() for run in list_runs(folder)]
+    if json:
+        _print_json(rows)
+    else:
+        print(table(rows) if rows else f"no runs in {folder}; `odkit train demo` makes one")
+    return 0
+
+
+@command
+def show(run: Positional[str]) -> int:
+    """Show a run: its progress while it trains, its epochs when it has ended. Ctrl-C leaves it running.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+    """
+    found = open_run(run)
+    if found.alive:
+        found.wait()
+    else:
+        rows = found.history()
+        columns = ("epoch", "loss", "ap", "ap50", "learning_rate", "seconds", "images_per_second")
+        print(
+            table([{key: row.get(key) for key in columns} for row in rows])
+            if rows
+            else "no epoch finished yet"
+        )
+    return _say_end(found)
+
+
+@command
+def replay(run: Positional[str]) -> int:
+    """Go again through the batches of a run whose loss was not finite, and name the images behind it.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+    """
+    from odkit.replay import replay as replay_batches
+
+    rows = replay_batches(open_run(run))
+    print(table(rows) if rows else "no batch of this run was left out")
+    return 0
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+@command
+def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> int:
+    """Say everything that is wrong with a dataset; the exit status is 1 where something must be repaired to train.
+
+    Args:
+        path: Folder or label file of a dataset, or "demo".
+        examples: Examples of each kind of finding to print.
+        json: Print JSON, with all findings.
+    """
+    found = read_dataset(path).audit()
+    print(found.to_json().decode() if json else found.table(limit=examples))
+    return 0 if found.ok else 1
+
+
+@command
+def convert(source: Positional[str], target: Positional[Path], *, to: Literal["coco", "voc", "yolo"]) -> int:
+    """Write a dataset in another format; the source stays as it is.
+
+    Args:
+        source: Folder or label file of a dataset, or "demo".
+        target: Folder to write to.
+        to: Format to write.
+    """
+    dataset = read_dataset(source)
+    odkit.write_dataset(dataset, target, to)
+    print(f"{len(dataset):,} images and {dataset.num_boxes:,} boxes written to {target} ({to})")
+    return 0
+
+
+@command
+def demo(folder: Positional[Path], *, images: int = 300, seed: int = 0, faults: bool = False) -> int:
+    """Draw the demo dataset into a folder: workshop parts on a bench, five classes, COCO's format.
+
+    Args:
+        folder: Folder to write to; new or empty.
+        images: Number of images.
+        seed: Another seed gives other images.
+        faults: Plant the faults that datasets have in the wild, for `odkit audit` to find.
+    """
+    written = odkit.write_demo(folder, images=images, seed=seed, faults=faults)
+    print(f"{images} images in {written}\n  odkit audit {folder}\n  odkit train {folder}")
+    return 0
+
+
+# -- detectors -------------------------------------------------------------------------------------------------------
+
+
+@command
+def detectors(*, json: bool = False) -> int:
+    """List the detectors that can be fine-tuned.
+
+    Args:
+        json: Print JSON.
+    """
+    rows = odkit.catalogue()
+    if json:
+        _print_json(rows)
+    else:
+        columns = ("name", "image_size", "coco_ap", "parameters", "summary")
+        print(table([{key: row[key] for key in columns} for row in rows]))
+    return 0
+
+
+@command
+def evaluate(
+    detector: Positional[str],
+    path: Positional[str],
+    *,
+    split: str = "val",
+    device: str = "cpu",
+    json: bool = False,
+) -> int:
+    """Measure a detector on a dataset: COCO's figures and a table of classes.
+
+    Args:
+        detector: Run (folder or name) or detector file.
+        path: Folder or label file of a dataset, or "demo".
+        split: Split to judge on; "" for all images.
+        device: Where to compute: cpu, cuda, mps.
+        json: Print JSON.
+    """
+    found = read_detector(detector, device)
+    dataset = read_dataset(path)
+    chosen = dataset.split(split) if split else dataset
+    evaluation = odkit.evaluate(chosen, odkit.predict(found, chosen, progress=sys.stderr.isatty()))
+    if json:
+        _print_json(evaluation.to_dict())
+    else:
+        print(evaluation)
+    return 0
+
+
+@command
+def predict(
+    detector: Positional[str],
+    images: Positional[Path],
+    *,
+    out: Path | None = None,
+    score: float = 0.3,
+    device: str = "cpu",
+) -> int:
+    """Find objects in an image or in all images of a folder; prints one JSON object an image.
+
+    Args:
+        detector: Run (folder or name) or detector file.
+        images: Image file or folder.
+        out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
+        score: Leave out what the detector is less sure of, 0 to 1.
+        device: Where to compute: cpu, cuda, mps.
+    """
+    from odkit.prediction import images_dataset
+
+    found = read_detector(detector, device)
+    dataset = images_dataset(images, found.class_names)
+    predictions = odkit.predict(found, dataset, score=score, progress=sys.stderr.isatty())
+    rows = []
+    for index, path in enumerate(dataset.image_paths):
+        part = predictions.of(index)
+        columns = (predictions.boxes[part], predictions.scores[part], predictions.classes[part])
+        objects = [
+            {
+                "class": found.class_names[c],
+                "score": round(float(s), 4),
+                "box": [round(float(v), 1) for v in box],
+            }
+            for box, s, c in zip(*columns, strict=True)
+        ]
+        rows.append({"image": str(path), "objects": objects})
+    for row in rows:
+        print(orjson.dumps(row).decode())
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "predictions.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    return 0
+
+
+@command
+def doctor(
+    *, data: Path | None = None, work: Path | None = None, need_gpu: bool = False, json: bool = False
+) -> int:
+    """Say whether training will work on this machine, and if not, what to type; the exit status is 1 if it will not.
+
+    Args:
+        data: Folder with the images; default: $ODKIT_DATA, or /data in a container.
+        work: Folder that runs are written to; default: $ODKIT_WORK, /work in a container, or the current one.
+        need_gpu: A missing GPU is a failure in place of a warning.
+        json: Print JSON.
+    """
+    report = odkit.doctor.check(data=data, work=work, need_gpu=need_gpu)
+    if json:
+        _print_json(report.to_dict())
+    else:
+        print(report)
+    return report.exit_status
+
+
+# -- what the commands share -----------------------------------------------------------------------------------------
+
+
+def read_dataset(path: str) -> "Dataset":
+    """The dataset at a path, or the demo for the word "demo" (unless there is a folder of that name)."""
+    if path == "demo" and not Path(path).exists():
+        return odkit.demo_dataset()
+    return odkit.load_dataset(path)
+
+
+def read_detector(name: str, device: str = "cpu") -> "Detector":
+    """The detector of a run (folder or name under runs/) or of a file.
+
+    Raises:
+        RunError: The run has no detector yet.
+        FileNotFoundError: There is neither such a run nor such a file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return odkit.load_detector(path, device=device)
+    if not path.exists() and not (RUNS / path).exists():
+        raise FileNotFoundError(
+            f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file"
+        )
+    run = open_run(path)
+    if not (run.path / "detector.safetensors").exists():
+        raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
+    return run.detector(device=device)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as text: a column a key of the first row, numbers to the right."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return "-"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    heads = list(rows[0])
+    texts = [[cell(row.get(key)) for key in heads] for row in rows]
+    widths = [max(len(line[i]) for line in [heads, *texts]) for i in range(len(heads))]
+    numeric = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in heads]
+    lines = [
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in [heads, *texts]
+    ]
+    return "\n".join(lines)
+
+
+def _print_json(value: Any) -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    print(orjson.dumps(value, option=options, default=str).decode())
+
+
+def _say_background(run: Run) -> int:
+    print(f"{run.name} trains in the background.\n  odkit show {run.path}\n  odkit stop {run.path}")
+    return 0
+
+
+def _say_end(run: Run) -> int:
+    print(run)
+    if run.state in ("stopped", "died") and run.checkpoints():
+        print(f"Saved: {run.checkpoints()[-1]}\nGo on:  odkit resume {run.path}")
+    return 0
+
+
+def _watch(run: Run) -> int:
+    """Show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count."""
+    with _stop_on_signals(run) as asked:
+        run.wait()
+    if run.alive:  # a second Ctrl-C: its text is printed by who showed the run
+        return 130
+    _say_end(run)
+    return 128 + asked[0] if asked and run.state != "finished" else 0
+
+
+@contextmanager
+def _stop_on_signals(run: Run) -> Iterator[list[int]]:
+    """While inside, Ctrl-C and SIGTERM ask the run to save and stop; the list holds the signals that came."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        run.request("now")
+        # not print(): a signal may arrive in the middle of one
+        os.write(
+            2,
+            f"\n{run.name}: saving and stopping after this step. Ctrl-C again: don't wait for it.\n".encode(),
+        )
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _meant_for_people(error: BaseException) -> bool:
+    """Whether an error was raised on purpose, with a message; the others are faults, and keep their traceback."""
+    if isinstance(error, OSError):
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(last.filename).parent == Path(__file__).parent
+    return ours and linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise ")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the `odkit` command; returns its exit status. ODKIT_TRACEBACK=1 shows where an error comes from."""
+    given = list(sys.argv[1:] if args is None else args)
+    if given == ["--version"]:
+        print(f"odkit {odkit.__version__}")
+        return 0
+    config = (
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.PositionalMetavarFromFieldName,
+    )
+    try:
+        call = app.cli(prog="odkit", description=DESCRIPTION, args=given, config=config)
+        status: int = call()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `odkit runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("ODKIT_TRACEBACK") or not _meant_for_people(error):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"odkit: {message}", file=sys.stderr)
+        return 1
+    return status
