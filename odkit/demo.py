@@ -218,8 +218,9 @@ def _tape(rng: Generator, radius: float, light: Light) -> Sprite:
     colour = hsv(rng.choice([0.12, 0.13, 0.6, 0.0, 0.35]), rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.9))
     pen = Pen(rng, radius, light, Material(colour, 0, 0.15, 10, 0.12), flat=True)
     wide = rng.uniform(0.1, 0.22)
-    ragged = lambda x: [(x + rng.normal(0, 0.015), y) for y in np.linspace(-wide, wide, 9)]  # noqa: E731
-    pen.fill(np.array(ragged(-0.95) + ragged(0.95)[::-1]), height=0.3)
+    y = np.linspace(-wide, wide, 9)
+    left, right = (np.stack([x + rng.normal(0, 0.015, 9), y], 1) for x in (-0.95, 0.95))  # torn ends
+    pen.fill(np.concatenate([left, right[::-1]]), height=0.3)
     return pen.sprite(bevel=0.01, opacity=rng.uniform(0.75, 1.0))
 
 
@@ -357,7 +358,7 @@ class _Planting:
         self.drawn = len(pictures)
         self.faults: list[dict[str, Any]] = []
         order = self.rng.permutation(len(pictures)).tolist()
-        self.free = [pictures[k] for k in order if pictures[k].labels]
+        self.free: list[_Picture] = [pictures[k] for k in order if pictures[k].labels]
 
     def plant(self) -> list[dict[str, Any]]:
         """Plant every kind; the counts are those of a demo of 300 images, and go with its size."""
@@ -519,15 +520,15 @@ class _Planting:
                 corner = self.rng.uniform(0, 1, 2) * ([picture.width, picture.height] - side)
                 box = np.round(np.concatenate([corner, corner + side]))
                 if float(box_iou(np.array([box], np.float32), there).max()) == 0:
-                    label = self._add(picture, box, list(PARTS)[int(self.rng.integers(len(PARTS)))])
+                    label = self._add(picture, box.tolist(), list(PARTS)[int(self.rng.integers(len(PARTS)))])
                     self._record("spurious_box", picture, label, **{"class": label.name})
                     return
 
     def _copy(self, picture: "_Picture", split: str) -> "_Picture":
         """The same file and labels under another name."""
-        twin = _Picture(
-            picture.index, split, f"copy_{len(self.pictures):04d}.jpg", picture.width, picture.height
-        )
+        number = len(self.pictures) + 1
+        name = f"bench_{number - 1:04d}.jpg"  # a name like all others: nothing gives the copy away
+        twin = _Picture(picture.index, number, split, name, picture.width, picture.height)
         for label in list(picture.labels):
             self._add(twin, label.box, label.name)
         shutil.copyfile(self.folder / picture.id, self.folder / twin.id)
@@ -867,7 +868,7 @@ def _save_jpeg(
     path: Path, rgb: NDArray[np.uint8], seed: int, index: int, exif: Image.Exif | None = None
 ) -> None:
     quality = int(np.random.default_rng([seed, index, 1]).integers(55, 94))
-    Image.fromarray(rgb).save(path, quality=quality, **({"exif": exif} if exif else {}))
+    Image.fromarray(rgb).save(path, quality=quality, exif=exif or Image.Exif())
 
 
 def _columns(folder: Path, pictures: Sequence[_Picture], names: Sequence[str]) -> Dataset:
@@ -889,14 +890,11 @@ def _columns(folder: Path, pictures: Sequence[_Picture], names: Sequence[str]) -
 
 
 def _coco(pictures: Sequence[_Picture], names: Sequence[str], split: str) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for picture in pictures:
-        number = (
-            picture.index + 1 if picture.file == f"bench_{picture.index:04d}.jpg" else 100_000 + len(images)
-        )
-        images.append(
-            {"id": number, "file_name": picture.file, "width": picture.width, "height": picture.height}
-        )
+        size = {"width": picture.width, "height": picture.height}
+        images.append({"id": picture.number, "file_name": picture.file, **size, "license": 1})
         for label in picture.labels:
             left, top, right, bottom = label.box
             width, height = right - left, bottom - top

@@ -275,7 +275,8 @@ def concrete(rng: Generator, width: int, height: int) -> Floats:
     if rng.random() < 0.3:
         share = share - 0.2 * np.exp(-((clouds / 0.02) ** 2)) * (noise(rng, width, height, 4, 4, 3) > 0.8)
     warm = rng.normal(0, 0.025)
-    return share[..., None] * np.asarray([1 + warm, 1.0, 1 - warm], np.float32)
+    rgb: Floats = share[..., None] * np.asarray([1 + warm, 1.0, 1 - warm], np.float32)
+    return rgb
 
 
 def painted(rng: Generator, width: int, height: int) -> Floats:
@@ -301,7 +302,8 @@ def cloth(rng: Generator, width: int, height: int) -> Floats:
     folds = noise(rng, width, height, 9, 9, 3)
     share = 1 + rng.uniform(0.03, 0.1) * weave + rng.uniform(0.05, 0.13) * folds
     share = share + 0.05 * noise(rng, width, height, 1, 1, 0)
-    return base * share[..., None]
+    rgb: Floats = base * share[..., None]
+    return rgb
 
 
 BENCHES: dict[str, Background] = {
@@ -553,7 +555,8 @@ class Pen:
         """A thick line with round joints along points [n, 2], `width` units wide."""
         corners = self.place(points)
         thick = max(round(width * self.radius * self.ss), 1)
-        inks = (255, round(255 * min(height, 1.0)), _bytes(scaled(colour or self.material.colour, shade)))
+        paint = _bytes(scaled(colour or self.material.colour, shade))
+        inks: tuple[int | tuple[int, ...], ...] = (255, round(255 * min(height, 1.0)), paint)
         for pen, ink in zip(self._pens, inks, strict=True):
             pen.line(corners, fill=ink, width=thick, joint="curve")
             for x, y in (corners[0], corners[-1]):
@@ -659,7 +662,7 @@ def shade(rng: Generator, albedo: Floats, heights: Floats, material: Material, l
             rusty = np.asarray(hsv(rng.uniform(0.03, 0.065), 0.72, 0.5), np.float32) * tone[..., None]
             base = base + (rusty - base) * (crust * 0.85)[..., None]
             glint = glint * (1 - 0.8 * crust)
-    room = 0.0
+    room: Floats | float = 0.0
     if material.metal:
         phase, turns = rng.uniform(0, 6.28), rng.uniform(1.5, 3.5)
         across = (lx * x + ly * y) * rng.uniform(0.5, 1.6)

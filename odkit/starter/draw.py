@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -301,9 +302,9 @@ def _cone(pen: Pen, rng: Generator) -> None:
     other = (0.95, 0.95, 0.93) if rng.random() < 0.7 else _ink(rng)
     pen.fill([(-0.7, 0.92), (-0.62, 0.7), (0.62, 0.7), (0.7, 0.92)], shade=0.8, height=0.5)
     pen.rod((0, 0.76), (0, -0.95), 0.45, end_radius=0.07)
-    at = lambda y: 0.45 + (0.07 - 0.45) * (0.76 - y) / 1.71  # noqa: E731
     for top, bottom in ((-0.5, -0.2), (0.1, 0.4)):
-        pen.paint([(-at(top), top), (at(top), top), (at(bottom), bottom), (-at(bottom), bottom)], other)
+        above, below = (0.45 + (0.07 - 0.45) * (0.76 - y) / 1.71 for y in (top, bottom))
+        pen.paint([(-above, top), (above, top), (below, bottom), (-below, bottom)], other)
 
 
 def _spiral(pen: Pen, rng: Generator) -> None:
@@ -522,7 +523,13 @@ def _squeezed(rng: Generator, outline: Floats, least: float) -> Floats:
     """The outline pressed to an oval in some direction."""
     turn = rng.uniform(0, math.pi)
     spin = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    return ((outline @ spin) * [1.0, rng.uniform(least, 1.0)] @ spin.T).astype(np.float32)
+    squeezed: Floats = ((outline @ spin) * [1.0, rng.uniform(least, 1.0)] @ spin.T).astype(np.float32)
+    return squeezed
+
+
+def _mottle(rng: Generator, mask: Floats, scale: float, rough: int) -> Floats:
+    """Noise of a mask's size."""
+    return noise(rng, mask.shape[1], mask.shape[0], scale, scale, rough)
 
 
 def _filter(mask: Floats, layers: list[tuple[Floats, Colour]], cover: float) -> Sprite:
@@ -538,7 +545,7 @@ def _ring_cell(rng: Generator, radius: float, light: Light, stain: _Stain) -> Sp
     mask = _profile(radius, [outline], 0.5)
     depth = _profile(radius, [outline], radius * 0.15)
     share = mask * stain.strength * rng.uniform(0.85, 1.1)
-    share *= 1 + 0.06 * noise(rng, *mask.shape[::-1], 2, 2, 2)
+    share *= 1 + 0.06 * _mottle(rng, mask, 2, 2)
     if stain.pallor > 0.1 and rng.random() < 0.85:
         middle = outline * rng.uniform(0.3, 0.62) + rng.normal(0, 0.05, 2)
         pale = _profile(radius, [middle.astype(np.float32)], radius * rng.uniform(0.05, 0.14))
@@ -563,8 +570,8 @@ def _lobed_cell(rng: Generator, radius: float, light: Light, stain: _Stain) -> S
         step = at + size * 1.3 * np.array([math.cos(turn), math.sin(turn)])
         at = step if np.hypot(*step) < 0.62 else -at * rng.uniform(0.3, 0.9)
     nucleus = _profile(radius, pieces, max(radius * 0.03, 0.6)) * mask
-    mottle = 1 + 0.12 * noise(rng, *mask.shape[::-1], 1.5, 1.5, 2)
-    faint = mask * rng.uniform(0.25, 0.8) * (1 + 0.25 * noise(rng, *mask.shape[::-1], 1, 1, 1))
+    mottle = 1 + 0.12 * _mottle(rng, mask, 1.5, 2)
+    faint = mask * rng.uniform(0.25, 0.8) * (1 + 0.25 * _mottle(rng, mask, 1, 1))
     return _filter(mask, [(faint, stain.plasma), (nucleus * mottle, stain.nucleus)], 0.45)
 
 
@@ -592,7 +599,11 @@ def _rod_cell(rng: Generator, radius: float, light: Light, stain: _Stain) -> Spr
     return _filter(mask, [(share, stain.nucleus if rng.random() < 0.4 else stain.cell)], 0.4)
 
 
-_CELLS: dict[str, Callable[[Generator, float, Light, _Stain], Sprite]] = {
+class _Cell(Protocol):
+    def __call__(self, rng: Generator, radius: float, light: Light, stain: _Stain) -> Sprite: ...
+
+
+_CELLS: dict[str, _Cell] = {
     "ring cell": _ring_cell,
     "lobed cell": _lobed_cell,
     "speck": _speck,
@@ -698,9 +709,9 @@ def _mosaic(rng: Generator, width: int, height: int) -> Floats:
         pen.polygon([(a, b) for a, b in corners.tolist()], fill=tuple(round(255 * c) for c in _ink(rng)))
     rgb = np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 3))), np.float32) / 255
     middle = rgb.mean((0, 1))
-    return (middle + (rgb - middle) * rng.uniform(0.2, 0.8)) * (
-        1 + 0.06 * noise(rng, width, height, 3, 3, 2)
-    )[..., None]
+    muted = middle + (rgb - middle) * rng.uniform(0.2, 0.8)
+    mottled: Floats = muted * (1 + 0.06 * noise(rng, width, height, 3, 3, 2))[..., None]
+    return mottled
 
 
 def _landscape(rng: Generator, width: int, height: int) -> Floats:
