@@ -221,7 +221,7 @@ def _judged(name: str, subject: "Subject") -> list[Check]:
         return found if isinstance(found, list) else [found]
     except Exception as error:  # a fact that cannot be had must not hide the others
         seen = f"could not be looked at: {type(error).__name__}: {error}"
-        return Check(name, "warning", seen, "A fault of this check; please report it.")
+        return [Check(name, "warning", seen, "A fault of this check; please report it.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +248,9 @@ def run_line(options: dict[str, str]) -> str:
     kind = machine.container()
     if kind == "kubernetes":
         return "; ".join(
-            _KUBERNETES[name].format(value) for name, value in options.items() if name in _KUBERNETES
+            _KUBERNETES[name].format(_kubernetes_size(value))
+            for name, value in options.items()
+            if name in _KUBERNETES
         )
     engine = "podman" if kind == "podman" else "docker"
     parts = [engine, "run"]
@@ -266,13 +268,17 @@ def run_line(options: dict[str, str]) -> str:
 
 _KUBERNETES = {
     "gpus": "resources.limits: {{nvidia.com/gpu: 1}}",
-    "shm-size": "volumes: [{{name: shm, emptyDir: {{medium: Memory, sizeLimit: {0}i}}}}], mounted at /dev/shm",
-    "memory": "resources.limits: {{memory: {0}i}}",
+    "shm-size": "volumes: [{{name: shm, emptyDir: {{medium: Memory, sizeLimit: {0}}}}}], mounted at /dev/shm",
+    "memory": "resources.limits: {{memory: {0}}}",
     "cpus": "resources.limits: {{cpu: {0}}}",
     "user": "securityContext: {{runAsUser: {0}}}",
     "-v data": "a volume mounted at /data",
     "-v work": "a volume mounted at /work",
 }
+
+
+def _kubernetes_size(value: str) -> str:
+    return f"{value[:-1]}Gi" if re.fullmatch(r"\d+g", value) else value
 
 
 # -- the GPU ----------------------------------------------------------------------------------------------------------
@@ -838,7 +844,8 @@ def check_data(subject: Subject) -> Check | list[Check]:
         )
         return Check("data", status, seen, meaning, command, options)
     try:
-        empty = next(os.scandir(data), None) is None
+        with os.scandir(data) as entries:
+            empty = next(entries, None) is None
     except OSError as error:
         uid = current_user()[0]
         return Check(
@@ -1161,6 +1168,11 @@ def weights_folder() -> Path:
     return (Path(home) if home else cache_folder() / "torch") / "hub" / "checkpoints"
 
 
+def starter_weights() -> Path | None:
+    """The bundled starter weights; None where the package lacks them."""
+    return next(iter((Path(__file__).parent / "starter").glob("*.safetensors")), None)
+
+
 def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Path]]:
     """Weight files whose SHA-256 does not begin with the digits in their name, of the first `budget` bytes.
 
@@ -1184,8 +1196,7 @@ def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Pa
 def check_weights(_: Subject) -> Check | list[Check]:
     """The bundled starter weights and the files in torch's cache."""
     folder = weights_folder()
-    starters = list((Path(__file__).parent / "starter").glob("*.safetensors"))
-    if not starters:
+    if starter_weights() is None:
         return Check(
             "weights",
             "failure",

