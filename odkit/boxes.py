@@ -122,7 +122,9 @@ def clip_boxes(boxes: ArrayLike, sizes: ArrayLike) -> Boxes:
     """
     x1, y1, x2, y2 = _columns(boxes)
     width, height = _size_columns(sizes)
-    return _stack(np.clip(x1, 0, width), np.clip(y1, 0, height), np.clip(x2, 0, width), np.clip(y2, 0, height))
+    return _stack(
+        np.clip(x1, 0, width), np.clip(y1, 0, height), np.clip(x2, 0, width), np.clip(y2, 0, height)
+    )
 
 
 def box_area(boxes: ArrayLike) -> NDArray[np.float64]:

@@ -91,7 +91,9 @@ class Dataset:
         else:
             put("image_ids", _strings(self.image_ids))
         put("image_splits", _strings([""] * images if self.image_splits is None else self.image_splits))
-        crowd = np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
+        crowd = (
+            np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
+        )
         put("box_crowd", crowd)
         order = np.argsort(self.box_images, kind="stable")
         if not np.array_equal(order, np.arange(boxes)):
@@ -130,13 +132,18 @@ class Dataset:
     def class_counts(self) -> dict[str, int]:
         """Number of boxes of each class name, in the order of the class table."""
         known = self.box_classes[self.box_classes >= 0]
-        return dict(zip(self.class_names, np.bincount(known, minlength=len(self.class_names)).tolist(), strict=True))
+        return dict(
+            zip(self.class_names, np.bincount(known, minlength=len(self.class_names)).tolist(), strict=True)
+        )
 
     def split_counts(self) -> dict[str, int]:
         """Number of images of each split, train, val and test first; empty where there are no splits."""
         counts = Counter(str(split) for split in self.image_splits if split)
         order = ["train", "val", "test"]
-        return {name: counts[name] for name in sorted(counts, key=lambda n: (order.index(n) if n in order else 9, n))}
+        return {
+            name: counts[name]
+            for name in sorted(counts, key=lambda n: (order.index(n) if n in order else 9, n))
+        }
 
     def index_of(self, image_id: str) -> int:
         """Index of an image by its id.
@@ -212,7 +219,9 @@ class Dataset:
         """
         counts = self.split_counts()
         if name not in counts:
-            there = ", ".join(f"{k} ({v} images)" for k, v in counts.items()) or "none; with_splits() makes them"
+            there = (
+                ", ".join(f"{k} ({v} images)" for k, v in counts.items()) or "none; with_splits() makes them"
+            )
             raise KeyError(f"{self.name} has no split {name!r}; its splits: {there}")
         return self.select(self.image_splits == name)
 
@@ -232,14 +241,18 @@ class Dataset:
         """
         shares = {"train": 1 - val - test, "val": val, "test": test}
         if min(val, test) < 0 or shares["train"] <= 0:
-            raise ValueError(f"val={val} and test={test} must be shares of 0 or more that leave some images to train on")
+            raise ValueError(
+                f"val={val} and test={test} must be shares of 0 or more that leave some images to train on"
+            )
         wanted = {name: share for name, share in shares.items() if share > 0}
         groups = _duplicate_groups(self.image_paths)
         if len(groups) < len(wanted):
             raise ValueError(f"{len(groups)} different images cannot be dealt to {len(wanted)} splits")
         splits = _stratified_deal(self, groups, wanted, np.random.default_rng(seed))
         counts = Counter(splits)
-        note = f"splits dealt from seed {seed}, stratified by class: " + ", ".join(f"{k} {counts[k]}" for k in wanted)
+        note = f"splits dealt from seed {seed}, stratified by class: " + ", ".join(
+            f"{k} {counts[k]}" for k in wanted
+        )
         return self.replace(image_splits=splits, notes=(*self.notes, note))
 
     # -- saving --------------------------------------------------------------------------------------------------
@@ -310,7 +323,9 @@ class Dataset:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        lines = [f"Dataset {self.name!r}: {len(self):,} images, {self.num_boxes:,} boxes, {len(self.class_names)} classes"]
+        lines = [
+            f"Dataset {self.name!r}: {len(self):,} images, {self.num_boxes:,} boxes, {len(self.class_names)} classes"
+        ]
         lines += [f"  {key}: {value}" for key, value in self._facts().items()]
         return "\n".join(lines)
 
@@ -359,7 +374,9 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
     joined: dict[str, list[Any]] = {column: [] for column in (*_NUMBER_COLUMNS, *_TEXT_COLUMNS)}
     offset = 0
     for split, part in parts.items():
-        table = np.array([*(names[n] for n in part.class_names), UNKNOWN_CLASS], np.int32)  # index -1 stays -1
+        table = np.array(
+            [*(names[n] for n in part.class_names), UNKNOWN_CLASS], np.int32
+        )  # index -1 stays -1
         columns = {column: getattr(part, column) for column in joined}
         columns["box_classes"] = table[part.box_classes]
         columns["box_images"] = part.box_images + offset
@@ -397,10 +414,12 @@ def _validate(dataset: Dataset) -> None:
     for column in ("box_classes", "box_images", "box_crowd", "box_ids"):
         if len(getattr(dataset, column)) != boxes:
             raise ValueError(f"{column} has {len(getattr(dataset, column))} rows for {boxes} boxes")
-    if boxes and not (0 <= dataset.box_images.min() and dataset.box_images.max() < images):
-        raise ValueError(f"box_images must be 0 to {images - 1}; it has {dataset.box_images.min()} to {dataset.box_images.max()}")
+    if boxes and not (dataset.box_images.min() >= 0 and dataset.box_images.max() < images):
+        raise ValueError(
+            f"box_images must be 0 to {images - 1}; it has {dataset.box_images.min()} to {dataset.box_images.max()}"
+        )
     classes = len(dataset.class_names)
-    if boxes and not (UNKNOWN_CLASS <= dataset.box_classes.min() and dataset.box_classes.max() < classes):
+    if boxes and not (dataset.box_classes.min() >= UNKNOWN_CLASS and dataset.box_classes.max() < classes):
         row = int(np.flatnonzero((dataset.box_classes < UNKNOWN_CLASS) | (dataset.box_classes >= classes))[0])
         image = dataset.image_ids[dataset.box_images[row]]
         raise ValueError(
@@ -468,7 +487,9 @@ def _stratified_deal(
         counts[row, -1] = len(members)
     known = dataset.box_classes >= 0
     np.add.at(counts, (group_of[dataset.box_images[known]], dataset.box_classes[known]), 1)
-    room = share[:, None] * counts.sum(0)[None]  # [splits, classes + 1]: boxes (and images) each split still wants
+    room = (
+        share[:, None] * counts.sum(0)[None]
+    )  # [splits, classes + 1]: boxes (and images) each split still wants
     side = np.full(len(groups), -1)
     for row in _rarest_first(counts, rng):
         present = np.append(np.flatnonzero(counts[row, :-1]), counts.shape[1] - 1)

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,8 +49,12 @@ class CatalogueEntry:
     square: bool = False  # True where the module was made for square images: sides are stretched, not padded
     optimizer: str  # "adamw" or "sgd"
     learning_rate: float  # at a batch of 16 images
-    frozen: tuple[str, ...] = ()  # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
-    frozen_norm_eps: float | None = None  # epsilon of batch norms frozen when pre-trained; None: they are trained
+    frozen: tuple[
+        str, ...
+    ] = ()  # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
+    frozen_norm_eps: float | None = (
+        None  # epsilon of batch norms frozen when pre-trained; None: they are trained
+    )
 
 
 # torchvision trains the last three stages of a pre-trained backbone and freezes what stands before
@@ -84,7 +89,11 @@ class _PyramidBackbone(nn.Module):
 
 
 def _torchvision(builder: Callable[..., nn.Module], **options: Any) -> Callable[[int], nn.Module]:
-    return lambda outputs: builder(weights=None, weights_backbone=None, num_classes=outputs, **options)
+    return partial(_build_torchvision, builder, options)
+
+
+def _build_torchvision(builder: Callable[..., nn.Module], options: Mapping[str, Any], outputs: int) -> nn.Module:
+    return builder(weights=None, weights_backbone=None, num_classes=outputs, **options)
 
 
 CATALOGUE: dict[str, CatalogueEntry] = {
@@ -287,7 +296,7 @@ def _shift(labels: Tensor, background: bool, *, back: bool = False) -> Tensor:
     return labels - 1 if back else labels + 1
 
 
-class _ReadyBatch(GeneralizedRCNNTransform):
+class _ReadyBatch(GeneralizedRCNNTransform):  # type: ignore[misc]
     """torchvision's transform without its resizing: images come resized, and leave as one padded batch."""
 
     def __init__(self, original: GeneralizedRCNNTransform) -> None:
@@ -343,9 +352,7 @@ def build_detector(
     _load_carrying_rows(detector, state, known_names)
     if entry.frozen_norm_eps is not None:
         _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
-    for parameter_name, parameter in detector.module.named_parameters():
-        if parameter_name.startswith(entry.frozen):
-            parameter.requires_grad_(False)
+    freeze_stem(detector)
     return detector
 
 
@@ -382,12 +389,20 @@ def load_detector(path: str | Path, *, device: str = "cpu") -> Detector:
     if path.is_dir():
         path = path / "detector.safetensors"
     about, state = _read_safetensors(path)
-    detector = Detector(about["name"], about["class_names"], image_size=about["image_size"])
-    entry = catalogue_entry(about["name"])
-    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in state):
-        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+    detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
     detector.module.load_state_dict(state)
     return detector.to(device).eval()
+
+
+def shaped_like(
+    name: str, class_names: Sequence[str], state: Mapping[str, Tensor], *, image_size: int | None = None
+) -> Detector:
+    """An untrained detector that a saved state dict fits: batch norms are frozen where they were when it was saved."""
+    detector = Detector(name, class_names, image_size=image_size)
+    entry = catalogue_entry(name)
+    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in state):
+        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+    return detector
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -423,6 +438,7 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
     old = [_plain(name) for name in known_names]
     new = (["__background__"] if detector.background else []) + [_plain(n) for n in detector.class_names]
     rows = [(new.index(name), old.index(name)) for name in dict.fromkeys(new) if name in old]
+    by_class = _class_layers(detector)
     merged = {}
     for key, value in own.items():
         if key not in state:
@@ -431,20 +447,23 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
                 continue
             raise ValueError(f"the weights do not fit {detector.name}: {key} is missing")
         given = state[key]
-        if given.shape == value.shape and "cls" not in key and len(old) != len(new):
+        if given.shape == value.shape and (old == new or key not in by_class):
             merged[key] = given
-        elif given.shape == value.shape and old == new:
-            merged[key] = given
-        elif given.shape[1:] == value.shape[1:] and given.shape[0] % len(old) == 0 and value.shape[0] % len(new) == 0:
+        elif given.shape[1:] == value.shape[1:] and given.shape[0] * len(new) == value.shape[0] * len(old):
             merged[key] = _carry_rows(key, given, value, len(old), len(new), rows)
-        elif given.shape == value.shape:
-            merged[key] = given
         else:
             raise ValueError(
                 f"the weights do not fit {detector.name}: {key} has the shape {list(given.shape)}, "
                 f"expected {list(value.shape)}"
             )
     detector.module.load_state_dict(merged)
+
+
+def _class_layers(detector: Detector) -> set[str]:
+    """The parameters with a row for each class: those that another number of classes makes another shape."""
+    with torch.device("meta"):  # shapes alone, no memory
+        other = catalogue_entry(detector.name).build(len(detector.class_names) + detector.background + 1).state_dict()
+    return {key for key, value in detector.module.state_dict().items() if value.shape != other[key].shape}
 
 
 def _carry_rows(
@@ -466,6 +485,14 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip().lower()) if name != "__background__" else name
 
 
+def freeze_stem(detector: Detector) -> None:
+    """Keep the first stages of a pre-trained backbone as they are, as torchvision does when fine-tuning."""
+    frozen = catalogue_entry(detector.name).frozen
+    for name, parameter in detector.module.named_parameters():
+        if name.startswith(frozen):
+            parameter.requires_grad_(False)
+
+
 def _freeze_batch_norms(module: nn.Module, eps: float) -> None:
     """Batch norms with fixed figures: with a handful of images a batch, new ones would be noise."""
     for name, child in module.named_children():
@@ -480,7 +507,9 @@ def _freeze_batch_norms(module: nn.Module, eps: float) -> None:
 # -- where weights come from ---------------------------------------------------------------------------------------
 
 
-def _pretrained_state(name: str, entry: CatalogueEntry, weights: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+def _pretrained_state(
+    name: str, entry: CatalogueEntry, weights: str | Path
+) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict to start from and the class table of its rows."""
     if str(weights) == "pretrained" and entry.weights is None:
         path = STARTER_WEIGHTS
@@ -489,7 +518,9 @@ def _pretrained_state(name: str, entry: CatalogueEntry, weights: str | Path) -> 
     else:
         path = Path(weights)
         if not path.is_file():
-            raise ValueError(f'weights must be "pretrained", "random" or the path of a file; there is no file {path}')
+            raise ValueError(
+                f'weights must be "pretrained", "random" or the path of a file; there is no file {path}'
+            )
     if path.suffix == ".safetensors":
         about, state = _read_safetensors(path)
         if about["name"] != name:

@@ -48,7 +48,9 @@ def read_image(path: str | Path) -> Tensor:
     except FileNotFoundError:
         raise ImageReadError(f"{path}: there is no such file") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{path}: cannot be read as an image ({error}); `odkit audit` lists all such") from None
+        raise ImageReadError(
+            f"{path}: cannot be read as an image ({error}); `odkit audit` lists all such"
+        ) from None
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
@@ -66,14 +68,16 @@ def resize_image(image: Tensor, image_size: int, *, square: bool = False) -> Ten
     new_width, new_height = fit_size(width, height, image_size, square=square)
     if (new_width, new_height) == (width, height):
         return image
-    return v2.functional.resize(image, [new_height, new_width], antialias=True)
+    resized: Tensor = v2.functional.resize(image, [new_height, new_width], antialias=True)
+    return resized
 
 
 class TrainingImages(TorchDataset[Item]):
     """Items of a Dataset as (uint8 image [3, H, W], target); indexed by (row, epoch) pairs.
 
-    A target holds `boxes` float32 [n, 4] xyxy in pixels of the resized image, `labels` int64 [n] 0-based, and
-    `row` int64, the image's index in the dataset. Crowd boxes are left out: no detector here can learn from them.
+    A target holds `boxes` float32 [n, 4] xyxy in pixels of the resized image, `labels` int64 [n] 0-based,
+    `row` int64, the image's index in the dataset, and `size` int64 [2], its width and height before resizing.
+    Crowd boxes are left out: no detector here can learn from them.
     """
 
     def __init__(
@@ -117,7 +121,12 @@ class TrainingImages(TorchDataset[Item]):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_mixed_seed(self.seed, epoch, row))
                 image, boxes, labels = augmented(image, boxes, labels, self.augment)
-        return image, {"boxes": boxes, "labels": labels, "row": torch.tensor(row)}
+        return image, {
+            "boxes": boxes,
+            "labels": labels,
+            "row": torch.tensor(row),
+            "size": torch.tensor([width, height]),
+        }
 
     def _size_of_batch(self, epoch: int, batch: int) -> int:
         """One size a batch (multi-scale training), a multiple of 32 pixels."""
@@ -133,7 +142,7 @@ def augmented(image: Tensor, boxes: Tensor, labels: Tensor, kind: str) -> tuple[
     height, width = image.shape[-2:]
     sample = {
         "image": tv_tensors.Image(image),
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
         "labels": labels,
     }
     changed = _transform(kind, height, width)(sample)
@@ -227,12 +236,14 @@ def training_loader(
     )
 
 
-def evaluation_loader(images: TrainingImages, rows: Sequence[int], *, batch: int, workers: int, pin: bool = False) -> Any:
+def evaluation_loader(
+    images: TrainingImages, rows: Sequence[int], *, batch: int, workers: int, pin: bool = False
+) -> Any:
     """A DataLoader over the given rows in order, without augmentation."""
     indices = [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
     return DataLoader(
         images,
-        batch_sampler=indices,  # type: ignore[arg-type]
+        batch_sampler=indices,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,

@@ -90,13 +90,15 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes()[-1:] == b"\n"
+        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if torn:
             os.write(self.file, b"\n")
 
     def write(self, event: str, **fields: Any) -> None:
-        line = orjson.dumps({"event": event, "time": time.time(), **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
+        line = orjson.dumps(
+            {"event": event, "time": time.time(), **fields}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
         try:
             os.write(self.file, line + b"\n")
         except OSError as error:  # a full disk must not end what the log only describes
@@ -128,8 +130,14 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         if not (self.path / "config.json").is_file():
-            near = [p.parent.name for p in sorted(self.path.parent.glob("*/config.json"))] if self.path.parent else []
-            raise RunError(f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}")
+            near = (
+                [p.parent.name for p in sorted(self.path.parent.glob("*/config.json"))]
+                if self.path.parent
+                else []
+            )
+            raise RunError(
+                f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
+            )
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -162,7 +170,7 @@ class Run:
         return events if raw else effective(events)
 
     def history(self) -> list[dict[str, Any]]:
-        """One row an epoch: epoch, step, loss, learning_rate, seconds, images_per_second, and ap, ap50, ... if judged."""
+        """One row an epoch: epoch, step, loss, learning_rate, seconds, images_per_second; ap, ap50, ... if judged."""
         return epoch_rows(self.events())
 
     def checkpoints(self) -> list[Path]:
@@ -181,13 +189,13 @@ class Run:
 
     @property
     def state(self) -> State:
-        """ "new", "running", "finished", "stopped" (resumable), "failed", or "died" (killed; resumable)."""
+        """One of "new", "running", "finished", "stopped" (resumable), "failed" and "died" (killed; resumable)."""
         if self.alive:
             return "running"
         last = next((e for e in reversed(self.events(raw=True)) if e["event"] in ("start", "end")), None)
         if last is None:
             return "new"
-        return last.get("reason", "failed") if last["event"] == "end" else "died"  # type: ignore[no-any-return]
+        return last.get("reason", "failed") if last["event"] == "end" else "died"  
 
     @property
     def best(self) -> dict[str, Any]:
@@ -239,7 +247,9 @@ class Run:
         (self.path / "stop").unlink(missing_ok=True)
         environment = {**os.environ, LOCK_VARIABLE: str(handle)}
         package_parent = str(Path(__file__).resolve().parents[1])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [package_parent, os.environ.get("PYTHONPATH")])
+        )
         try:
             with (self.path / "worker.log").open("ab") as log:
                 # the child inherits the locked handle, so there is no moment without an owner; a crash releases it
@@ -270,7 +280,9 @@ class Run:
             end = time.monotonic() + timeout
             while self.alive:
                 if time.monotonic() > end:
-                    raise RunError(f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder")
+                    raise RunError(
+                        f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder"
+                    )
                 time.sleep(0.05)
         return self
 
@@ -328,9 +340,13 @@ class Run:
         """Why the run failed or died, and what to do; "" where nothing is wrong."""
         if self.state not in ("failed", "died"):
             return ""
-        end = next((e for e in reversed(self.events(raw=True)) if e["event"] == "end"), {})
+        end: dict[str, Any] = next((e for e in reversed(self.events(raw=True)) if e["event"] == "end"), {})
         saved = self.checkpoints()
-        way_on = f"`odkit resume {self.path}` goes on from {saved[-1].name}." if saved else "Nothing was saved yet."
+        way_on = (
+            f"`odkit resume {self.path}` goes on from {saved[-1].name}."
+            if saved
+            else "Nothing was saved yet."
+        )
         if self.state == "failed" and end.get("message"):
             return f"{self.name} failed: {end['message']}\n{way_on}"
         return f"{self.name}: the worker ended without a word (killed?). {way_on}\nIts last lines:\n{self.log_tail()}"
@@ -402,7 +418,9 @@ def fine_tune(
         RunError: A run of that name exists, or training failed.
         TypeError, ValueError: A setting is unknown or out of range.
     """
-    run = create_run(dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name)
+    run = create_run(
+        dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name
+    )
     run.start()
     return run.wait() if wait else run
 
@@ -419,9 +437,13 @@ def create_run(
         dataset = dataset.with_splits(val=0.2, seed=settings.seed)
     for split in (settings.train_split, settings.val_split):
         dataset.split(split)  # says which splits there are, if this one is missing
-    used = dataset.select((dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split))
+    used = dataset.select(
+        (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
+    )
     if not len(used.split(settings.train_split).boxes):
-        raise ValueError(f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from")
+        raise ValueError(
+            f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
+        )
     require_trainable(used)
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
     used.save(path / "dataset.npz")
@@ -475,7 +497,7 @@ def runs_html(runs: Sequence[Run]) -> str:
         return "<i>no runs</i>"
 
     def cell(value: Any) -> str:
-        text = "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         return f'<td style="text-align:left">{escape(text)}</td>'
 
     head = "".join(f'<th style="text-align:left">{escape(key)}</th>' for key in rows[0])
@@ -487,7 +509,13 @@ def worker_command(path: Path, processes: int) -> list[str]:
     """How a worker is started: one process, or torch's own launcher for several."""
     if processes == 1:
         return [sys.executable, "-m", "odkit", "worker", str(path)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
     return [*launcher, "-m", "odkit", "worker", str(path)]
 
 

@@ -148,9 +148,13 @@ def check_resume(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
         ValueError: A setting changed that would make the resumed run another run.
     """
     changes = {
-        name: (value, getattr(new, name)) for name, value in old.to_dict().items() if value != getattr(new, name)
+        name: (value, getattr(new, name))
+        for name, value in old.to_dict().items()
+        if value != getattr(new, name)
     }
-    refused = [f"{name} ({was!r} to {now!r})" for name, (was, now) in changes.items() if name not in MAY_CHANGE]
+    refused = [
+        f"{name} ({was!r} to {now!r})" for name, (was, now) in changes.items() if name not in MAY_CHANGE
+    ]
     if refused:
         raise ValueError(
             f"a resumed run keeps its settings; these cannot change: {', '.join(refused)}. "

@@ -1,0 +1,139 @@
+"""A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from odkit.dataset import Dataset
+from odkit.detectors import Detector
+from odkit.evaluation import Predictions
+from odkit.loading import TrainingImages, evaluation_loader, to_device
+
+Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def predict(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    score: float = 0.0,
+    batch: int = 8,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    precision: torch.dtype | None = None,
+    progress: bool = False,
+) -> Predictions:
+    """What a detector finds in every image of a dataset.
+
+    Args:
+        detector: Left as it was found: training or evaluation mode, device.
+        dataset: Its boxes play no part.
+        score: Predictions with a lower score are left out.
+        batch: Images at once.
+        workers: Processes that decode images; 0: this one.
+        device: Where to compute; None: where the detector is.
+        precision: torch.bfloat16 or float16 for autocast; None: float32.
+        progress: Show a progress bar.
+
+    Raises:
+        ImageReadError: An image cannot be read; the message names it.
+    """
+    rows = predict_rows(
+        detector,
+        dataset,
+        range(len(dataset)),
+        batch=batch,
+        workers=workers,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+    return gather(rows, dataset, detector.class_names).above(score)
+
+
+def predict_rows(
+    detector: Detector,
+    dataset: Dataset,
+    rows: Sequence[int],
+    *,
+    batch: int = 8,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    precision: torch.dtype | None = None,
+    progress: bool = False,
+) -> dict[int, Found]:
+    """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n])."""
+    here = next(detector.parameters()).device
+    device = torch.device(device) if device is not None else here
+    images = TrainingImages(dataset, image_size=detector.image_size, square=detector.square)
+    loader = evaluation_loader(images, rows, batch=batch, workers=workers, pin=device.type == "cuda")
+    found: dict[int, Found] = {}
+    bar = tqdm(total=len(rows), desc="predicting", unit="image", disable=not progress)
+    with bar, torch.inference_mode(), _evaluating(detector.to(device)), autocast(device, precision):
+        for inputs, targets in loader:
+            moved, _ = to_device(inputs, (), device)
+            for image, target, one in zip(inputs, targets, detector(moved), strict=True):
+                size = target["size"].to(torch.float32)
+                factors = (size / torch.tensor([image.shape[-1], image.shape[-2]])).repeat(2)
+                boxes = one["boxes"].float().cpu() * factors
+                classes = one["labels"].cpu().numpy().astype(np.int32)
+                found[int(target["row"])] = (boxes.numpy(), one["scores"].float().cpu().numpy(), classes)
+            bar.update(len(inputs))
+    detector.to(here)
+    return found
+
+
+def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str]) -> Predictions:
+    """What `predict_rows` found in every image of a dataset as Predictions; each image counts once."""
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    parts = [rows.get(row, nothing) for row in range(len(dataset))]
+    return Predictions.from_images(parts, tuple(class_names), tuple(dataset.image_ids))
+
+
+def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -> Dataset:
+    """An image file, or all images under a folder, as a Dataset without boxes.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no image in the folder.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder at {path}")
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    )
+    if not files:
+        raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+    return Dataset(
+        name=path.stem,
+        root=path.parent if path.is_file() else path,
+        format="images",
+        class_names=tuple(class_names),
+        image_paths=np.array([str(f) for f in files], object),
+        image_sizes=np.zeros((len(files), 2), np.int32),
+        boxes=np.zeros((0, 4), np.float32),
+        box_classes=np.zeros(0, np.int32),
+        box_images=np.zeros(0, np.int32),
+    )
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast to a lower precision on the device, or nothing."""
+    return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
+
+
+@contextmanager
+def _evaluating(detector: Detector) -> Iterator[None]:
+    was_training = detector.training
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train(was_training)

@@ -1,0 +1,756 @@
+"""The training loop: a run folder in, a trained run folder out.
+
+`work()` is what a worker process runs; under `torchrun` each process runs it with its share of every batch. A step is
+the mean over equal shares (micro-batches, processes) of the detector's own loss, so one process that accumulates and
+several that share a batch compute the same gradient. Batch norms see their own share alone, as is usual for
+fine-tuning; the first process' running figures are the ones saved.
+"""
+
+import contextlib
+import errno
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from odkit.checkpoints import last_line, newest_checkpoint, random_state, write_checkpoint
+from odkit.detectors import (
+    Detector,
+    build_detector,
+    catalogue_entry,
+    freeze_stem,
+    save_detector,
+    shaped_like,
+    write_atomically,
+)
+from odkit.evaluation import evaluate
+from odkit.loading import (
+    EpochSampler,
+    ImageReadError,
+    TrainingImages,
+    to_device,
+    training_loader,
+)
+from odkit.prediction import autocast, gather, predict_rows
+from odkit.recipe import (
+    DTYPES,
+    Choices,
+    choose,
+    choose_workers,
+    make_optimizer,
+    pick_device,
+    rank,
+    schedule,
+    warm_average,
+    world_size,
+)
+from odkit.run import STOP_SIGNALS, EventLog, Run
+from odkit.settings import Settings
+
+PREVIEW_IMAGES = 4
+BAD_BATCHES_IN_A_ROW = 3  # then back to the last good checkpoint with half the learning rate
+ROLLBACKS = 3  # then the run ends
+
+
+class TrainingError(RuntimeError):
+    """A run cannot go on; the message says why and what to do."""
+
+
+@dataclass
+class Progress:
+    """Where the run stands: everything that is no tensor and that a checkpoint holds."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches of the current epoch that are done
+    step: int = 0  # optimizer steps taken
+    total_epochs: int = 0
+    best_ap: float = -1.0
+    best_epoch: int = 0
+    skipped: int = 0  # batches left out for a loss that was not finite
+    bad_in_a_row: int = 0
+    rollbacks: int = 0
+    rate_factor: float = 1.0
+    seconds: float = 0.0  # training time over all workers
+    fitted: bool = False  # whether a time budget has set total_epochs
+    loss_sum: float = 0.0  # of the current epoch
+    loss_count: int = 0
+    epoch_seconds: float = 0.0
+
+
+# -- the worker --------------------------------------------------------------------------------------------------------
+
+
+def work(path: str | Path) -> int:
+    """Train the run in a folder until it is finished, stopped or failed; returns an exit status (0: as wished).
+
+    Every end but a kill leaves an `end` event with its reason, and a checkpoint where there was progress.
+    """
+    run = Run(path)
+    began = time.monotonic()
+    log = EventLog(run.path / "events.jsonl") if rank() == 0 else _Silent()
+    trainer = None
+    try:
+        with _processes(run.settings):
+            trainer = Trainer(run, log)
+            reason = trainer.train()
+            message = ""
+    except (TrainingError, ImageReadError, ValueError) as error:
+        reason, message = "failed", str(error)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        reason = "failed"
+        message = (
+            f"the disk is full ({error}); the last whole checkpoint is intact: free some space, then resume"
+        )
+    except Exception as error:
+        log.write("end", reason="failed", message=f"{type(error).__name__}: {error}", step=_step(trainer))
+        raise  # the traceback goes to worker.log
+    log.write("end", reason=reason, message=message, step=_step(trainer), seconds=time.monotonic() - began)
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    return 1 if reason == "failed" else 0
+
+
+class _Silent(EventLog):
+    """The log of the processes that do not write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, event: str, **fields: Any) -> None:
+        pass
+
+
+def _step(trainer: "Trainer | None") -> int:
+    return trainer.at.step if trainer else 0
+
+
+@contextlib.contextmanager
+def _processes(settings: Settings) -> Iterator[None]:
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    backend = "nccl" if pick_device(settings).type == "cuda" else "gloo"
+    dist.init_process_group(backend)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class Trainer:
+    """The parts of one worker and the loop over them."""
+
+    def __init__(self, run: Run, log: EventLog) -> None:
+        self.run, self.log, self.settings = run, log, run.settings
+        self.device = pick_device(self.settings)
+        dataset = run.dataset()
+        self.train_set = dataset.split(self.settings.train_split)
+        self.val_set = dataset.split(self.settings.val_split)
+        saved = newest_checkpoint(run, log)
+        torch.manual_seed(self.settings.seed)
+        self.choices = (
+            Choices(**saved["choices"]) if saved else choose(self.settings, self.device, len(self.train_set))
+        )
+        self.at = Progress(**saved["progress"]) if saved else Progress(total_epochs=self.settings.epochs)
+        if saved and not self.at.fitted:
+            self.at.total_epochs = self.settings.epochs
+        detector = self._build(saved)
+        self.detector = detector.to(self.device).to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.detector, self.choices, self.settings.layer_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choices.precision == "fp16")
+        self.average = AveragedModel(
+            self.detector, multi_avg_fn=warm_average(self.settings.ema), use_buffers=True
+        )
+        self.workers, worker_reason = choose_workers(self.settings, self.choices)
+        self.choices.reasons["workers"] = worker_reason
+        self.sampler = EpochSampler(
+            len(self.train_set), self.choices.batch, seed=self.settings.seed, world=world_size(), rank=rank()
+        )
+        self.forward = self._forward_function()
+        self.request = ""
+        self.last_saved = time.monotonic()
+        self.clock = time.monotonic()
+        if saved:
+            self.restore(saved)
+        self._listen()
+        self._say_start(saved)
+
+    def _build(self, saved: dict[str, Any] | None) -> Detector:
+        name, names, size = self.settings.detector, self.run.class_names, self.choices.image_size
+        if saved is None:
+            return build_detector(name, names, weights=self.settings.weights, image_size=size)
+        # a resumed run brings its weights along, and must not need the network again
+        detector = shaped_like(name, names, saved["detector"], image_size=size)
+        if self.settings.weights != "random":
+            freeze_stem(detector)
+        return detector
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def train(self) -> str:
+        """Epochs until the end or a stop; returns "finished" or "stopped"."""
+        self._predict_disk()
+        if self.at.step == 0:
+            self.save()  # so that a run can always be resumed, and goes back here if its first steps go wrong
+        loader = self._loader()
+        while self.at.epoch < self.at.total_epochs:
+            try:
+                whole = self.train_epoch(loader)
+            except _Rollback:
+                loader = self._loader()
+                continue
+            if whole:
+                self.finish_epoch()
+            if self.request in ("now", "epoch") or not whole:
+                self.save()
+                self.log.write("stop", reason=self.request, step=self.at.step)
+                (self.run.path / "stop").unlink(missing_ok=True)
+                return "stopped" if self.at.epoch < self.at.total_epochs else "finished"
+            if self._patience_is_over():
+                break
+        return "finished"
+
+    def train_epoch(self, loader: Any) -> bool:
+        """The rest of the current epoch; False where a request ended it early."""
+        self.detector.train()
+        self._freeze_backbone(self.at.epoch < self.settings.freeze_epochs)
+        for images, targets, waited in self._batches(loader):
+            began = time.monotonic()
+            losses, norm = self.step(images, targets)
+            self._count(losses, norm, len(images), waited, time.monotonic() - began)
+            self._fit_to_budget()
+            self._check_requests()
+            if self.request == "now":
+                return False
+            if self._save_is_due():
+                self.save()
+        return True
+
+    def step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[dict[str, float], float]:
+        """One optimizer step over a batch; halves the micro-batches when memory runs out. Loss terms, gradient norm."""
+        state = random_state()
+        while True:
+            try:
+                losses = self._accumulate(images, targets)
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._smaller_micro_batch(error)
+                set_random_state(state)  # the step starts again with the same random numbers
+        if not self._all_finite(losses):
+            self._skip(images, targets, state, losses)
+            return losses, math.nan
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.rate()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip or math.inf)
+        if self.choices.precision != "fp16" and not math.isfinite(float(norm)):
+            self._skip(images, targets, state, losses)
+            return losses, math.nan
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update_parameters(self.detector)
+        self.at.bad_in_a_row = 0
+        return losses, float(norm)
+
+    def _accumulate(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, float]:
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        precision = DTYPES[self.choices.precision]
+        size = self.choices.micro_batch
+        for first in range(0, len(images), size):
+            part = slice(first, first + size)
+            share = len(images[part]) / len(images)
+            last = first + size >= len(images)
+            with self._no_sync() if not last else contextlib.nullcontext():
+                moved, moved_targets = to_device(images[part], targets[part], self.device)
+                with autocast(self.device, precision):
+                    losses: dict[str, Tensor] = self.forward(moved, moved_targets)
+                    loss = torch.stack([v.float() for v in losses.values()]).sum()
+                self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
+        return totals
+
+    def finish_epoch(self) -> None:
+        """Count the epoch, judge it, save."""
+        self.at.epoch += 1
+        self.at.batch = 0
+        mean = self.at.loss_sum / max(1, self.at.loss_count)
+        images = self.at.loss_count * self.choices.batch
+        self.log.write(
+            "epoch",
+            epoch=self.at.epoch,
+            epochs=self.at.total_epochs,
+            step=self.at.step,
+            loss=mean,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=self.at.epoch_seconds,
+            images_per_second=images / max(1e-9, self.at.epoch_seconds),
+        )
+        self.at.loss_sum, self.at.loss_count, self.at.epoch_seconds = 0.0, 0, 0.0
+        last = self.at.epoch >= self.at.total_epochs
+        if last or self.at.epoch % self.settings.evaluate_every == 0 or self.request == "epoch":
+            self.judge()
+        self.save()
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Evaluate the averaged weights on the validation split; keep them where they are the best so far."""
+        began = time.monotonic()
+        detector = self.average.module
+        assert isinstance(detector, Detector)
+        rows = list(range(rank(), len(self.val_set), world_size()))
+        found = predict_rows(
+            detector,
+            self.val_set,
+            rows,
+            batch=self.choices.micro_batch,
+            workers=self.workers,
+            precision=DTYPES[self.choices.precision],
+        )
+        if dist.is_initialized():
+            parts: list[Any] = [None] * world_size()
+            dist.all_gather_object(parts, found)
+            found = {row: value for part in parts for row, value in part.items()}
+        if rank() == 0:
+            predictions = gather(found, self.val_set, self.run.class_names)
+            evaluation = evaluate(self.val_set, predictions)
+            ap = evaluation.ap if math.isfinite(evaluation.ap) else 0.0
+            best = ap > self.at.best_ap
+            if best:
+                self.at.best_ap, self.at.best_epoch = ap, self.at.epoch
+                save_detector(detector, self.run.path / "detector.safetensors")
+                predictions.save(self.run.path / "predictions.npz")
+                figures = {"epoch": self.at.epoch, "step": self.at.step, **evaluation.to_dict()}
+                write_atomically(
+                    self.run.path / "evaluation.json", orjson.dumps(figures, option=orjson.OPT_INDENT_2)
+                )
+            self.log.write(
+                "evaluation",
+                epoch=self.at.epoch,
+                step=self.at.step,
+                **{key: _plain(value) for key, value in evaluation.metrics.items()},
+                per_class={row["class"]: _plain(row["ap"]) for row in evaluation.per_class},
+                best=best,
+                seconds=time.monotonic() - began,
+            )
+            self._write_preview(predictions)
+        if dist.is_initialized():  # early stopping must be one decision
+            shared = [self.at.best_ap, self.at.best_epoch]
+            dist.broadcast_object_list(shared, src=0)
+            self.at.best_ap, self.at.best_epoch = float(shared[0]), int(shared[1])
+
+    def _write_preview(self, predictions: Any) -> None:
+        shown = np.unique(np.linspace(0, len(self.val_set) - 1, PREVIEW_IMAGES).round().astype(int))
+        images = []
+        for row in shown:
+            part = predictions.of(int(row))
+            keep = np.flatnonzero(predictions.scores[part] >= 0.3)[:30] + part.start
+            images.append(
+                {
+                    "row": int(row),
+                    "boxes": predictions.boxes[keep].round(1).tolist(),
+                    "classes": predictions.classes[keep].tolist(),
+                    "scores": predictions.scores[keep].round(3).tolist(),
+                }
+            )
+        self.log.write("preview", epoch=self.at.epoch, step=self.at.step, images=images)
+
+    def _patience_is_over(self) -> bool:
+        waited = self.at.epoch - self.at.best_epoch
+        if not self.settings.patience or self.at.best_ap < 0 or waited < self.settings.patience:
+            return False
+        self._warn(
+            "early_stop", f"the AP has not risen for {waited} epochs; the best was epoch {self.at.best_epoch}"
+        )
+        return True
+
+    # -- schedule ------------------------------------------------------------------------------------------------
+
+    def rate(self) -> float:
+        """The learning rate of the next step as a share of its peak, 0 to 1."""
+        total = self.at.total_epochs * len(self.sampler)
+        return schedule(self.at.step, total, self.settings.warmup) * self.at.rate_factor
+
+    def _fit_to_budget(self) -> None:
+        budget = self.settings.minutes * 60
+        if not budget:
+            return
+        probe = min(20, max(5, len(self.sampler) // 2))
+        if not self.at.fitted and self.at.step >= probe:
+            step_seconds = self.at.seconds / self.at.step
+            judging = len(self.val_set) * step_seconds / self.choices.batch / 2 / self.settings.evaluate_every
+            an_epoch = len(self.sampler) * step_seconds + judging
+            epochs = max(1, int(budget / an_epoch))
+            self.at.total_epochs, self.at.fitted = _same_everywhere(epochs), True
+            self.log.write(
+                "warning",
+                kind="time_budget",
+                step=self.at.step,
+                message=f"{self.settings.minutes:g} minutes make {epochs} epochs at {an_epoch:.0f} s each",
+            )
+
+    def _freeze_backbone(self, frozen: bool) -> None:
+        backbone = getattr(self.detector.module, "backbone", None)
+        if backbone is None or not self.settings.freeze_epochs:
+            return
+        stem = catalogue_entry(self.settings.detector).frozen if self.settings.weights != "random" else ()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(not frozen and not f"backbone.{name}".startswith(stem or ("\0",)))
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.detector.parameters() if p.requires_grad]
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def _loader(self) -> Any:
+        images = TrainingImages(
+            self.train_set,
+            image_size=self.choices.image_size,
+            square=self.detector.square,
+            augment=self.settings.augment,
+            seed=self.settings.seed,
+            multi_scale=self.settings.multi_scale,
+        )
+        return training_loader(
+            images,
+            self.sampler,
+            workers=self.workers,
+            pin=self.device.type == "cuda",
+            timeout=self.settings.worker_timeout,
+        )
+
+    def _batches(self, loader: Any) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], float]]:
+        """Batches from where the epoch stands, with the seconds each was waited for; a lost worker is replaced once."""
+        tries = 0
+        while True:
+            self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
+            began = time.monotonic()
+            try:
+                for images, targets in loader:
+                    yield images, targets, time.monotonic() - began
+                    tries = 0
+                    began = time.monotonic()
+                return
+            except (ImageReadError, RuntimeError, OSError) as error:
+                if isinstance(error, ImageReadError):
+                    raise ImageReadError(last_line(error)) from None
+                if "DataLoader" not in str(error) or isinstance(error, _Rollback):
+                    raise
+                files = [self.train_set.image_paths[row] for row in self.sampler.rows()[self.at.batch]]
+                if tries:
+                    raise TrainingError(
+                        f"data workers died or hung twice in a row ({last_line(error)}). They were reading one of: "
+                        f"{', '.join(files)}. Try --workers 0, or look at these files."
+                    ) from error
+                tries += 1
+                self._warn("data_worker", f"a data worker died or hung ({last_line(error)}); started anew")
+                loader = self._loader()
+
+    # -- when things go wrong ------------------------------------------------------------------------------------
+
+    def _smaller_micro_batch(self, error: BaseException) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.choices.micro_batch <= 1:
+            raise TrainingError(
+                f"out of memory with a single {self.choices.image_size}-pixel image ({last_line(error)}); "
+                "try a smaller --image-size or a smaller detector"
+            ) from error
+        self.choices.micro_batch = max(1, self.choices.micro_batch // 2)
+        self._warn(
+            "out_of_memory",
+            f"out of memory: {self.choices.micro_batch} images at once from now on, accumulated to the same batch of "
+            f"{self.choices.batch}",
+        )
+
+    def _all_finite(self, losses: dict[str, float]) -> bool:
+        return bool(_same_everywhere(all(map(math.isfinite, losses.values()))))
+
+    def _skip(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        state: dict[str, Any],
+        losses: dict[str, float],
+    ) -> None:
+        """Leave a batch out whose loss or gradient is not finite, keep it for a replay, and count."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.at.skipped += 1
+        self.at.bad_in_a_row += 1
+        folder = self.run.path / "bad_batches"
+        kept = folder / f"step-{self.at.step:08d}-{self.at.skipped}.pt"
+        if rank() == 0 and len(list(folder.glob("*.pt"))) < 20:
+            folder.mkdir(exist_ok=True)
+            batch = {
+                "images": images,
+                "targets": targets,
+                "random": state,
+                "detector": self.detector.state_dict(),
+            }
+            torch.save(batch, kept)
+        names = [self.train_set.image_ids[int(target["row"])] for target in targets]
+        self._warn(
+            "not_finite",
+            f"loss or gradient is not finite ({', '.join(f'{k} {v:.3g}' for k, v in losses.items())}); the batch was "
+            f"left out: {', '.join(names)}. `odkit replay` shows where it comes from.",
+        )
+        if self.at.bad_in_a_row >= BAD_BATCHES_IN_A_ROW:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self.at.rollbacks >= ROLLBACKS:
+            raise TrainingError(
+                f"the loss stayed not finite after {ROLLBACKS} returns to a good checkpoint, each with half the "
+                f"learning rate. Try a new run with --learning-rate {self.choices.learning_rate / 10:g}, or `odkit replay "
+                f"{self.run.path}` to see where it comes from."
+            )
+        saved = newest_checkpoint(self.run, self.log)
+        if saved is None:
+            raise TrainingError("the loss is not finite and there is no checkpoint to go back to")
+        rollbacks, skipped, factor = self.at.rollbacks + 1, self.at.skipped, self.at.rate_factor / 2
+        self.at = Progress(**saved["progress"])
+        self.restore(saved)
+        self.at.rollbacks, self.at.skipped, self.at.rate_factor, self.at.bad_in_a_row = (
+            rollbacks,
+            skipped,
+            factor,
+            0,
+        )
+        self._warn("rollback", f"back to step {self.at.step} with {factor:g} of the learning rate")
+        # what follows replaces the steps that went wrong, like a resume
+        self.log.write("start", from_step=self.at.step, step=self.at.step, rollback=rollbacks)
+        raise _Rollback
+
+    def _warn(self, kind: str, message: str) -> None:
+        self.log.write("warning", kind=kind, message=message, step=self.at.step, epoch=self.at.epoch + 1)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        def stop(number: int, frame: Any) -> None:
+            self.request = "now"
+
+        for number in STOP_SIGNALS:
+            signal.signal(number, stop)
+
+    def _check_requests(self) -> None:
+        file = self.run.path / "stop"
+        if not self.request and file.exists():
+            wish = file.read_text().strip()
+            if wish == "checkpoint":
+                if rank() == 0:
+                    self.save()
+                    file.unlink(missing_ok=True)
+            elif wish in ("now", "epoch"):
+                self.request = wish
+        if dist.is_initialized():
+            # all processes must leave the loop at the same step
+            wishes: list[Any] = [None] * world_size()
+            dist.all_gather_object(wishes, self.request)
+            self.request = "now" if "now" in wishes else max(wishes)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save_is_due(self) -> bool:
+        every = self.settings.checkpoint_steps
+        due = bool(every) and self.at.step % every == 0
+        minutes = (time.monotonic() - self.last_saved) / 60
+        return bool(_same_everywhere(due or minutes >= self.settings.checkpoint_minutes > 0))
+
+    def save(self) -> None:
+        """A checkpoint, whole or not at all; then the oldest ones beyond `keep` go."""
+        self.last_saved = time.monotonic()
+        if rank() != 0:
+            return
+        began = time.monotonic()
+        path = self.run.path / "checkpoints" / f"step-{self.at.step:08d}.pt"
+        size = write_checkpoint(path, self.state())
+        for old in self.run.checkpoints()[: -self.settings.keep]:
+            old.unlink(missing_ok=True)
+        self.log.write(
+            "checkpoint", step=self.at.step, file=path.name, bytes=size, seconds=time.monotonic() - began
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs, as plain tensors and numbers."""
+        return {
+            "format": 1,
+            "detector": self.detector.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "choices": dict(vars(self.choices)),
+            "progress": dict(vars(self.at)),
+            "random": random_state(),
+            "settings": self.settings.to_dict(),
+            "class_names": list(self.run.class_names),
+            "fingerprint": self.run.config["fingerprint"],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Set weights, average, optimizer and random state from a checkpoint."""
+        if saved["fingerprint"] != self.run.config["fingerprint"]:
+            raise TrainingError("the checkpoint was trained on other data than this run's dataset.npz")
+        self.detector.module.load_state_dict(saved["detector"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        set_random_state(saved["random"])
+
+    def _predict_disk(self) -> None:
+        weights = sum(t.numel() * t.element_size() for t in self.detector.state_dict().values())
+        need = (
+            5 * weights * (self.settings.keep + 1)
+        )  # weights, average, two moments, the new one beside the kept
+        free = psutil.disk_usage(str(self.run.path)).free
+        if free < need:
+            raise TrainingError(
+                f"checkpoints need about {need / 1e6:.0f} MB and {self.run.path} has {free / 1e6:.0f} MB free; "
+                "free some space, choose another --folder, or --keep 1"
+            )
+
+    # -- saying --------------------------------------------------------------------------------------------------
+
+    def _count(
+        self, losses: dict[str, float], norm: float, images: int, waited: float, computed: float
+    ) -> None:
+        total = sum(losses.values())
+        seconds = waited + computed
+        self.at.step += 1
+        self.at.batch += 1
+        self.at.seconds += seconds
+        self.at.epoch_seconds += seconds
+        if math.isfinite(total) and math.isfinite(norm):
+            self.at.loss_sum += total
+            self.at.loss_count += 1
+        self.log.write(
+            "step",
+            step=self.at.step,
+            epoch=self.at.epoch + 1,
+            loss=_plain(total),
+            losses={name: _plain(value) for name, value in losses.items()},
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            grad_norm=_plain(norm),
+            images_per_second=images * world_size() / max(seconds, 1e-9),
+            data_wait=waited / max(seconds, 1e-9),
+            memory=psutil.Process().memory_info().rss,
+            device_memory=torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0,
+        )
+
+    def _say_start(self, saved: dict[str, Any] | None) -> None:
+        self.log.write(
+            "start",
+            step=self.at.step,
+            from_step=self.at.step,
+            steps_per_epoch=len(self.sampler),
+            epochs=self.at.total_epochs,
+            resumed=saved is not None,
+            device=str(self.device),
+            processes=world_size(),
+            choices=dict(vars(self.choices)),
+            dataset=self.run.config["dataset"],
+            fingerprint=self.run.config["fingerprint"],
+            images={"train": len(self.train_set), "val": len(self.val_set)},
+            settings=self.settings.to_dict(),
+            machine=machine(self.device),
+        )
+
+    # -- several processes, compiling ----------------------------------------------------------------------------
+
+    def _forward_function(self) -> Callable[..., Any]:
+        if self.settings.compile:
+            self._compile()
+        if dist.is_initialized():
+            devices = [self.device.index or 0] if self.device.type == "cuda" else None
+            return nn.parallel.DistributedDataParallel(
+                self.detector, device_ids=devices, find_unused_parameters=bool(self.settings.freeze_epochs)
+            )
+        return self.detector
+
+    def _no_sync(self) -> Any:
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            return self.forward.no_sync()
+        return contextlib.nullcontext()
+
+    def _compile(self) -> None:
+        backbone = self.detector.module.backbone
+        size = self.choices.image_size
+        try:
+            backbone.compile(dynamic=True)
+            with torch.no_grad():
+                backbone(
+                    torch.zeros(2, 3, size, size, device=self.device).contiguous(
+                        memory_format=torch.channels_last
+                    )
+                )
+        except Exception as error:  # whatever the compiler raises: it is an option, training is not
+            backbone._compiled_call_impl = None
+            self._warn(
+                "compile", f"torch.compile did not work here, training goes on without: {last_line(error)}"
+            )
+
+
+class _Rollback(Exception):
+    """The run has gone back to a checkpoint; the loop starts again from there."""
+
+
+# -- small things ------------------------------------------------------------------------------------------------------
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "DefaultCPUAllocator: can't allocate memory" in text
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the run ran on: for the log."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "commit": git.stdout.strip() if git.returncode == 0 else "",
+        "pid": os.getpid(),
+    }
+
+
+def _same_everywhere(value: Any) -> Any:
+    """The first process' value (for a truth value: whether it holds everywhere)."""
+    if not dist.is_initialized():
+        return value
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return all(values) if isinstance(value, bool) else values[0]
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
