@@ -42,7 +42,7 @@ from odkit.scenes import (
     scaled,
 )
 
-DEMO_VERSION = 1
+DEMO_VERSION = 2
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
 
 FEWEST_IMAGES = 3  # one a split
@@ -109,7 +109,9 @@ def _bolt(rng: Generator, radius: float, light: Light) -> Sprite:
         edges = [-head, -head * 0.5, head * 0.5, head] if turn == 0 else [-head * 0.87, 0.0, head * 0.87]
         for a, b in pairwise(edges):
             middle = abs(a + b) / 2 / head
-            pen.fill(box_outline(-1, a, head_end, b), height=1 - 0.45 * middle, shade=1.05 - 0.3 * middle)
+            cut_a, cut_b = (0.3 * shaft if abs(y) > 0.8 * head else 0.0 for y in (a, b))  # chamfered corners
+            facet = [(-1 + cut_a, a), (head_end, a), (head_end, b), (-1 + cut_b, b)]
+            pen.fill(facet, height=1 - 0.45 * middle, shade=1.05 - 0.3 * middle)
             pen.mark([(-1, b), (head_end, b)], 0.015, shade=0.55)
         if rng.random() < 0.6:
             flange = [
@@ -129,7 +131,9 @@ def _bolt(rng: Generator, radius: float, light: Light) -> Sprite:
         dome = arc(head * 1.02, math.pi / 2, 3 * math.pi / 2, head_end + 0.02)
         dome[:, 0] = head_end + (dome[:, 0] - head_end) * (1 + head_end) / head
         pen.fill(dome, height=0.9)
-        pen.fill(head_end + (dome - head_end) * [0.7, 0.7] + [0, head_end * 0.3], height=1.0, shade=1.06)
+        at = np.array([head_end, 0.0])
+        for share in (0.75, 0.45):
+            pen.fill(at + (dome - at) * share, height=1.0 if share < 0.5 else 0.97, shade=1.04)
     pen._thickness = head
     return pen.sprite(bevel=0.045, relief=1.5)
 
@@ -180,8 +184,8 @@ def _spring(rng: Generator, radius: float, light: Light) -> Sprite:
             pen.fill(circle(*point, wire * 0.5), shade=0.85, height=0.55)
         pen.rod(*ends_at, wire * 0.5, height=1.0)
     if hooks:
-        for side in (-1, 1):
-            pen.stroke(arc(wide * 0.55, -2.2, 2.2, side * (ends + 0.05), 0) * [1, 1], wire * 0.8, height=0.8)
+        for side, turn in ((-1, math.pi), (1, 0.0)):
+            pen.stroke(arc(wide * 0.55, turn - 2.2, turn + 2.2, side * (ends + 0.05)), wire * 0.8, height=0.8)
     pen._thickness = wide
     return pen.sprite(bevel=0.03, relief=2.0)
 
