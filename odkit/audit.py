@@ -187,7 +187,7 @@ class Audit:
 
     def _repr_html_(self) -> str:
         parts = [f"<b>{escape(self._headline())}</b>"]
-        for kind, found in _grouped(self.findings).items():
+        for kind, found in _grouped(self.findings):
             rows = "".join(
                 f'<tr><td style="text-align:left">{escape(f.place)}</td>'
                 f'<td style="text-align:left">{escape(f.message)}</td></tr>'
@@ -222,7 +222,7 @@ class Audit:
             )
         stuck = [f for f in self.fatal if not f.repair]
         if stuck:
-            lines.append(f"No repair mends {', '.join(_grouped(stuck))}.")
+            lines.append(f"No repair mends {', '.join(dict.fromkeys(f.kind for f in stuck))}.")
         return ["", *lines] if lines else []
 
 
@@ -289,9 +289,10 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
       copies of a box are dropped; an image that loses its last box this way to broken corners is dropped as well, for
       as an image "without objects" it would teach that what stands on it is background;
     - inverted corners are swapped, which is exact; boxes partly outside are clipped;
-    - a wrong declared size is corrected where the boxes fit only the real one (or width and height were swapped, or
-      there are no boxes); where both sizes have the same proportions the labels were made on a resized copy and are
-      scaled (a guess, and said in the notes); else nobody can know where the boxes belong, and the image is dropped;
+    - a wrong declared size is corrected where the boxes lie within the real one and were hardly drawn on the declared:
+      it is larger, too small for them, or has width and height swapped (or there are no boxes); where both sizes have
+      the same proportions and the boxes lie within the declared, they are scaled, as for labels of a resized copy;
+      else nobody can know where the boxes belong, and the image is dropped;
     - boxes drawn on the stored pixels of an image with an EXIF orientation are turned with it;
     - class names that differ only by case or space are merged into the most frequent;
     - of exact duplicates across splits the held-out copy stays (test before val before others before train), so that
@@ -334,12 +335,7 @@ def image_header(path: str | Path) -> tuple[int, int, int]:
         PIL.Image.DecompressionBombError: The image is larger than Pillow opens (about 179 million pixels).
     """
     with Image.open(path) as image:
-        orientation = _orientation(image)
-        width, height = image.size
-        # Pillow gives TIFFs their upright size already, in contrast to every other format
-        if image.format == "TIFF" and orientation >= 5:
-            width, height = height, width
-    return width, height, orientation
+        return _header(image)
 
 
 # -- reading the files -----------------------------------------------------------------------------------------------
@@ -352,6 +348,7 @@ class _File(NamedTuple):
     length: int = -1  # bytes
     problem: str = ""  # a kind
     detail: str = ""
+    mode: str = ""  # Pillow's name for the kind of pixels
     pixels: bytes = b""  # hash of the decoded pixels
 
 
@@ -364,6 +361,7 @@ class _Files:
     lengths: NDArray[np.int64]
     problems: NDArray[np.object_]
     details: NDArray[np.object_]
+    modes: NDArray[np.object_]
     pixels: NDArray[np.object_]
     workers: int
 
@@ -381,13 +379,14 @@ def _read_files(dataset: Dataset, decode: bool, workers: int) -> _Files:
     what = "decoding images" if decode else "reading image headers"
     rows = _in_threads(lambda path: _read_file(path, decode), paths, workers, f"audit: {what}")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(_File._fields)
-    width, height, orientation, length, problem, detail, pixels = columns
+    width, height, orientation, length, problem, detail, mode, pixels = columns
     return _Files(
         stored=np.stack([np.array(width, np.int64), np.array(height, np.int64)], axis=1),
         orientations=np.array(orientation, np.int64),
         lengths=np.array(length, np.int64),
         problems=np.array(problem, object),
         details=np.array(detail, object),
+        modes=np.array(mode, object),
         pixels=np.array(pixels, object),
         workers=workers,
     )
@@ -421,7 +420,9 @@ def _read_file(path: str, decode: bool) -> _File:
     except (OSError, ValueError) as error:
         return _File(problem="unreadable_image", detail=f"it cannot be opened: {error}")
     try:
-        width, height, orientation = image_header(path)
+        with Image.open(path) as image:
+            width, height, orientation = _header(image)
+            file = _File(width, height, orientation, length, mode=image.mode)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return _File(
@@ -435,28 +436,34 @@ def _read_file(path: str, decode: bool) -> _File:
         return _File(
             length=length, problem="unreadable_image", detail=f"its header says {width} x {height} pixels"
         )
-    file = _File(width, height, orientation, length)
     if not decode:
         return file
     try:
         with Image.open(path) as image:
             # the bytes of a palette image say little without its palette
             pixels = image.convert("RGBA") if image.mode == "P" else image
+            if image.mode not in ("RGB", "L", "P"):
+                image.convert("RGB")  # as training does
             key = f"{pixels.size} {pixels.mode} {orientation}".encode()
             return file._replace(pixels=hashlib.sha256(key + pixels.tobytes()).digest())
     except Exception as error:  # see above
         return file._replace(
-            problem="truncated_image", detail=f"{width} x {height} by its header, but: {error}"
+            problem="unreadable_image", detail=f"{width} x {height} by its header, but: {error}"
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def _header(image: Image.Image) -> tuple[int, int, int]:
     try:
         # the base class's method: PNG's own decodes the whole image first
-        value = int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
+        orientation = int(Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block raises anything; every viewer then shows the image as stored
-        return 1
-    return value if 1 <= value <= 8 else 1
+        orientation = 1
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    width, height = image.size
+    # Pillow gives TIFFs their upright size already, in contrast to every other format
+    if image.format == "TIFF" and orientation >= 5:
+        width, height = height, width
+    return width, height, orientation
 
 
 _BEGINNINGS = {
@@ -595,11 +602,14 @@ class _Subject:
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = upright / declared
             resized = np.abs(scale[:, 0] / scale[:, 1] - 1) < 0.01
-        transposed = (declared == upright[:, ::-1]).all(1)
+        # Boxes that all lie within the smaller of two sizes were hardly drawn on the larger one.
+        larger, smaller = (declared >= upright).all(1), (declared <= upright).all(1)
+        transposed = (declared == upright[:, ::-1]).all(1) & ~resized
         empty = data.boxes_per_image() == 0
-        correct = empty | (fits_upright & ~fits_declared) | (~resized & transposed & fits_upright)
-        plan[wrong & ~correct & ~resized] = "drops the image"
-        plan[wrong & ~correct & resized] = "scales the boxes"
+        correct = empty | (fits_upright & (larger | transposed | ~fits_declared))
+        rescale = resized & (smaller | ~fits_upright) & ~correct
+        plan[wrong] = "drops the image"
+        plan[wrong & rescale] = "scales the boxes"
         plan[(wrong & correct) | (known & ~has_size & ~turned)] = "corrects the size"
         plan[turned] = "turns the boxes"
         frame = np.where((plan == "corrects the size")[:, None], upright, frame)
@@ -796,6 +806,13 @@ def _exif_undecided(subject: _Subject) -> Iterator[Hit]:
         )
 
 
+def _deep_pixels(subject: _Subject) -> Iterator[Hit]:
+    if subject.files is not None:
+        deep = [mode[:2] in ("I", "I;", "F") for mode in subject.files.modes]
+        for i in np.flatnonzero(deep).tolist():
+            yield Hit(f"its pixels are of Pillow's mode {subject.files.modes[i]!r}", image=i)
+
+
 def _not_finite(subject: _Subject) -> Iterator[Hit]:
     yield from _box_hits(subject, ~subject.finite, lambda i: f"corners {_corners(subject, i)}")
 
@@ -883,7 +900,7 @@ def _first_of_same(subject: _Subject, *, same_class: bool) -> dict[int, int]:
     return dict(zip(rows.tolist(), first[chosen][where].tolist(), strict=True))
 
 
-def _class_spelling(subject: _Subject) -> Iterator[Hit]:
+def _class_name_variant(subject: _Subject) -> Iterator[Hit]:
     names = subject.dataset.class_names
     counts = subject.dataset.class_counts()
     for keep in np.unique(subject.canonical[:-1]).tolist():
@@ -937,7 +954,7 @@ def _without_split(subject: _Subject) -> Iterator[Hit]:
             yield Hit("it is in no split, while others are", image=i)
 
 
-def _image_without_boxes(subject: _Subject) -> Iterator[Hit]:
+def _image_without_labels(subject: _Subject) -> Iterator[Hit]:
     data = subject.dataset
     explained = {p.image for p in data.source_problems}  # an unreadable label, say
     for i in np.flatnonzero(data.boxes_per_image() == 0).tolist():
@@ -1010,18 +1027,10 @@ CHECKS: dict[str, Check] = {
     "unreadable_image": Check(
         "fatal",
         "image that cannot be read",
-        "The file exists, but is no image or cannot be opened.",
+        "The file exists, but is no image, or is damaged or cut short.",
         "Get the file anew or delete it with its labels.",
         "drops the image",
         _file_problem("unreadable_image"),
-    ),
-    "truncated_image": Check(
-        "fatal",
-        "image damaged or cut short",
-        "The header is fine, the pixels cannot be decoded.",
-        "Copy the file anew or delete it with its labels.",
-        "drops the image",
-        _file_problem("truncated_image"),
     ),
     "huge_image": Check(
         "fatal",
@@ -1122,13 +1131,13 @@ CHECKS: dict[str, Check] = {
         "Decide which class is right and delete the other box.",
         find=_two_classes,
     ),
-    "class_spelling": Check(
+    "class_name_variant": Check(
         "warning",
         "class spelled in several ways",
         "Names that differ only by case or space are learned as different classes.",
         "Use one spelling.",
         "merges the classes",
-        _class_spelling,
+        _class_name_variant,
     ),
     "label_without_image": Check(
         "warning",
@@ -1142,6 +1151,13 @@ CHECKS: dict[str, Check] = {
         "It is stored turned or mirrored, and nothing in the labels tells whether they were drawn on it so.",
         "Look at its boxes; if they lie wrong, store the image upright without the tag.",
         find=_exif_undecided,
+    ),
+    "deep_pixels": Check(
+        "warning",
+        "image with more than 8 bits a pixel and channel",
+        "Training converts it to 8 bits by cutting off at 255, so that most of it may turn white or black.",
+        "Convert it to 8 bits with the contrast you want to train on.",
+        find=_deep_pixels,
     ),
     "unknown_size": Check(
         "warning",
@@ -1200,12 +1216,12 @@ CHECKS: dict[str, Check] = {
         "Label more of the rare ones; read the accuracy class by class.",
         find=_class_imbalance,
     ),
-    "image_without_boxes": Check(
+    "image_without_labels": Check(
         "info",
-        "image without boxes",
+        "image without labels",
         "It is used as a negative: nothing is to be found in it.",
         "Right if there is nothing in it; else label it.",
-        find=_image_without_boxes,
+        find=_image_without_labels,
     ),
 }
 """Every kind of finding: how grave, what it is, why it matters, what to do, what `repaired()` does, what finds it."""
@@ -1401,16 +1417,18 @@ class _Repair:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def _grouped(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    groups: dict[str, list[Finding]] = {}
+def _grouped(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for f in findings:
-        groups.setdefault(f.kind, []).append(f)
-    return groups
+        groups.setdefault((f.kind, f.severity), []).append(
+            f
+        )  # a reader may judge its case otherwise than the table
+    return [(kind, found) for (kind, _), found in groups.items()]
 
 
 def _group_lines(findings: Iterable[Finding], limit: int | None) -> list[str]:
     lines = []
-    for kind, found in _grouped(findings).items():
+    for kind, found in _grouped(findings):
         meaning = CHECKS[kind].meaning if kind in CHECKS else ""
         lines += ["", f"{found[0].severity}: {_title(kind, found)} [{kind}]. {meaning}".rstrip()]
         lines += [f"    {f.place}: {f.message}" for f in found[:limit]]
