@@ -378,7 +378,9 @@ def doctor(
         need_gpu: A missing GPU is a failure in place of a warning.
         json: Print JSON.
     """
-    report = odkit.doctor.check(data=data, work=work, need_gpu=need_gpu)
+    from odkit.doctor import check
+
+    report = check(data=data, work=work, need_gpu=need_gpu)
     if json:
         _print_json(report.to_dict())
     else:
