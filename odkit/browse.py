@@ -1,0 +1,268 @@
+"""FiftyOne's App inside the notebook: look at a dataset, at predictions, at runs side by side.
+
+The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. Without a
+front end (nbconvert, nbval, a script) everything is done but the showing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from odkit import app, bridge
+from odkit.app import AppError, FrontEnd
+from odkit.bridge import Changes, changes, from_fiftyone, to_fiftyone
+from odkit.dataset import Dataset
+from odkit.predictions import Predictions
+
+if TYPE_CHECKING:
+    from odkit.evaluation import Evaluation
+    from odkit.run import Run
+
+__all__ = ["AppError", "Browser", "Changes", "browse", "changes", "from_fiftyone", "to_fiftyone"]
+
+
+def browse(
+    x: "Dataset | Evaluation | Run | Sequence[Run] | Any",
+    *,
+    height: int = 600,
+    port: int | None = None,
+    score: float | None = None,
+    keep_edits: bool = True,
+) -> "Browser":
+    """Look at a dataset, an evaluation or runs in FiftyOne's App, here in the cell.
+
+    Browsing the same data again shows what was tagged and edited before.
+
+    Args:
+        x: A Dataset (with its audit's findings as saved views), an Evaluation or a Run (with predictions, true and
+            false positives and misses), several Runs side by side, or a FiftyOne dataset or view.
+        height: Height of the App in the cell, pixels.
+        port: Local port of the App's server; by default a free one.
+        score: Predictions below it are left out; by default the score with the best F1.
+        keep_edits: False starts anew, without what was done in the App.
+
+    Returns:
+        A `Browser`: `.view` and `.selected` are what is open and chosen in the App, and
+        `od.from_fiftyone(browser)` or `od.Dataset.from_fiftyone(browser.view)` bring it back.
+
+    Raises:
+        AppError: Without a front end only: FiftyOne's database cannot start. In a notebook the reason is shown, with
+            a picture of the images instead.
+        ValueError: Runs side by side were judged on different data.
+    """
+    seen_from = app.front_end()
+    try:
+        there, view, before = _content(
+            x, score=score, persistent=seen_from is not None, keep_edits=keep_edits
+        )
+        browser = Browser(there, view, before=before)
+        if seen_from is not None:
+            browser._open(seen_from, port)
+            browser.show(height=height)
+    except AppError as error:
+        if seen_from is None:
+            raise
+        return _show_instead(x, error)
+    return browser
+
+
+class Browser:
+    """What is open in the App, and what a person has chosen there.
+
+    Attributes:
+        dataset: The `fiftyone.Dataset`.
+        before: The Dataset it was made from, None where FiftyOne's own was given.
+        url: Path of the App on JupyterLab's address; "" without a front end.
+    """
+
+    def __init__(self, dataset: Any, view: Any = None, *, before: Dataset | None = None) -> None:
+        self.dataset = dataset
+        self.before = before
+        self.url = ""
+        self._view = view
+        self._session: Any = None
+        self._path = ""
+
+    # -- what is there -------------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> Any:
+        """The FiftyOne view that is open in the App (filters of the side bar left out); it can be set."""
+        session = self._live()
+        view = session.view if session is not None else self._view
+        return self.dataset.view() if view is None else view
+
+    @view.setter
+    def view(self, view: Any) -> None:
+        self._view = view
+        session = self._live()
+        if session is not None:
+            session.view = view
+
+    @property
+    def selected(self) -> Any:
+        """A view of the samples and labels that are selected in the App; empty where none are."""
+        session = self._live()
+        chosen = session.selected_view if session is not None else None
+        return self.dataset.select([]) if chosen is None else chosen
+
+    def changes(self) -> Changes:
+        """What was changed in the App since the dataset was put there.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own, so there is nothing to compare with.
+        """
+        if self.before is None:
+            raise ValueError(
+                "this App was opened on a FiftyOne dataset; odkit does not know what it was before"
+            )
+        return changes(self.before, self.dataset)
+
+    def refresh(self) -> None:
+        """Show in the App what was changed from the notebook."""
+        self.dataset.reload()
+        session = self._live()
+        if session is not None:
+            session.refresh()
+
+    def __repr__(self) -> str:
+        shown = f"open at {self.url}" if self.url else "not shown: there is no front end"
+        return f"Browser of {self.dataset.name!r}: {len(self.view):,} of {self.dataset.count():,} images, {shown}"
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def show(self, *, height: int = 600) -> None:
+        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up."""
+        if not self._path:
+            return
+        from IPython.display import HTML, display
+
+        global _shown
+        if _shown is not None:
+            _shown.update(
+                HTML("<p>The App has moved to a later cell; run this cell again to have it here.</p>")
+            )
+        here = f"{self._path}?notebook=true&proxy={self._path}"
+        page = (
+            f'<a href="{self.url}" target="_blank">Open the App in a tab of its own</a>'
+            f'<iframe src="{here}" width="100%" height="{int(height)}" style="border:0" '
+            'allow="clipboard-write"></iframe>'
+        )
+        _shown = display(HTML(page), display_id=True)  # type: ignore[no-untyped-call]
+
+    def _open(self, seen_from: FrontEnd, port: int | None) -> None:
+        """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
+        global _session
+        fo = bridge._fiftyone()
+        uri = bridge.database_uri()
+        port = app.start_app(uri, owner=seen_from.pid, port=port)
+        if not seen_from.proxies(port):
+            raise AppError(
+                "JupyterLab does not pass the App's port on: its environment lacks jupyter-server-proxy. "
+                "pip install jupyter-server-proxy there and start JupyterLab anew"
+            )
+        if _session is None or _session.server_port != port:
+            _session = fo.launch_app(
+                self.dataset, view=self._view, port=port, address=app.LOOPBACK, auto=False
+            )
+        elif self._view is not None:
+            _session.view = self._view
+        else:
+            _session.dataset = self.dataset
+        self._session = _session
+        self._path = seen_from.path(port)
+        self.url = f"{self._path}datasets/{self.dataset.slug}?proxy={self._path}"
+
+    def _live(self) -> Any:
+        """The session, if it still shows this dataset and not one browsed later."""
+        session = self._session
+        if session is None or session.dataset is None or session.dataset.name != self.dataset.name:
+            return None
+        return session
+
+
+_session: Any = None  # FiftyOne's session of this kernel
+_shown: Any = None  # the display of the cell that has the App
+
+
+# -- what to show ----------------------------------------------------------------------------------------------------
+
+
+def _content(
+    x: Any, *, score: float | None, persistent: bool, keep_edits: bool
+) -> tuple[Any, Any, Dataset | None]:
+    """The FiftyOne dataset for whatever was given, the view of it to open, and the Dataset behind it."""
+    import odkit
+
+    options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
+    if isinstance(x, Dataset):
+        there = to_fiftyone(x, audit=odkit.audit(x), **options)
+        return there, None, x
+    if hasattr(x, "stages") or hasattr(x, "add_samples"):  # a view, a dataset of FiftyOne's
+        root = x._root_dataset
+        return root, (None if x is root else x), None
+    found = _evaluations(x)
+    first = next(iter(found.values()))
+    for label, one in found.items():
+        if one.dataset.fingerprint() != first.dataset.fingerprint():
+            raise ValueError(
+                f"{label!r} was judged on other data than {next(iter(found))!r}; side by side only runs with the same "
+                "validation images and labels can be shown"
+            )
+    there = to_fiftyone(
+        first.dataset,
+        predictions={label: one.predictions for label, one in found.items()},
+        score={label: one.best_score if score is None else score for label, one in found.items()},
+        **options,
+    )
+    view = there.load_saved_view("worst first") if list(found) == ["predictions"] else None
+    return there, view, first.dataset
+
+
+def _evaluations(x: Any) -> dict[str, Any]:
+    """Evaluations by label."""
+    if isinstance(getattr(x, "predictions", None), Predictions):
+        return {"predictions": x}
+    if hasattr(x, "evaluation"):
+        return {"predictions": x.evaluation()}
+    if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
+        return {_field_for(run.name, number): run.evaluation() for number, run in enumerate(x, 1)}
+    raise ValueError(
+        "browse() shows a Dataset, an Evaluation, a Run, several Runs or a FiftyOne dataset or view, not "
+        f"{type(x).__name__} {x!r:.80}"
+    )
+
+
+def _field_for(run: str, number: int) -> str:
+    return f"run_{number}_{run}"
+
+
+def _show_instead(x: Any, error: AppError) -> Browser:
+    """Say why there is no App and show some of the images without it."""
+    import odkit
+
+    print(f"The App cannot run here, so here is a picture of some images.\n{error}")
+    if isinstance(x, Dataset):
+        figure = odkit.figures.show_images(x)
+    else:
+        first = next(iter(_evaluations(x).values()))
+        figure = odkit.figures.show_worst(first.dataset, first)
+    from IPython.display import display
+
+    display(figure)  # type: ignore[no-untyped-call]
+    return _NoBrowser(error)
+
+
+class _NoBrowser(Browser):
+    """What `browse()` returns where FiftyOne cannot run: asking it for anything says why."""
+
+    def __init__(self, error: AppError) -> None:
+        self.error = error
+        self.url = self._path = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name != "_session":  # IPython asks for what it could show
+            raise AttributeError(name)
+        raise self.error
+
+    def __repr__(self) -> str:
+        return f"no Browser: {self.error}"
