@@ -61,7 +61,7 @@ class Finding:
         severity: "fatal", "warning" or "info".
         message: What is wrong here, with the values that show it.
         fix: What a person can do about it.
-        file: The file to open; the dataset's root where the finding concerns the whole.
+        file: The file to open: the image, or what a reader stumbled over; "" where it concerns the whole dataset.
         image: Image id, "" where no image of the dataset is concerned.
         box: Box id, "" where no box is concerned.
         image_index: Row of the image columns, -1 for none.
@@ -82,7 +82,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where it is: image and box, else the file."""
+        """Where it is: image and box, else the file; "" where it concerns the dataset as a whole."""
         return ", ".join(part for part in (self.image, self.box) if part) or self.file
 
 
@@ -1236,7 +1236,7 @@ def _finding(dataset: Dataset, kind: str, check: Check, hit: Hit) -> Finding:
         severity=check.severity,
         message=hit.message,
         fix=check.fix if hit.fix is None else hit.fix,
-        file=dataset.image_paths[hit.image] if hit.image >= 0 else str(dataset.root),
+        file=dataset.image_paths[hit.image] if hit.image >= 0 else "",
         image=dataset.image_ids[hit.image] if hit.image >= 0 else "",
         box=dataset.box_ids[hit.box] if hit.box >= 0 else "",
         image_index=hit.image,
@@ -1431,7 +1431,7 @@ def _group_lines(findings: Iterable[Finding], limit: int | None) -> list[str]:
     for kind, found in _grouped(findings):
         meaning = CHECKS[kind].meaning if kind in CHECKS else ""
         lines += ["", f"{found[0].severity}: {_title(kind, found)} [{kind}]. {meaning}".rstrip()]
-        lines += [f"    {f.place}: {f.message}" for f in found[:limit]]
+        lines += [f"    {f.place + ': ' * bool(f.place)}{f.message}" for f in found[:limit]]
         if limit is not None and len(found) > limit:
             lines.append(f"    and {len(found) - limit:,} more")
         lines.append(f"  {_remedy(found)}")
