@@ -500,13 +500,13 @@ class _Planting:
         width, height = truth[2] - truth[0], truth[3] - truth[1]
         for _ in range(200):
             shift = self.rng.uniform(-0.4, 0.4, 4) * [width, height, width, height]
-            box = np.round(np.clip(truth + shift, 0, [picture.width, picture.height] * 2), 1)
+            box = np.round(np.clip(truth + shift, 0, [picture.width, picture.height] * 2))
             overlap = float(box_iou(np.array([box], np.float32), np.array([truth], np.float32))[0, 0])
             if 0.3 <= overlap <= 0.6 and min(box[2] - box[0], box[3] - box[1]) >= 6:
                 label.box = [float(v) for v in box]
                 break
         else:
-            label.box = [truth[0], truth[1], truth[0] + width * 0.7, truth[1] + height * 0.7]
+            label.box = [truth[0], truth[1], truth[0] + round(width * 0.7), truth[1] + round(height * 0.7)]
         self._record("bad_box", picture, label, true_box=truth)
 
     def _missing_box(self) -> None:
