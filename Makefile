@@ -75,7 +75,6 @@ $(BIN)/pip:
 	fi; \
 	echo "Making $(VENV) with $$($$found --version) ($$(command -v $$found))"; \
 	if ! $$found -m venv $(VENV) || ! $(BIN)/python -m pip --version >/dev/null; then \
-		rm -rf $(VENV); \
 		echo "$$found cannot make a virtual environment: its venv or pip is missing." >&2; \
 		echo "Debian and Ubuntu: apt-get install $$($$found -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; \
 		exit 1; \

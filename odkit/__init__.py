@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from odkit.audit import Finding as Finding
     from odkit.audit import audit as audit
     from odkit.audit import repaired as repaired
+    from odkit.bridge import from_fiftyone as from_fiftyone
+    from odkit.bridge import to_fiftyone as to_fiftyone
     from odkit.browse import browse as browse
-    from odkit.browse import from_fiftyone as from_fiftyone
-    from odkit.browse import to_fiftyone as to_fiftyone
     from odkit.dashboard import show_run as show_run
     from odkit.dataset import Dataset as Dataset
     from odkit.dataset import concatenate as concatenate
@@ -71,7 +71,7 @@ _MODULES = {
     "evaluate": "odkit.evaluation",
     "figures": "odkit",
     "fine_tune": "odkit.run",
-    "from_fiftyone": "odkit.browse",
+    "from_fiftyone": "odkit.bridge",
     "list_runs": "odkit.run",
     "load_dataset": "odkit.formats",
     "load_detector": "odkit.detectors",
@@ -80,7 +80,7 @@ _MODULES = {
     "predict": "odkit.prediction",
     "repaired": "odkit.audit",
     "show_run": "odkit.dashboard",
-    "to_fiftyone": "odkit.browse",
+    "to_fiftyone": "odkit.bridge",
     "write_dataset": "odkit.formats",
     "write_demo": "odkit.demo",
 }
@@ -110,7 +110,9 @@ def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, _MODULES, n=1, cutoff=0.5)
-    return f"odkit has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; dir(odkit) lists what it has")
+    return f"odkit has no {name!r}" + (
+        f"; did you mean {near[0]!r}?" if near else "; dir(odkit) lists what it has"
+    )
 
 
 class _Package(ModuleType):
