@@ -60,8 +60,9 @@ def random_case(seed, *, images=12, ties=False, crowd=0.1, present=3, gap=0.2):
             for _ in range(rng.integers(0, 4)):
                 guess = label if rng.random() < 0.8 else int(rng.integers(len(NAMES)))
                 found.append((image, guess, rng.random(), grid(box + rng.normal(0, 0.07, 4) * size)))
-        for _ in range(rng.integers(0, 12) if rng.random() > gap else 0):
-            found.append((image, int(rng.integers(len(NAMES))), rng.random(), grid(anywhere())))
+        invented = rng.integers(0, 12) if rng.random() > gap else 0
+        labels = rng.integers(len(NAMES), size=invented).tolist()
+        found.extend((image, label, rng.random(), grid(anywhere())) for label in labels)
     found = [
         (i, c, round(s, 1) if ties else s, np.r_[b[:2], np.maximum(b[2:], b[:2] + 1)]) for i, c, s, b in found
     ]
@@ -122,11 +123,11 @@ def pycocotools_figures(dataset, predictions, limit=100):
 
 
 ORACLE_CASES = {
-    "plain": dict(crowd=0),
-    "crowds": dict(crowd=0.4),
-    "ties in score and overlap": dict(ties=True, crowd=0.2),
-    "many images without boxes or predictions": dict(gap=0.7),
-    "one class with boxes": dict(present=1),
+    "plain": {"crowd": 0},
+    "crowds": {"crowd": 0.4},
+    "ties in score and overlap": {"ties": True, "crowd": 0.2},
+    "many images without boxes or predictions": {"gap": 0.7},
+    "one class with boxes": {"present": 1},
 }
 
 
@@ -185,7 +186,7 @@ def ap_of_curve(curve):
     return np.append(falling, 0)[place].mean()
 
 
-@pytest.mark.parametrize("options", [dict(crowd=0.2), dict(crowd=0), dict(gap=0.6)])
+@pytest.mark.parametrize("options", [{"crowd": 0.2}, {"crowd": 0}, {"gap": 0.6}])
 def test_curves_come_from_the_same_matches_as_the_figures(options):
     for seed in range(8):
         evaluation = evaluate(*random_case(seed, **options))
@@ -195,9 +196,8 @@ def test_curves_come_from_the_same_matches_as_the_figures(options):
                     evaluation.class_ap50[k], abs=1e-9
                 )
             else:
-                assert len(evaluation.curves[name].scores) == 0 and math.isnan(
-                    evaluation.curves[name].best_f1
-                )
+                assert len(evaluation.curves[name].scores) == 0
+                assert math.isnan(evaluation.curves[name].best_f1)
 
 
 # two cats and a dog in image 0, nothing in image 1, one bird in image 2
@@ -264,7 +264,8 @@ def test_best_score_is_the_threshold_with_the_highest_f1(by_hand):
     assert cat.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
     np.testing.assert_allclose(cat.precision, [1, 1 / 2, 2 / 3])
     np.testing.assert_allclose(cat.recall, [1 / 2, 1 / 2, 1])
-    assert cat.best_score == pytest.approx(0.7) and cat.best_f1 == pytest.approx(0.8)
+    assert cat.best_score == pytest.approx(0.7)
+    assert cat.best_f1 == pytest.approx(0.8)
     assert by_hand.best_score == pytest.approx(0.2)  # 3 true of 6, 4 boxes: F1 0.6; at 0.7 2 of 3: F1 0.571
     assert by_hand.per_image().score == by_hand.best_score
 
@@ -276,7 +277,8 @@ def test_predictions_on_a_crowd_are_neither_right_nor_wrong():
     assert evaluation.matches().kinds.tolist() == ["ignored", "ignored", "false_positive"]
     assert evaluation.per_image(0.5).missed.tolist() == [1]
     counts = evaluation.confusion_matrix(score=0.5).counts
-    assert counts.sum() == 1 and counts[0, 4] == 1
+    assert counts.sum() == 1
+    assert counts[0, 4] == 1
 
 
 def test_classes_are_matched_by_name_and_images_by_id():
@@ -290,7 +292,8 @@ def test_classes_are_matched_by_name_and_images_by_id():
     )
     with_ids = make_predictions(FOUND, image_ids=tuple(dataset.image_ids))
     part = evaluate(dataset.select([2, 0]), with_ids)
-    assert len(part.predictions) == 5 and part.predictions.images.tolist() == [0, 1, 1, 1, 1]
+    assert len(part.predictions) == 5
+    assert part.predictions.images.tolist() == [0, 1, 1, 1, 1]
     assert part.curves["bird"].recall[-1] == 1
 
 
@@ -314,22 +317,29 @@ def test_refusals_name_the_fault_and_the_way_out():
 
 def test_it_shows_itself_as_text_html_and_json(by_hand):
     text, html = repr(by_hand), by_hand._repr_html_()
-    assert "Evaluation on made: 3 images, 6 predictions" in text and "cat" in text
+    assert "Evaluation on made: 3 images, 6 predictions" in text
+    assert "cat" in text
     fish = next(line for line in text.splitlines() if line.strip().startswith("fish"))
     assert fish.split() == ["fish", "0", "—", "—", "—", "—"]
-    assert html.startswith("<table>") and ">bird<" in html and "—" in html
+    assert html.startswith("<table>")
+    assert ">bird<" in html
+    assert "—" in html
     plain = json.loads(json.dumps(by_hand.to_dict(), allow_nan=False))
-    assert plain["ap50"] == pytest.approx(by_hand.ap50) and plain["per_class"][3]["ap"] is None
+    assert plain["ap50"] == pytest.approx(by_hand.ap50)
+    assert plain["per_class"][3]["ap"] is None
     assert [row["class"] for row in plain["per_class"]] == list(NAMES)
 
 
 def test_names_are_escaped_in_html():
     dataset = make_dataset([(0, 0, (0, 0, 9, 9))], names=("<b>bold</b>",))
     html = evaluate(dataset, make_predictions([], names=("<b>bold</b>",)))._repr_html_()
-    assert "<b>" not in html and "&lt;b&gt;bold" in html
+    assert "<b>" not in html
+    assert "&lt;b&gt;bold" in html
 
 
 def test_a_dataset_without_images_or_classes_has_no_figures():
     empty = make_dataset([], images=0, names=())
     evaluation = evaluate(empty, make_predictions([], names=()))
-    assert math.isnan(evaluation.ap) and evaluation.worst_images().tolist() == [] and "—" in repr(evaluation)
+    assert math.isnan(evaluation.ap)
+    assert evaluation.worst_images().tolist() == []
+    assert "—" in repr(evaluation)

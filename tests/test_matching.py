@@ -70,7 +70,8 @@ def test_overlaps_lists_every_pair_of_one_image():
     rows, boxes, iou = matching.overlaps(dataset, found, 0.2)
     everything = box_iou(found.boxes, dataset.boxes) * (found.images[:, None] == dataset.box_images)
     expected = {(int(r), int(b)) for r, b in np.argwhere(everything >= 0.2)}
-    assert set(zip(rows.tolist(), boxes.tolist(), strict=True)) == expected and len(rows) == len(expected)
+    assert set(zip(rows.tolist(), boxes.tolist(), strict=True)) == expected
+    assert len(rows) == len(expected)
     np.testing.assert_allclose(iou, everything[rows, boxes])
 
 

@@ -18,7 +18,13 @@ DATASET = Dataset(
 
 
 def make(**columns):
-    plain = dict(boxes=[[1, 2, 11, 22]], scores=[0.5], classes=[1], images=[0], class_names=("cat", "dog"))
+    plain = {
+        "boxes": [[1, 2, 11, 22]],
+        "scores": [0.5],
+        "classes": [1],
+        "images": [0],
+        "class_names": ("cat", "dog"),
+    }
     return Predictions(**{**plain, **columns})
 
 
@@ -26,24 +32,30 @@ def test_rows_are_sorted_by_image_and_keep_their_order_within():
     found = make(
         boxes=[[0, 0, k, k] for k in (1, 2, 3)], scores=[0.1, 0.2, 0.3], classes=[0, 1, 0], images=[1, 0, 1]
     )
-    assert found.images.tolist() == [0, 1, 1] and found.boxes[:, 2].tolist() == [2, 1, 3]
-    assert found.of(1) == slice(1, 3) and found.of(0) == slice(0, 1) and found.of(7) == slice(3, 3)
-    assert found.above(0.15).boxes[:, 2].tolist() == [2, 3] and found.select([2, 0]).images.tolist() == [0, 1]
-    assert found.boxes.dtype == np.float32 and found.classes.dtype == np.int32 and len(found) == 3
+    assert found.images.tolist() == [0, 1, 1]
+    assert found.boxes[:, 2].tolist() == [2, 1, 3]
+    assert found.of(1) == slice(1, 3)
+    assert found.of(0) == slice(0, 1)
+    assert found.of(7) == slice(3, 3)
+    assert found.above(0.15).boxes[:, 2].tolist() == [2, 3]
+    assert found.select([2, 0]).images.tolist() == [0, 1]
+    assert found.boxes.dtype == np.float32
+    assert found.classes.dtype == np.int32
+    assert len(found) == 3
 
 
 FAULTS = {
-    "2 rows for 1 boxes": dict(scores=[0.5, 0.6]),
-    r"shape \[N, 4\], not \[1, 3\]": dict(boxes=[[1, 2, 3]]),
-    r"1 rows with a box that is not finite; the first is row 0: box \[nan, 2.0, 11.0, 22.0\]": dict(
-        boxes=[[np.nan, 2, 11, 22]]
-    ),
-    "ends before it begins": dict(boxes=[[11, 2, 1, 22]]),
-    "score that is not finite": dict(scores=[np.inf]),
-    "class outside 0 to 1": dict(classes=[2]),
-    "negative image index": dict(images=[-1]),
-    "beyond its 1 image ids": dict(images=[1], image_ids=("a.jpg",)),
-    "class names must differ": dict(class_names=("cat", "cat")),
+    "2 rows for 1 boxes": {"scores": [0.5, 0.6]},
+    r"shape \[N, 4\], not \[1, 3\]": {"boxes": [[1, 2, 3]]},
+    r"1 rows with a box that is not finite; the first is row 0: box \[nan, 2.0, 11.0, 22.0\]": {
+        "boxes": [[np.nan, 2, 11, 22]]
+    },
+    "ends before it begins": {"boxes": [[11, 2, 1, 22]]},
+    "score that is not finite": {"scores": [np.inf]},
+    "class outside 0 to 1": {"classes": [2]},
+    "negative image index": {"images": [-1]},
+    "beyond its 1 image ids": {"images": [1], "image_ids": ("a.jpg",)},
+    "class names must differ": {"class_names": ("cat", "cat")},
 }
 
 
@@ -58,7 +70,8 @@ def test_saving_and_loading_keeps_every_column(tmp_path):
     again = Predictions.load(found.save(tmp_path / "sub" / "found.npz"))
     for column in ("boxes", "scores", "classes", "images"):
         np.testing.assert_array_equal(getattr(again, column), getattr(found, column))
-    assert again.class_names == found.class_names and again.image_ids == found.image_ids
+    assert again.class_names == found.class_names
+    assert again.image_ids == found.image_ids
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["found.npz"]
     other = tmp_path / "other.npz"
     np.savez(other, boxes=np.zeros(3))
@@ -70,9 +83,9 @@ def test_columns_from_one_result_an_image():
     found = Predictions.from_images(
         [([], [], []), ([[0, 0, 1, 1], [0, 0, 2, 2]], [0.9, 0.8], [1, 0])], ("cat", "dog"), ("a.jpg", "b.jpg")
     )
-    assert (
-        found.images.tolist() == [1, 1] and found.classes.tolist() == [1, 0] and found.boxes.shape == (2, 4)
-    )
+    assert found.images.tolist() == [1, 1]
+    assert found.classes.tolist() == [1, 0]
+    assert found.boxes.shape == (2, 4)
     assert len(Predictions.from_images([], ("cat",))) == 0
     with pytest.raises(ValueError, match="predictions of 1 images came with 2 image ids"):
         Predictions.from_images([([], [], [])], ("cat",), ("a", "b"))
