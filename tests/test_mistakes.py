@@ -20,11 +20,12 @@ def test_kinds_and_costs_equal_what_tide_says(seed):
     assert set(dataset.box_classes) == {0, 1, 2, 3}
     mine, tide = mistakes(dataset, predictions, score=0.0), RECORDED[str(seed)]
     assert {kind: mine.counts[kind] for kind in KINDS} == tide["counts"]
-    # TIDE reads the curve at k / 100, COCO at np.linspace(0, 1, 101): unequal in the last bit for some k
-    assert mine.evaluation.ap50 * 100 == pytest.approx(tide["ap"], abs=0.1)
+    # TIDE reads the curve at k / 100, COCO at np.linspace(0, 1, 101), which differ in the last bit for some k and
+    # then read another point: at most 1 / 101 of one class of four
+    assert mine.evaluation.ap50 * 100 == pytest.approx(tide["ap"], abs=0.25)
     assert set(mine.costs) == set(tide["costs"])
     for kind, cost in tide["costs"].items():
-        assert mine.costs[kind] * 100 == pytest.approx(cost, abs=0.1), kind
+        assert mine.costs[kind] * 100 == pytest.approx(cost, abs=0.25), kind
 
 
 BOX = (100, 100, 200, 200)
