@@ -131,22 +131,28 @@ class Report:
         parts = [_count(len(self.warnings), "warning"), _count(len(self.failures), "failure")]
         return f"{len(self.checks)} checks: {', '.join(parts)}" + (f" ({failed})" if failed else "")
 
-    def __repr__(self) -> str:
-        width = max((len(check.name) for check in self.checks), default=0)
+    def to_text(self, *, problems_only: bool = False) -> str:
+        """The report as lines of text; `problems_only` leaves out what is ok."""
+        shown = [check for check in self.checks if check.status != "ok" or not problems_only]
+        width = max((len(check.name) for check in shown), default=0)
         lines = []
-        for check in self.checks:
+        for check in shown:
             lines += _wrapped(f"{check.status:8} {check.name:{width}}  ", check.seen)
             if check.status != "ok":
                 indent = " " * (width + 11)
                 lines += _wrapped(indent, check.meaning) if check.meaning else []
                 lines += [f"{indent}$ {line}" for line in check.command.splitlines()]
-        lines += ["", f"{self.summary()}, in {self.seconds:.1f} s"]
+        lines += [""] if lines else []
+        lines += [f"{self.summary()}, in {self.seconds:.1f} s"]
         if self.command:
             lines += [
                 "Everything that the container's start can correct, in one command:",
                 f"  {self.command}",
             ]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.to_text()
 
     def _repr_html_(self) -> str:
         rows = []
@@ -973,9 +979,10 @@ def database_address() -> tuple[str, int] | None:
 
 
 def database_folder() -> Path:
-    """Where FiftyOne keeps its database."""
-    given = os.environ.get("FIFTYONE_DATABASE_DIR")
-    return Path(given) if given else Path.home() / ".fiftyone" / "var" / "lib" / "mongo"
+    """Where odkit lets FiftyOne keep its database."""
+    from odkit.app import database_folder as folder_in_use
+
+    return folder_in_use()
 
 
 def mongod_path() -> Path | None:

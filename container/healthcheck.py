@@ -1,0 +1,59 @@
+"""Is the container well: JupyterLab answers with its token, and every GPU that was there at the start still is.
+
+Exit status 0 or 1, with a sentence for `docker inspect`. A container that runs another command has no JupyterLab to
+ask and is well as long as it runs.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+STATE = Path("/tmp/odkit-container.json")
+
+
+def trouble() -> str:
+    """What is wrong; "" where nothing is."""
+    try:
+        state = json.loads(STATE.read_text())
+    except (OSError, ValueError):
+        return "JupyterLab has not answered yet"
+    server = jupyter_trouble(Path(state["server"])) if "server" in state else ""
+    return server or gpu_trouble(state["gpus"])
+
+
+def jupyter_trouble(server: Path) -> str:
+    """Why JupyterLab is not there; `server` is the file in which it wrote its address and token."""
+    try:
+        info = json.loads(server.read_text())
+    except (OSError, ValueError):
+        return "JupyterLab has ended"
+    url = f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}{info['base_url']}api/status"
+    request = urllib.request.Request(url, headers={"Authorization": f"token {info['token']}"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return "" if answer.status == 200 else f"JupyterLab answers {answer.status}"
+    except OSError as error:
+        return f"JupyterLab does not answer: {error}"
+
+
+def gpu_trouble(there: int) -> str:
+    """The known way to lose a GPU: systemd reloads on the host and takes the device out of the container's cgroup."""
+    if not there:
+        return ""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the GPU is gone: {error}"
+    now = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    if listed.returncode or now < there:
+        said = " ".join((listed.stdout + listed.stderr).split())[:200]
+        return f"{there - now} of {there} GPUs gone: {said}; restart the container"
+    return ""
+
+
+if __name__ == "__main__":
+    problem = trouble()
+    print(problem or "well")
+    sys.exit(1 if problem else 0)

@@ -1,0 +1,28 @@
+"""JupyterLab as the image serves it: one port, always a token or password, nothing fetched from elsewhere."""
+
+import os
+
+c = get_config()  # type: ignore[name-defined]  # noqa: F821
+
+c.ServerApp.ip = os.environ.get("JUPYTER_IP", "0.0.0.0")  # the container's; docker's -p says who reaches it
+c.ServerApp.port = int(os.environ.get("JUPYTER_PORT", "8888"))
+c.ServerApp.port_retries = 0  # another port would not be published
+c.ServerApp.base_url = os.environ.get("JUPYTER_BASE_URL", os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
+c.ServerApp.root_dir = os.environ.get("ODKIT_WORK", "/work")
+c.ServerApp.open_browser = False
+c.ServerApp.quit_button = False  # the container is what is stopped
+c.LabApp.default_url = "/lab/tree/00_start_here.ipynb"
+
+# JUPYTER_TOKEN is Jupyter's own variable; without it a token is made up at each start. A password comes as the hash
+# that `jupyter server password` writes, and takes the token's place.
+if os.environ.get("JUPYTER_PASSWORD_HASH"):
+    c.PasswordIdentityProvider.hashed_password = os.environ["JUPYTER_PASSWORD_HASH"]
+    c.PasswordIdentityProvider.password_required = True
+
+# FiftyOne's App listens on loopback and is reached as BASE_URL/proxy/PORT/, behind the token; no other host is.
+c.ServerProxy.host_allowlist = ["localhost", "127.0.0.1"]
+
+# Works the same without a network.
+c.LabApp.news_url = None
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.LabApp.extension_manager = "readonly"

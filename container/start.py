@@ -1,0 +1,346 @@
+"""What the container does when it starts.
+
+It becomes the user that /work belongs to, hands out the notebooks, starts JupyterLab, and sees to it that a stop leaves
+every training run saved.
+
+    lab [options]   JupyterLab (the default command); options go to it
+    anything else   that program, as the same user, in /work
+
+It needs nothing but Python itself.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+WORK = Path(os.environ.get("ODKIT_WORK", "/work"))
+NOTEBOOKS = Path("/opt/odkit/notebooks")
+USER = (1000, 1000)  # the image's own user
+STATE = Path("/tmp/odkit-container.json")  # what the health check compares with
+
+
+def say(text: str) -> None:
+    print(f"odkit: {text}", flush=True)
+
+
+# -- who we are -------------------------------------------------------------------------------------------------------
+
+
+def rootless(uid_map: str) -> bool:
+    """Whether root in here is an ordinary person outside (rootless docker and podman), by /proc/self/uid_map."""
+    words = uid_map.split()
+    return bool(words) and words[:3] != ["0", "0", "4294967295"]
+
+
+def target_user(work: Path, *, rootless: bool) -> tuple[int, int]:
+    """User and group that own what is written: the owner of /work, so that files belong to whose folder it is.
+
+    A folder of root's is one that docker made because it was missing: it goes to the image's user. Where root is the
+    person itself (rootless), root it stays.
+    """
+    if rootless:
+        return 0, 0
+    status = work.stat()
+    if status.st_uid:
+        return status.st_uid, status.st_gid
+    if not status.st_mode & stat.S_IWOTH:
+        with contextlib.suppress(OSError):  # a file system without owners
+            os.chown(work, *USER)
+    return USER
+
+
+def become(uid: int, gid: int) -> None:
+    """Give up root for good; groups that were added (--group-add) stay."""
+    if os.getuid() != 0 or uid == 0:
+        return
+    groups = {gid, *(group for group in os.getgroups() if group)}
+    try:
+        os.setgroups(sorted(groups))
+        os.setgid(gid)
+        os.setuid(uid)
+    except PermissionError:
+        raise SystemExit(
+            f"odkit: root may not become user {uid} here (capabilities were dropped). "
+            f"Start the container as that user: --user {uid}:{gid}"
+        ) from None
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in a folder (tried, because access() does not know every file system)."""
+    probe = folder / f".odkit-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def find_home() -> None:
+    """A home that can be written to: Jupyter, matplotlib, torch and FiftyOne's database keep files there."""
+    home = Path(os.environ.get("HOME", "/"))
+    if not (home.is_dir() and writable(home)):
+        fallback = Path(f"/tmp/home-{os.getuid()}")
+        fallback.mkdir(mode=0o700, exist_ok=True)
+        say(f"{home} cannot be written to; HOME is {fallback}, which does not outlive the container")
+        os.environ["HOME"] = str(fallback)
+
+
+# -- the notebooks ----------------------------------------------------------------------------------------------------
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def seed(source: Path, work: Path) -> list[str]:
+    """Put the image's notebooks into a person's folder, never over what the person changed.
+
+    A notebook that is missing is put there. One that is as some earlier image put it is renewed. One that was changed
+    stays, and a newer version is put beside it, once.
+
+    Returns:
+        What was done, a sentence each.
+    """
+    record = work / ".odkit" / "seeded.json"
+    try:
+        given: dict[str, list[str]] = json.loads(record.read_text())
+    except (OSError, ValueError):
+        given = {}
+    done = []
+    for notebook in sorted(source.glob("*.ipynb")):
+        name, new = notebook.name, digest(notebook)
+        place = work / name
+        before = given.get(name, [])
+        if place.exists() and digest(place) not in (new, *before):
+            beside = work / f"{notebook.stem}.new.ipynb"
+            if before and before[-1] != new and not (beside.exists() and digest(beside) == new):
+                if not beside.exists() or digest(beside) in before:
+                    shutil.copyfile(notebook, beside)
+                    done.append(f"{name} is yours and stays; the newer version is {beside.name}")
+                else:
+                    done.append(
+                        f"{name} and {beside.name} are yours and stay; delete one to get the newer version"
+                    )
+        elif not place.exists() or digest(place) != new:
+            shutil.copyfile(notebook, place)
+            if before:
+                done.append(f"{name} was as it came; it is the newer version now")
+        given[name] = [*(d for d in before if d != new), new]
+    record.parent.mkdir(exist_ok=True)
+    temporary = record.with_suffix(".tmp")
+    temporary.write_text(json.dumps(given, indent=1))
+    temporary.replace(record)
+    return done
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+class Process(NamedTuple):
+    """A line of /proc/*/stat, as far as it matters here."""
+
+    parent: int
+    session: int
+    terminal: int  # 0: none
+
+
+def processes() -> dict[int, Process]:
+    """Every process that can be seen, by its id; not those that have ended."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    found[int(entry.name)] = Process(int(fields[1]), int(fields[3]), int(fields[4]))
+    return found
+
+
+def session_leaders(ancestor: int) -> list[int]:
+    """Descendants of a process that lead a session: training workers, the database, kernels.
+
+    Their own children (data workers above all) get no signal from here: a trainer that is told to stop still needs
+    them to finish its step.
+    """
+    table = processes()
+    family = {ancestor}
+    while True:
+        more = {pid for pid, process in table.items() if process.parent in family} - family
+        if not more:
+            break
+        family |= more
+    return sorted(pid for pid in family - {ancestor, os.getpid()} if table[pid].session == pid)
+
+
+def signal_all(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def end_all(ancestor: int, *, seconds: float = 600.0) -> None:
+    """Ask every session below a process to end, and wait until all have (a training run has to save itself)."""
+    signal_all(session_leaders(ancestor), signal.SIGTERM)
+    table = processes()
+    # an interactive shell does not mind SIGTERM; a terminal that hangs up ends it
+    shells = [pid for pid in session_leaders(ancestor) if pid in table and table[pid].terminal]
+    signal_all(shells, signal.SIGHUP)
+    deadline = time.monotonic() + seconds
+    while session_leaders(ancestor) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def supervise(command: list[str], *, lab: bool) -> int:
+    """Run a command; pass a stop on; leave when it, and every training run it started, has ended.
+
+    tini is our parent and adopts what is orphaned, so that all of this container's processes descend from it, however
+    the container was started.
+    """
+    interactive = sys.stdin.isatty() and not lab  # a shell must keep the terminal
+    try:
+        child = subprocess.Popen(command, start_new_session=not interactive)
+    except OSError as error:
+        say(f"cannot run {command[0]!r}: {error.strerror}")
+        return 127
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and interactive:
+            return  # the terminal has told the child already
+        first = not stopping.is_set()
+        stopping.set()
+        signal_all([child.pid], number if not lab else signal.SIGTERM)
+        if lab and first:
+            signal_all([pid for pid in session_leaders(os.getppid()) if pid != child.pid], signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    if lab:
+        threading.Thread(target=announce, args=(child.pid, stopping.is_set), daemon=True).start()
+    status = child.wait()
+    end_all(os.getppid())  # what a headless command left behind; asking twice does no harm
+    return 128 - status if status < 0 else status
+
+
+# -- JupyterLab -------------------------------------------------------------------------------------------------------
+
+
+def jupyter_command(options: list[str]) -> list[str]:
+    """JupyterLab, or JupyterHub's single-user server where a hub has started this container."""
+    root = (
+        ["--ServerApp.allow_root=True"] if os.getuid() == 0 else []
+    )  # only where root is the person (rootless)
+    if os.environ.get("JUPYTERHUB_API_TOKEN"):
+        program = shutil.which("jupyterhub-singleuser")
+        if program is None:
+            raise SystemExit(
+                "odkit: JupyterHub started this container, which lacks the hub's own server. Build on top of it, with "
+                "the hub's version:\n  FROM odkit\n  RUN /opt/venv/bin/pip install jupyterhub==VERSION"
+            )
+        return [program, *root, *options]
+    return ["jupyter", "lab", *root, *options]
+
+
+def server_file(pid: int) -> Path:
+    """Where the Jupyter server of this process id writes its address and its token."""
+    folder = os.environ.get("JUPYTER_RUNTIME_DIR") or Path(os.environ["HOME"], ".local/share/jupyter/runtime")
+    return Path(folder) / f"jpserver-{pid}.json"
+
+
+def server_info(pid: int) -> dict[str, object] | None:
+    """What the Jupyter server of this process id wrote about itself; None before it has."""
+    try:
+        info: dict[str, object] = json.loads(server_file(pid).read_text())
+    except (OSError, ValueError):
+        return None
+    return info
+
+
+def announce(pid: int, stopped: Callable[[], bool]) -> None:
+    """Wait until JupyterLab answers, print the link to open, then what the doctor finds."""
+    started = time.monotonic()
+    while not stopped():
+        info = server_info(pid)
+        if info and answers(info):
+            break
+        time.sleep(0.1)
+    else:
+        return
+    path = f"{info['base_url']}lab" + (f"?token={info['token']}" if info["token"] else "")
+    say(
+        f"ready after {time.monotonic() - started:.1f} s. Open\n\n    http://127.0.0.1:{info['port']}{path}\n"
+    )
+    say("(behind another port or a proxy: the same path on that address)")
+    STATE.write_text(json.dumps({"server": str(server_file(pid)), "gpus": count_gpus()}))
+    say(f"the doctor says:\n\n{ask_doctor('')}")
+
+
+def answers(info: dict[str, object]) -> bool:
+    """Whether the Jupyter server takes requests."""
+    scheme = "https" if info["secure"] else "http"
+    request = urllib.request.Request(
+        f"{scheme}://127.0.0.1:{info['port']}{info['base_url']}api",
+        headers={"Authorization": f"token {info['token']}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return int(answer.status) == 200
+    except OSError:
+        return False
+
+
+def count_gpus() -> int:
+    """GPUs that the driver lists now; 0 without a driver."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=15, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if not listed.returncode else 0
+
+
+def ask_doctor(only: str) -> str:
+    """What is wrong with this machine, with the commands that mend it; of one check, or of all."""
+    script = (
+        f"from odkit.doctor import check; print(check(only={only.split()!r}).to_text(problems_only=True))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return found.stdout or found.stderr
+
+
+def main(arguments: list[str]) -> int:
+    if os.getuid() == 0:
+        become(*target_user(WORK, rootless=rootless(Path("/proc/self/uid_map").read_text())))
+    find_home()
+    if arguments[:1] == ["--become"]:
+        os.execvp(arguments[1], arguments[1:])
+    lab = not arguments or arguments[0] == "lab" or arguments[0].startswith("-")
+    STATE.unlink(missing_ok=True)
+    if not lab:
+        STATE.write_text(json.dumps({"gpus": count_gpus()}))
+        return supervise(arguments, lab=False)
+    if not writable(WORK):
+        say(f"nothing can be saved in {WORK}, so JupyterLab is not started:\n\n{ask_doctor('work')}")
+        return 1
+    for sentence in seed(NOTEBOOKS, WORK):
+        say(sentence)
+    if not os.environ.get("JUPYTER_TOKEN", "").strip():
+        os.environ.pop("JUPYTER_TOKEN", None)  # an empty one must not mean "no token"
+    return supervise(jupyter_command(arguments[1:] if arguments[:1] == ["lab"] else arguments), lab=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
