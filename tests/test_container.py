@@ -1,0 +1,338 @@
+"""The image's files as far as they can be tried without an engine: what is installed, who owns what, how it ends."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from odkit import doctor
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "container" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+start, healthcheck, plan = script("start"), script("healthcheck"), script("plan")
+
+
+# -- what is installed ------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_is_the_lock_without_developers_tools(tmp_path):
+    plan.plan(ROOT, tmp_path)
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    files = {path.stem: path.read_text().splitlines() for path in tmp_path.iterdir()}
+    assert set(files) == {"torch", "rest", "keep", "build"}
+    for lines in files.values():
+        assert set(lines) <= set(lock)
+    installed = {re.match(r"[\w.-]+", line)[0] for line in files["torch"] + files["rest"]}
+    assert {
+        "torch",
+        "torchvision",
+        "nvidia-cudnn-cu13",
+        "numpy",
+        "fiftyone",
+        "jupyterlab",
+        "nbval",
+    } <= installed
+    assert not installed & {"mypy", "ruff", "playwright", "uv", "triton", "pre-commit"}
+    assert not {name for name in installed if name.startswith("types-")}
+    # torch's small dependencies are in the second layer
+    assert {"sympy", "jinja2", "filelock"} <= {re.match(r"[\w.-]+", line)[0] for line in files["rest"]}
+
+
+def test_both_versions_of_a_package_are_kept_with_their_markers(tmp_path):
+    (tmp_path / "requirements.lock").write_text(
+        "a==1 ; python_full_version < '3.12'\n    # via odkit (pyproject.toml)\n"
+        "a==2 ; python_full_version >= '3.12'\n    # via odkit (pyproject.toml)\n"
+        "b==1\n    # via\n    #   a\n    #   c\nnbval==1\npytest==1\nhatchling==1\ntriton==1\n    # via a\n"
+    )
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["A>=1"]\n')
+    plan.plan(tmp_path, tmp_path)
+    assert (tmp_path / "rest.txt").read_text().splitlines() == [
+        "a==1 ; python_full_version < '3.12'",
+        "a==2 ; python_full_version >= '3.12'",
+        "b==1",
+        "nbval==1",
+        "pytest==1",
+    ]
+
+
+def test_a_lock_that_lacks_a_dependency_stops_the_build(tmp_path):
+    (tmp_path / "requirements.lock").write_text("nbval==1\npytest==1\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch"]\n')
+    with pytest.raises(SystemExit, match="lacks torch: run `make lock`"):
+        plan.plan(tmp_path, tmp_path)
+
+
+def dockerfile():
+    return (ROOT / "Dockerfile").read_text()
+
+
+def test_the_driver_that_the_image_asks_for_fits_the_locked_torch():
+    lock = (ROOT / "requirements.lock").read_text()
+    cuda = re.search(r"^nvidia-cuda-runtime==(\d+)\.(\d+)", lock, re.MULTILINE)
+    asked = re.search(r'NVIDIA_REQUIRE_CUDA="cuda>=(\d+)\.(\d+)"', dockerfile())
+    assert cuda.groups() == asked.groups()
+    assert int(cuda[1]) in doctor.DRIVER_FOR_CUDA  # so that the doctor can name the driver that is needed
+
+
+def test_the_dockerfile_is_clean():
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed; `make lint` runs it")
+    done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_the_dockerfile_copies_is_sent_to_the_builder():
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for line in re.findall(r"^COPY (?!--from=plan /plan/\w+\.txt /)(.+)$", dockerfile(), re.MULTILINE):
+        words = [word for word in line.split() if not word.startswith("--")]
+        for source in words[:-1]:
+            if not source.startswith("/plan/"):
+                assert source in allowed or source.split("/")[0] in allowed, source
+                assert list(ROOT.glob(source)), f"{source} is not there"
+
+
+def test_compose_gives_gpu_shared_memory_and_volumes():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for service in services.values():
+        assert service["ports"] == ["127.0.0.1:${ODKIT_PORT:-8888}:8888"]
+        assert service["shm_size"] == "${ODKIT_SHM:-2g}"
+        assert service["stop_grace_period"] == "2m"
+        assert service["healthcheck"]["test"][-1] == "/opt/odkit/healthcheck.py"
+        assert [volume.split(":", 1)[-1] for volume in service["volumes"]][-1] == "/home/odkit"
+    device = services["lab"]["deploy"]["resources"]["reservations"]["devices"][0]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "deploy" not in services["lab-cpu"]
+
+
+def test_the_manifest_gives_gpu_shared_memory_and_no_root():
+    kinds = {d["kind"]: d for d in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())}
+    pod = kinds["Deployment"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) == start.USER
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod["terminationGracePeriodSeconds"] == 120
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+    assert (
+        kinds["Service"]["spec"]["selector"] == kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    )
+
+
+# -- the notebooks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The image's notebooks, first version, and an empty /work."""
+    image, work = tmp_path / "image", tmp_path / "work"
+    image.mkdir()
+    work.mkdir()
+    (image / "00_start.ipynb").write_text("first")
+    (image / "01_check.ipynb").write_text("first")
+    return image, work
+
+
+def contents(work):
+    return {path.name: path.read_text() for path in sorted(work.glob("*.ipynb"))}
+
+
+def test_notebooks_are_seeded_once(folders):
+    image, work = folders
+    assert start.seed(image, work) == []
+    assert contents(work) == {"00_start.ipynb": "first", "01_check.ipynb": "first"}
+    before = {path: path.stat().st_mtime_ns for path in work.glob("*.ipynb")}
+    assert start.seed(image, work) == []
+    assert {path: path.stat().st_mtime_ns for path in work.glob("*.ipynb")} == before
+
+
+def test_an_edited_notebook_stays_and_the_newer_one_lands_beside_it_once(folders):
+    image, work = folders
+    start.seed(image, work)
+    (work / "01_check.ipynb").write_text("mine")
+    assert start.seed(image, work) == []  # nothing newer: nothing to say
+    (image / "00_start.ipynb").write_text("second")
+    (image / "01_check.ipynb").write_text("second")
+    assert start.seed(image, work) == [
+        "00_start.ipynb was as it came; it is the newer version now",
+        "01_check.ipynb is yours and stays; the newer version is 01_check.new.ipynb",
+    ]
+    assert contents(work) == {
+        "00_start.ipynb": "second",
+        "01_check.ipynb": "mine",
+        "01_check.new.ipynb": "second",
+    }
+    assert start.seed(image, work) == []
+    (image / "01_check.ipynb").write_text("third")  # the copy beside was not touched: it is renewed
+    assert start.seed(image, work) == [
+        "01_check.ipynb is yours and stays; the newer version is 01_check.new.ipynb"
+    ]
+    assert contents(work)["01_check.new.ipynb"] == "third"
+    (work / "01_check.new.ipynb").write_text("mine too")
+    (image / "01_check.ipynb").write_text("fourth")
+    assert start.seed(image, work) == [
+        "01_check.ipynb and 01_check.new.ipynb are yours and stay; delete one to get the newer version"
+    ]
+    assert contents(work)["01_check.new.ipynb"] == "mine too"
+
+
+def test_somebody_elses_notebook_of_that_name_and_a_broken_record_are_left_alone(folders):
+    image, work = folders
+    (work / "00_start.ipynb").write_text("there before the container")
+    (work / ".odkit").mkdir()
+    (work / ".odkit" / "seeded.json").write_text("not json")
+    start.seed(image, work)
+    assert contents(work)["00_start.ipynb"] == "there before the container"
+
+
+def test_a_deleted_notebook_comes_back(folders):
+    image, work = folders
+    start.seed(image, work)
+    (work / "00_start.ipynb").unlink()
+    start.seed(image, work)
+    assert contents(work)["00_start.ipynb"] == "first"
+
+
+# -- who we are -------------------------------------------------------------------------------------------------------
+
+
+def test_rootless_containers_are_told_by_their_uid_map():
+    assert not start.rootless("         0          0 4294967295\n")
+    assert start.rootless("         0       1000          1\n         1     100000      65536\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+def test_the_user_is_the_owner_of_the_work_folder(tmp_path):
+    os.chown(tmp_path, 1234, 5678)
+    assert start.target_user(tmp_path, rootless=False) == (1234, 5678)
+    assert start.target_user(tmp_path, rootless=True) == (0, 0)
+    os.chown(tmp_path, 0, 0)
+    assert start.target_user(tmp_path, rootless=False) == start.USER
+    assert (tmp_path.stat().st_uid, tmp_path.stat().st_gid) == start.USER  # docker made it: it was nobody's
+    os.chown(tmp_path, 0, 0)
+    tmp_path.chmod(0o777)
+    assert start.target_user(tmp_path, rootless=False) == start.USER
+    assert tmp_path.stat().st_uid == 0  # anybody may write already
+
+
+def test_a_home_is_found_where_the_given_one_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    start.find_home()
+    assert os.environ["HOME"] == str(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    start.find_home()
+    assert os.environ["HOME"] == f"/tmp/home-{os.getuid()}"
+    assert "does not outlive the container" in capsys.readouterr().out
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+TRAINER = """
+import signal, subprocess, sys, time
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])  # a data worker
+def stop(*_):
+    assert helper.poll() is None, "the data worker was ended first"
+    time.sleep(0.5)
+    open(sys.argv[1], "w").write("saved")
+    helper.kill()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+open(sys.argv[1] + ".started", "w")
+time.sleep(60)
+"""
+
+# What JupyterLab does, in short: it starts a trainer in a session of its own and ends at once when told to.
+LAB = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]], start_new_session=True)
+time.sleep(60)
+"""
+
+# tini's part: adopt orphans (PR_SET_CHILD_SUBREAPER is 36) and pass the signal on to the one child.
+TINI = """
+import ctypes, signal, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+child = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
+sys.exit(child.wait())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the container is Linux")
+def test_a_stop_waits_for_the_training_run_that_a_kernel_left_behind(tmp_path):
+    supervise = f"import sys; sys.path.insert(0, {str(ROOT / 'container')!r}); import start; "
+    supervise += "sys.exit(start.supervise(sys.argv[1:], lab=True))"
+    saved = tmp_path / "checkpoint"
+    lab = [sys.executable, "-c", LAB, TRAINER, str(saved)]
+    container = subprocess.Popen(
+        [sys.executable, "-c", TINI, sys.executable, "-c", supervise, *lab],
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "checkpoint.started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    container.send_signal(signal.SIGTERM)
+    assert container.wait(30) == 128 + signal.SIGTERM
+    assert saved.read_text() == "saved"
+
+
+def test_a_command_that_is_not_there_is_named(capfd):
+    assert start.supervise(["no-such-program"], lab=False) == 127
+    assert "cannot run 'no-such-program': No such file or directory" in capfd.readouterr().out
+
+
+# -- the health check -------------------------------------------------------------------------------------------------
+
+
+def test_health_before_and_after_jupyterlab(tmp_path, monkeypatch):
+    monkeypatch.setattr(healthcheck, "STATE", tmp_path / "state.json")
+    assert healthcheck.trouble() == "JupyterLab has not answered yet"
+    (tmp_path / "state.json").write_text(json.dumps({"server": str(tmp_path / "jpserver-1.json"), "gpus": 0}))
+    assert healthcheck.trouble() == "JupyterLab has ended"
+    (tmp_path / "jpserver-1.json").write_text(
+        json.dumps({"port": 9, "base_url": "/", "token": "t", "secure": False})
+    )
+    assert healthcheck.trouble().startswith("JupyterLab does not answer: ")
+    (tmp_path / "state.json").write_text(json.dumps({"gpus": 0}))  # a headless command
+    assert healthcheck.trouble() == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("echo 'GPU 0: A'; echo 'GPU 1: A'", ""),
+        ("echo 'GPU 0: A'", "1 of 2 GPUs gone: GPU 0: A; restart the container"),
+        (
+            "echo 'Failed to initialize NVML: Unknown Error'; exit 255",
+            "2 of 2 GPUs gone: Failed to initialize NVML: Unknown Error; restart the container",
+        ),
+    ],
+)
+def test_a_gpu_that_is_gone_is_reported(tmp_path, monkeypatch, answer, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert healthcheck.gpu_trouble(2) == expected
+    assert healthcheck.gpu_trouble(0) == ""  # there never was one
