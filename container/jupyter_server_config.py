@@ -11,7 +11,7 @@ c.ServerApp.base_url = os.environ.get("JUPYTER_BASE_URL", os.environ.get("JUPYTE
 c.ServerApp.root_dir = os.environ.get("ODKIT_WORK", "/work")
 c.ServerApp.open_browser = False
 c.ServerApp.quit_button = False  # the container is what is stopped
-c.LabApp.default_url = "/lab/tree/00_start_here.ipynb"
+c.LabApp.default_url = "/lab/tree/notebooks/00_start_here.ipynb"
 
 # JUPYTER_TOKEN is Jupyter's own variable; without it a token is made up at each start. A password comes as the hash
 # that `jupyter server password` writes, and takes the token's place.

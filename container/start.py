@@ -106,7 +106,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def seed(source: Path, work: Path) -> list[str]:
+def seed(source: Path, folder: Path) -> list[str]:
     """Put the image's notebooks into a person's folder, never over what the person changed.
 
     A notebook that is missing is put there. One that is as some earlier image put it is renewed. One that was changed
@@ -115,7 +115,8 @@ def seed(source: Path, work: Path) -> list[str]:
     Returns:
         What was done, a sentence each.
     """
-    record = work / ".odkit" / "seeded.json"
+    record = folder / ".odkit" / "seeded.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
     try:
         given: dict[str, list[str]] = json.loads(record.read_text())
     except (OSError, ValueError):
@@ -123,10 +124,10 @@ def seed(source: Path, work: Path) -> list[str]:
     done = []
     for notebook in sorted(source.glob("*.ipynb")):
         name, new = notebook.name, digest(notebook)
-        place = work / name
+        place = folder / name
         before = given.get(name, [])
         if place.exists() and digest(place) not in (new, *before):
-            beside = work / f"{notebook.stem}.new.ipynb"
+            beside = folder / f"{notebook.stem}.new.ipynb"
             if before and before[-1] != new and not (beside.exists() and digest(beside) == new):
                 if not beside.exists() or digest(beside) in before:
                     shutil.copyfile(notebook, beside)
@@ -140,8 +141,7 @@ def seed(source: Path, work: Path) -> list[str]:
             if before:
                 done.append(f"{name} was as it came; it is the newer version now")
         given[name] = [*(d for d in before if d != new), new]
-    record.parent.mkdir(exist_ok=True)
-    temporary = record.with_suffix(".tmp")
+        temporary = record.with_suffix(".tmp")
     temporary.write_text(json.dumps(given, indent=1))
     temporary.replace(record)
     return done
@@ -335,7 +335,7 @@ def main(arguments: list[str]) -> int:
     if not writable(WORK):
         say(f"nothing can be saved in {WORK}, so JupyterLab is not started:\n\n{ask_doctor('work')}")
         return 1
-    for sentence in seed(NOTEBOOKS, WORK):
+    for sentence in seed(NOTEBOOKS, WORK / "notebooks"):
         say(sentence)
     if not os.environ.get("JUPYTER_TOKEN", "").strip():
         os.environ.pop("JUPYTER_TOKEN", None)  # an empty one must not mean "no token"

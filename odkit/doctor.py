@@ -549,11 +549,18 @@ def check_gpu_memory(_: Subject) -> Check | list[Check]:
 
 @dataclass(frozen=True)
 class Step:
-    """A computation that was tried: how long it took, and what is wrong with its result ("" = right)."""
+    """A computation that was tried: how many seconds it took, and what is wrong with its result ("" = right)."""
 
     name: str
-    milliseconds: float = 0.0
+    seconds: float = 0.0
     problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.problem or f'right, in {self.seconds * 1000:.2f} ms'}"
 
 
 def best_device() -> str:
@@ -575,9 +582,9 @@ def compute_steps(device: str) -> list[Step]:
         ("bf16 step", _bf16_step),
     ):
         try:
-            milliseconds, error = attempt(device)
+            seconds, error = attempt(device)
             problem = "" if error < _TOLERANCE[name] else f"the result is wrong (off by {error:.3g})"
-            steps.append(Step(name, milliseconds, problem))
+            steps.append(Step(name, seconds, problem))
         except Exception as error:  # whatever a broken driver throws is the finding
             steps.append(Step(name, problem=_first_line(error)))
     return steps
@@ -592,19 +599,19 @@ def _matmul(device: str) -> tuple[float, float]:
 
     side = 256 if device == "cpu" else 2048
     a, b = _random(side, side), _random(side, side)
-    milliseconds, found = _timed(device, lambda x, y: x @ y, a, b)
+    seconds, found = _timed(device, lambda x, y: x @ y, a, b)
     rows = slice(0, 16)
     wanted = a[rows].double() @ b.double()
-    return milliseconds, float((found[rows].cpu() - wanted).abs().max() / wanted.std().to(torch.float64))
+    return seconds, float((found[rows].cpu() - wanted).abs().max() / wanted.std().to(torch.float64))
 
 
 def _convolution(device: str) -> tuple[float, float]:
     from torch.nn.functional import conv2d
 
     images, kernels = _random(2, 16, 64, 64), _random(32, 16, 3, 3)
-    milliseconds, found = _timed(device, lambda x, w: conv2d(x, w, padding=1), images, kernels)
+    seconds, found = _timed(device, lambda x, w: conv2d(x, w, padding=1), images, kernels)
     wanted = conv2d(images.double(), kernels.double(), padding=1)
-    return milliseconds, float((found.cpu() - wanted).abs().max() / wanted.std())
+    return seconds, float((found.cpu() - wanted).abs().max() / wanted.std())
 
 
 def _nms(device: str) -> tuple[float, float]:
@@ -614,8 +621,8 @@ def _nms(device: str) -> tuple[float, float]:
     corners = _random(1000, 2).abs() * 100
     boxes = torch.cat([corners, corners + 20 + 5 * _random(1000, 2).abs()], dim=1)
     scores = torch.linspace(1, 0, 1000)
-    milliseconds, found = _timed(device, lambda x, y: nms(x, y, 0.5), boxes, scores)
-    return milliseconds, float(found.cpu().tolist() != nms(boxes, scores, 0.5).tolist())
+    seconds, found = _timed(device, lambda x, y: nms(x, y, 0.5), boxes, scores)
+    return seconds, float(found.cpu().tolist() != nms(boxes, scores, 0.5).tolist())
 
 
 def _bf16_step(device: str) -> tuple[float, float]:
@@ -631,10 +638,10 @@ def _bf16_step(device: str) -> tuple[float, float]:
         return torch.autograd.grad(loss, leaf)[0]
 
     half = True
-    milliseconds, found = _timed(device, gradient, images, kernels)
+    seconds, found = _timed(device, gradient, images, kernels)
     half = False
     wanted = gradient(images, kernels)
-    return milliseconds, float((found.cpu() - wanted).abs().max() / wanted.std())
+    return seconds, float((found.cpu() - wanted).abs().max() / wanted.std())
 
 
 def _random(*shape: int) -> "torch.Tensor":
@@ -646,7 +653,7 @@ def _random(*shape: int) -> "torch.Tensor":
 def _timed(
     device: str, compute: Callable[..., "torch.Tensor"], *inputs: "torch.Tensor"
 ) -> tuple[float, "torch.Tensor"]:
-    """Milliseconds of the second call (the first one loads libraries), and the result."""
+    """Seconds of the second call (the first one loads libraries), and the result."""
     import torch
 
     moved = [tensor.to(device) for tensor in inputs]
@@ -658,7 +665,7 @@ def _timed(
     started = time.perf_counter()
     result = compute(*moved)
     wait()
-    return (time.perf_counter() - started) * 1000, result
+    return time.perf_counter() - started, result
 
 
 def check_computing(_: Subject) -> Check | list[Check]:
@@ -667,7 +674,7 @@ def check_computing(_: Subject) -> Check | list[Check]:
     steps = compute_steps(device)
     wrong = [f"{step.name}: {step.problem}" for step in steps if step.problem]
     if not wrong:
-        timed = ", ".join(f"{step.name} {step.milliseconds:.2f} ms" for step in steps)
+        timed = ", ".join(f"{step.name} {step.seconds * 1000:.2f} ms" for step in steps)
         return Check("computing", "ok", f"on {device}: {timed}")
     text = "; ".join(wrong)
     meaning, command = "torch or torchvision is damaged, or the two do not belong together.", _reinstall()

@@ -46,7 +46,7 @@ def facts(monkeypatch):
         pci_gpus=1,
         torch_build=CUDA_BUILD,
         best_device="cuda",
-        compute_steps=[Step("matmul", 1.0), Step("NMS", 0.1)],
+        compute_steps=[Step("matmul", 0.001), Step("NMS", 0.0001)],
         precision_support={"bf16": True, "fp16": True, "tf32": True},
         shm_total_bytes=8 * GB,
         shm_free_bytes=8 * GB,
@@ -357,7 +357,7 @@ def test_gpu_memory_that_somebody_else_holds(facts):
     ],
 )
 def test_computing_failures(facts, device, problem, meaning, command):
-    facts(best_device=device, compute_steps=[Step("matmul", 1.0), Step("NMS", problem=problem)])
+    facts(best_device=device, compute_steps=[Step("matmul", 0.001), Step("NMS", problem=problem)])
     check = one(doctor.check_computing)
     assert check.status == "failure"
     assert check.seen == f"on {device}: NMS: {problem}"
@@ -369,12 +369,14 @@ def test_the_cpu_really_computes():
     steps = doctor.compute_steps("cpu")
     assert [step.name for step in steps] == ["matmul", "convolution", "NMS", "bf16 step"]
     assert [step.problem for step in steps] == [""] * 4
-    assert all(step.milliseconds > 0 for step in steps)
+    assert all(step.ok for step in steps)
+    assert repr(Step("NMS", 0.0012)) == "NMS: right, in 1.20 ms"
+    assert all(step.seconds > 0 for step in steps)
 
 
 def test_a_device_that_cannot_be_used_is_a_finding_not_a_traceback():
     steps = doctor.compute_steps("cuda:63")  # no machine has so many
-    assert all(step.problem for step in steps)
+    assert not any(step.ok for step in steps)
     assert not any("\n" in step.problem for step in steps)
 
 
