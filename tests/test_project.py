@@ -285,16 +285,15 @@ def _odkit_imports(node: ast.AST, inside_function: bool = False) -> list[tuple[a
             continue
         for name in names:
             if name.split(".")[0] == "odkit":
-                found.append(
-                    (child, (name.split(".") + ["odkit"])[1] if "." in name else "odkit", inside_function)
-                )
+                found.append((child, name.removeprefix("odkit.").split(".")[0], inside_function))
     return found
 
 
 def test_order_test_sees_what_it_should() -> None:
     tree = ast.parse(
         "import odkit\nfrom odkit import run\nimport odkit.cli\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from odkit.audit import Audit\ndef f():\n    import odkit\n    from odkit.demo import x\n"
+        "if TYPE_CHECKING:\n    from odkit.audit import Audit\n"
+        "def f():\n    import odkit\n    from odkit.demo import x\n"
     )
     seen = [(name, inside) for _, name, inside in _odkit_imports(tree)]
     assert seen == [("odkit", False), ("run", False), ("cli", False), ("odkit", True), ("demo", True)]
