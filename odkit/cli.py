@@ -109,7 +109,7 @@ def train(
     `docker stop` sends) is the first Ctrl-C.
 
     Args:
-        path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO), or "demo".
+        path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO), a saved Dataset (.npz), or "demo".
         settings: Settings of the run.
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
@@ -149,7 +149,10 @@ def worker(run: Positional[Path]) -> int:
         hold_lock(found.path)  # before the seconds that importing torch takes
     from odkit.training import work
 
-    return work(found.path)
+    status = work(found.path)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # tearing torch down takes seconds in which the run would still count as alive
 
 
 @command
@@ -392,9 +395,13 @@ def doctor(
 
 
 def read_dataset(path: str) -> "Dataset":
-    """The dataset at a path, or the demo for the word "demo" (unless there is a folder of that name)."""
+    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo for the word "demo"
+    (unless there is a folder of that name).
+    """  # noqa: D205
     if path == "demo" and not Path(path).exists():
         return odkit.demo_dataset()
+    if path.endswith(".npz"):
+        return odkit.Dataset.load(path)
     return odkit.load_dataset(path)
 
 

@@ -64,12 +64,21 @@ def show_run(run: Run) -> None:
     except KeyboardInterrupt:
         if not run.alive:
             return
+        meanwhile = "saves and ends by itself" if requested(run) in ("now", "epoch") else "goes on"
         print(
-            f"Not watching any more; {run.name} goes on in the background.\n"
+            f"Not watching any more; {run.name} {meanwhile} in the background.\n"
             f"  watch again:    od.open_run({str(run.path)!r}).wait()    or   odkit show {run.path}\n"
             f"  stop and save:  od.open_run({str(run.path)!r}).stop()    or   odkit stop {run.path}",
             flush=True,
         )
+
+
+def requested(run: Run) -> str:
+    """What the worker is asked for and has not done yet: "now", "epoch", "checkpoint", or "" for nothing."""
+    try:
+        return (run.path / "stop").read_text().strip()
+    except OSError:
+        return ""
 
 
 # -- what the events amount to -----------------------------------------------------------------------------------------
@@ -208,7 +217,7 @@ def show_terminal(run: Run) -> None:
 
     bar = tqdm(total=0, unit="step", dynamic_ncols=True, disable=None, leave=False, desc="starting")
     with bar:
-        for events in follow(run):
+        for events in follow(run, interval=0.3):
             for event in events:
                 progress.add(event)
                 kind = event["event"]
@@ -433,11 +442,8 @@ class Dashboard:
         )
 
     def _request(self) -> str:
-        try:
-            wish = (self.run.path / "stop").read_text().strip()
-        except OSError:
-            return ""
-        return f'<div style="color:var(--jp-warn-color0,#b35900)">{REQUESTS.get(wish, "")}</div>'
+        wish = REQUESTS.get(requested(self.run), "")
+        return f'<div style="color:var(--jp-warn-color0,#b35900)">{wish}</div>'
 
     def _draw_charts(self) -> None:
         at, per_epoch = self.progress, max(1, self.progress.steps_per_epoch)

@@ -1,0 +1,331 @@
+"""The `odkit` command: as a person types it, with real datasets, processes and signals."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+import odkit
+from odkit.cli import main, table
+from odkit.run import EventLog, Run, create_run
+from odkit.settings import MAY_CHANGE, Settings
+from tests.tiny import squares
+
+SMALL = ["--weights", "random", "--image-size", "64", "--batch", "4", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "parts"
+    assert main(["demo", str(folder), "--images", "12"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dataset as a notebook saves it."""
+    folder = tmp_path_factory.mktemp("squares")
+    return squares(folder, 12).save(folder / "squares.npz")
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Run:
+    """A run with two epochs behind it."""
+    run = create_run(squares(tmp_path / "squares", 8), Settings(epochs=2), tmp_path / "runs", "ended")
+    log = EventLog(run.path / "events.jsonl")
+    log.write("start", step=0, from_step=0)
+    for epoch in (1, 2):
+        log.write("epoch", epoch=epoch, epochs=2, step=epoch, loss=1 / epoch, seconds=2.0)
+        log.write("evaluation", epoch=epoch, step=epoch, ap=epoch / 10, ap50=epoch / 5)
+    log.write("end", step=2, reason="finished", message="")
+    log.close()
+    return run
+
+
+def typed(*args: object) -> "subprocess.Popen[str]":
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "odkit", *map(str, args)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(odkit.__file__).parents[1],
+    )
+
+
+def until(ready: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for something that must come; the time limit is there for a test that would hang."""
+    for _ in range(6000):
+        if ready():
+            return
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def steps(run: Run) -> int:
+    return sum(event["event"] == "step" for event in run.events())
+
+
+# -- reading the command line ------------------------------------------------------------------------------------------
+
+
+def test_light_commands_import_nothing_heavy(ended: Run, tmp_path: Path) -> None:
+    commands = [
+        ["--version"],
+        ["runs", str(ended.path.parent)],
+        ["show", str(ended.path)],
+        ["stop", str(ended.path)],
+        ["demo", str(tmp_path / "demo"), "--images", "3"],
+        ["show", "nothing"],
+        ["train", "--help"],
+    ]
+    code = (
+        "import sys; from odkit.cli import main\n"
+        f"for args in {commands!r}:\n"
+        "    try: main(args)\n"
+        "    except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'fiftyone', 'matplotlib', 'IPython'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"odkit {odkit.__version__}\n"
+
+
+def test_help_names_every_setting_and_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    flags = [
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(Settings)
+        if field.name != "compile"
+    ]
+    assert [flag for flag in flags if flag not in text] == []
+    assert "Passes over the training images." in text
+    with pytest.raises(SystemExit, match="0"):
+        main(["resume", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in text for name in MAY_CHANGE)
+    assert "--learning-rate" not in text
+    assert "Checkpoints to keep. (default: as it was)" in text
+
+
+@pytest.mark.parametrize(
+    "args", [["bogus"], ["train", "demo", "--epoch", "3"], ["train"], ["stop", "x", "--when", "later"], []]
+)
+def test_a_wrong_command_line_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    assert "odkit" in capsys.readouterr().err
+
+
+WRONG = {
+    "show nothing": "is not a run folder",
+    "stop nothing": "is not a run folder",
+    "resume nothing --epochs 3": "is not a run folder",
+    "worker nothing": "is not a run folder",
+    "runs . --delete nothing": "is not a run folder",
+    "replay nothing": "is not a run folder",
+    "train nothing": "nothing",
+    "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
+    "train demo --batch 4 --micro-batch 8": "micro_batch (8) is larger than batch (4)",
+    "audit nothing": "nothing",
+    "evaluate nothing demo": "neither a run",
+    "predict nothing demo": "neither a run",
+    "demo . --images 1": "at least 3",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_mistake_is_one_message_and_1(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 1
+    said = capsys.readouterr()
+    assert WRONG[line] in said.err
+    assert said.err.startswith("odkit: ")
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODKIT_TRACEBACK", "1")
+    with pytest.raises(odkit.run.RunError):
+        main(["show", "nothing"])
+
+
+def test_a_fault_of_ours_keeps_its_traceback(ended: Run) -> None:
+    (ended.path / "config.json").write_text("{}")  # no settings in it: nobody wrote a message for that
+    with pytest.raises(KeyError):
+        main(["runs", str(ended.path.parent)])
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_lists_and_deletes(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(ended.path.parent)
+    assert main(["runs", folder]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["name", "state", "detector"]
+    assert line.split()[:5] == ["ended", "finished", "starter", "2", "2"]
+    assert main(["runs", folder, "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out) == [ended.summary()]
+    assert main(["runs", folder, "--delete", "ended"]) == 0
+    assert main(["runs", folder, "--json"]) == 0
+    assert capsys.readouterr().out.endswith("[]\n")
+
+
+def test_show_prints_the_epochs_of_an_ended_run(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(ended.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["epoch", "loss", "ap", "ap50"]
+    assert lines[2].split()[:4] == ["2", "0.5", "0.2", "0.4"]
+    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best AP 0.200, AP50 0.400"
+
+
+def test_table() -> None:
+    rows = [{"name": "a", "ap": 0.123456, "epoch": 1}, {"name": "long", "ap": None, "epoch": 12}]
+    assert table(rows) == "name      ap  epoch\na     0.1235      1\nlong       -     12"
+
+
+def test_a_closed_pipe_is_no_fault(ended: Run) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "odkit", "runs", str(ended.path.parent)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def test_audit_says_in_its_exit_status_whether_it_trains(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(demo)]) == 0
+    assert "0 fatal" in capsys.readouterr().out
+    assert main(["demo", str(tmp_path / "faulty"), "--images", "60", "--faults"]) == 0
+    capsys.readouterr()
+    assert main(["audit", str(tmp_path / "faulty"), "--json"]) == 1
+    page = orjson.loads(capsys.readouterr().out)
+    assert page["ok"] is False
+    assert main(["train", str(tmp_path / "faulty"), "--folder", str(tmp_path)]) == 1
+    assert "repair" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
+def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
+    assert main(["convert", str(demo), str(tmp_path / to), "--to", to]) == 0
+    was, now = odkit.load_dataset(demo), odkit.load_dataset(tmp_path / to)
+    assert now.format == to
+    assert (len(now), now.class_counts(), now.split_counts()) == (
+        len(was),
+        was.class_counts(),
+        was.split_counts(),
+    )
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_train_in_the_background_stop_resume_evaluate_predict(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run_path = str(tmp_path), str(tmp_path / "a")
+    train = ["train", str(demo), "--folder", folder, "--name", "a", "--epochs", "500", *SMALL]
+    assert main([*train, "--learning_rate", "0.0005", "--augment", "flip", "--no-wait"]) == 0
+    run = Run(run_path)
+    assert "odkit show" in capsys.readouterr().out
+    assert (run.settings.learning_rate, run.settings.augment, run.settings.epochs) == (0.0005, "flip", 500)
+    assert main(train) == 1  # the name is taken
+    assert main(["resume", run_path]) == 1
+    assert "running" in capsys.readouterr().err
+    until(lambda: len(run.history()) >= 1)
+    assert main(["stop", run_path, "--when", "epoch"]) == 0
+    assert "odkit resume" in capsys.readouterr().out
+    assert run.state == "stopped"
+    done = run.history()[-1]["epoch"]
+
+    resumed = typed("resume", run_path, "--epochs", done + 1)
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert f"epoch {done + 1}/{done + 1}" in out
+    assert "resumed at step" in out
+    assert run.state == "finished"
+
+    assert main(["evaluate", run_path, str(demo), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)["ap"] == pytest.approx(run.best["ap"], abs=1e-6)
+    assert main(["predict", run_path, str(demo), "--score", "0", "--out", str(tmp_path / "found")]) == 0
+    lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 12
+    assert set(lines[0]["objects"][0]) == {"class", "score", "box"}
+    assert orjson.loads((tmp_path / "found" / "predictions.json").read_bytes()) == lines
+    assert main(["replay", run_path]) == 0
+    assert "no batch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, number: signal.Signals) -> None:
+    train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
+    until((tmp_path / "a" / "config.json").exists, train)
+    run = Run(tmp_path / "a")
+    until(lambda: steps(run) > 0, train)
+    train.send_signal(number)
+    out, err = train.communicate()
+    assert train.returncode == 128 + number
+    assert "saving and stopping" in err
+    assert f"odkit resume {run.path}" in out
+    assert run.state == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{steps(run):08d}.pt"
+
+
+def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
+    train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
+    until((tmp_path / "a" / "config.json").exists, train)
+    run = Run(tmp_path / "a")
+    until(lambda: run.alive, train)
+    # the worker imports torch meanwhile, and will see the request with its first step
+    train.send_signal(signal.SIGINT)
+    until((run.path / "stop").exists)
+    train.send_signal(signal.SIGINT)
+    out, _ = train.communicate()
+    assert train.returncode == 130
+    assert "saves and ends by itself" in out
+    assert "odkit show" in out
+    until(lambda: not run.alive)
+    assert run.state == "stopped"
+
+
+# -- machine -----------------------------------------------------------------------------------------------------------
+
+
+def test_detectors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detectors", "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out) == odkit.catalogue()
+    assert main(["detectors"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("starter ")
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["doctor", "--json"])
+    report = orjson.loads(capsys.readouterr().out)
+    assert status == (0 if report["ok"] else 1)
+    assert {"cpu", "disk", "packages"} <= {check["name"] for check in report["checks"]}
