@@ -1,0 +1,163 @@
+"""Containers of the built image, run by docker or podman, for tests against what really runs.
+
+Settings, from the environment (the Makefile sets the first two): ODKIT_ENGINE (docker or podman), ODKIT_IMAGE
+(odkit), ODKIT_ENGINE_FLAGS (before `run`), ODKIT_RUN_FLAGS (after it).
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+from tornado.httpclient import HTTPRequest
+from tornado.ioloop import IOLoop
+from tornado.websocket import websocket_connect
+
+TOKEN = "a-token-for-tests"
+IMAGE = os.environ.get("ODKIT_IMAGE", "odkit")
+
+
+def engine() -> list[str]:
+    name = os.environ.get("ODKIT_ENGINE") or next((e for e in ("docker", "podman") if shutil.which(e)), None)
+    assert name, "neither docker nor podman is installed: these tests need one of them"
+    return [name, *shlex.split(os.environ.get("ODKIT_ENGINE_FLAGS", ""))]
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+class Container:
+    """One container: what it answers, says and leaves behind."""
+
+    def __init__(self, *command, options=(), work=None, port=None):
+        self.name = f"odkit-test-{uuid.uuid4().hex[:8]}"
+        self.port = port
+        self.started = time.monotonic()
+        flags = shlex.split(os.environ.get("ODKIT_RUN_FLAGS", ""))
+        publish = ["-p", f"127.0.0.1:{port}:8888"] if port else []
+        volume = ["-v", f"{work}:/work"] if work else []
+        run = ["run", "-d", "--name", self.name, *flags, *publish, *volume, *options, IMAGE, *command]
+        done = subprocess.run([*engine(), *run], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def logs(self) -> str:
+        done = subprocess.run([*engine(), "logs", self.name], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def exec(self, *command, user=None, check=True) -> subprocess.CompletedProcess:
+        who = ["--user", user] if user else []
+        done = subprocess.run(
+            [*engine(), "exec", *who, self.name, *command], capture_output=True, text=True, timeout=1800
+        )
+        assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done
+
+    def running(self) -> bool:
+        return self.inspect("{{.State.Running}}") == "true"
+
+    def inspect(self, what: str) -> str:
+        done = subprocess.run(
+            [*engine(), "inspect", "--format", what, self.name], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def wait(self, seconds: float = 600) -> int:
+        """The exit status, once the container has ended by itself."""
+        done = subprocess.run([*engine(), "wait", self.name], capture_output=True, text=True, timeout=seconds)
+        return int(done.stdout)
+
+    def stop(self, seconds: int = 120) -> None:
+        subprocess.run([*engine(), "stop", "-t", str(seconds), self.name], capture_output=True, check=True)
+
+    def remove(self) -> None:
+        subprocess.run([*engine(), "rm", "-f", "-v", self.name], capture_output=True)
+
+    def get(self, path, *, token=TOKEN, data=None) -> tuple[int, bytes]:
+        """Status and body of a request to JupyterLab's port; redirects are not followed; 0 where nobody answers."""
+        headers = {"Authorization": f"token {token}"} if token else {}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
+        try:
+            with urllib.request.build_opener(NoRedirect).open(request, timeout=60) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def ready(self, base="/", *, token=TOKEN, seconds=120) -> float:
+        """Wait until JupyterLab answers; how long that took since the container was started, in seconds."""
+        deadline = time.monotonic() + seconds
+        while self.get(f"{base}api/status", token=token)[0] != 200:
+            assert time.monotonic() < deadline and self.running(), self.logs()
+            time.sleep(0.1)
+        return time.monotonic() - self.started
+
+    def said(self, text: str, *, seconds=120) -> str:
+        """The log, once a text is in it."""
+        deadline = time.monotonic() + seconds
+        while text not in (log := self.logs()):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.3)
+        return log
+
+    def run_in_kernel(self, code: str, *, base="/", seconds=300) -> str:
+        """Run code in a new kernel through JupyterLab's own API, as a browser does; what it printed."""
+        status, body = self.get(f"{base}api/kernels", data=b"{}")
+        assert status == 201, body
+        kernel = json.loads(body)["id"]
+        try:
+            return IOLoop(make_current=False).run_sync(
+                lambda: self._execute(kernel, code, base), timeout=seconds
+            )
+        finally:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{self.port}{base}api/kernels/{kernel}",
+                method="DELETE",
+                headers={"Authorization": f"token {TOKEN}"},
+            )
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=60)
+
+    async def _execute(self, kernel: str, code: str, base: str) -> str:
+        url = f"ws://127.0.0.1:{self.port}{base}api/kernels/{kernel}/channels"
+        channel = await websocket_connect(HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}))
+        header = {"msg_id": uuid.uuid4().hex, "username": "", "session": uuid.uuid4().hex, "version": "5.3"}
+        content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
+        message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
+        await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
+        printed = ""
+        while True:
+            answer = json.loads(await channel.read_message())
+            if answer["msg_type"] == "stream":
+                printed += answer["content"]["text"]
+            if answer["msg_type"] == "execute_reply":
+                assert answer["content"]["status"] == "ok", (
+                    "\n".join(answer["content"]["traceback"]) + printed
+                )
+                channel.close()
+                return printed
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def own(folder: Path, uid: int) -> Path:
+    """A folder that belongs to somebody (root may give folders away; who is not root tests with their own id)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chown(folder, uid, uid)
+    return folder

@@ -1,0 +1,376 @@
+"""What the image promises, tried on running containers: `make image-test` (needs the built image, docker or podman)."""
+
+import json
+import os
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from containers import IMAGE, TOKEN, engine, free_port, own
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
+
+NOTEBOOKS = ["00_start_here", "01_check_gpu", "02_browse_dataset", "03_fine_tune", "04_visualize_predictions"]
+SOMEBODY = 12345  # a user id that the image has never heard of
+
+
+def needs_root():
+    if os.getuid() != 0:
+        pytest.fail(
+            "this test gives folders to other users: run it as root (or in rootful docker's group with sudo)"
+        )
+
+
+# -- JupyterLab -------------------------------------------------------------------------------------------------------
+
+
+def test_jupyterlab_starts_and_says_where(lab, record_property):
+    record_property("seconds to ready", round(lab.seconds, 1))
+    print(f"ready after {lab.seconds:.1f} s")
+    log = lab.said("the doctor says", seconds=120)
+    assert f"http://127.0.0.1:8888/lab?token={TOKEN}" in log
+    assert "Traceback" not in log
+    assert not re.findall(r"^\[[EC] .*", log, re.MULTILINE)  # Jupyter's errors
+    assert [
+        line for line in re.findall(r"^\[W .*", log, re.MULTILINE) if "extension was found" not in line
+    ] == []
+
+
+def test_nobody_gets_in_without_the_token(lab):
+    for token in (None, "wrong"):
+        assert lab.get("/api/contents", token=token)[0] == 403
+        assert lab.get("/api/kernels", token=token, data=b"{}")[0] == 403
+        assert lab.get("/lab", token=token)[0] == 302
+        assert lab.get("/files/notebooks/00_start_here.ipynb", token=token)[0] in (302, 403)
+        assert lab.get("/proxy/5151/", token=token)[0] in (302, 403)
+    assert lab.get("/lab")[0] == 200
+
+
+def test_an_empty_token_is_no_token(container, tmp_path):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    one = container(options=["-e", "JUPYTER_TOKEN="], work=work, port=free_port())
+    log = one.said("the doctor says")
+    token = re.search(r"lab\?token=(\w+)", log)[1]
+    assert len(token) >= 32
+    assert one.get("/api/contents", token=None)[0] == 403
+    assert one.get("/api/contents", token=token)[0] == 200
+
+
+def test_a_password_takes_the_tokens_place(container, tmp_path, lab):
+    script = "from jupyter_server.auth import passwd; print(passwd('secret', 'sha1'))"
+    hashed = lab.exec("python", "-c", script).stdout.strip()
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    one = container(options=["-e", f"JUPYTER_PASSWORD_HASH={hashed}"], work=work, port=free_port())
+    one.said("the doctor says")
+    assert one.get("/api/contents", token=None)[0] == 403
+    status, page = one.get("/login", token=None)
+    assert status == 200
+    assert b'type="password"' in page
+
+
+def test_the_container_is_healthy_and_says_when_it_is_not(lab):
+    lab.said("the doctor says")
+    assert lab.exec("python", "-I", "/opt/odkit/healthcheck.py").stdout == "well\n"
+    if (
+        engine()[0] == "podman"
+    ):  # where no systemd is there to run it, podman runs the image's own check when asked
+        assert (
+            subprocess.run([*engine(), "healthcheck", "run", lab.name], capture_output=True).returncode == 0
+        )
+    assert "healthcheck.py" in lab.inspect("{{.Config.Healthcheck}}")
+    script = "import json; print(json.load(open('/tmp/odkit-container.json'))['server'])"
+    server = lab.exec("python", "-c", script).stdout.strip()
+    lab.exec("mv", server, f"{server}.away", user="0")
+    sick = lab.exec("python", "-I", "/opt/odkit/healthcheck.py", check=False)
+    lab.exec("mv", f"{server}.away", server, user="0")
+    assert (sick.returncode, sick.stdout) == (1, "JupyterLab has ended\n")
+
+
+def test_everything_runs_as_the_owner_of_work(lab):
+    script = (
+        "import os, json; from pathlib import Path\n"
+        "print({os.stat(p).st_uid for p in Path('/proc').iterdir() if p.name.isdigit() and int(p.name) > 1\n"
+        "       and b'jupyter' in (p / 'cmdline').read_bytes()})"
+    )
+    owner = lab.work.stat().st_uid
+    assert lab.exec("python", "-c", script).stdout.strip() == f"{{{owner}}}"
+    assert {path.stat().st_uid for path in lab.work.rglob("*")} == {owner}
+    # docker exec comes in as root; odkit does not stay it
+    report = json.loads(lab.exec("odkit", "doctor", "--json", check=False).stdout)
+    user = next(check for check in report["checks"] if check["name"] == "user")
+    assert user["seen"].startswith(f"user {owner}:")
+
+
+def test_nothing_else_listens_beyond_loopback(lab):
+    lab.run_in_kernel("import odkit as od; browser = od.browse(od.demo_dataset())")
+    script = "from odkit import machine as m; print([p for a, p in m.listening() if not m.is_loopback(a)])"
+    assert lab.exec("python", "-c", script).stdout.strip() == "[8888]"
+
+
+def test_the_first_notebook_is_what_opens(lab):
+    status, body = lab.get("/api/contents/notebooks?content=1")
+    assert status == 200
+    names = {entry["name"] for entry in json.loads(body)["content"]}
+    assert names == {f"{name}.ipynb" for name in NOTEBOOKS}
+    assert lab.get("/")[0] == 302
+    script = "from urllib.request import urlopen as o, Request as R; print(o(R('http://127.0.0.1:8888/?token=%s')).url)"
+    assert "/lab/tree/notebooks/00_start_here.ipynb" in lab.exec("python", "-c", script % TOKEN).stdout
+
+
+# -- FiftyOne's App through the one port ------------------------------------------------------------------------------
+
+BROWSE = "import odkit as od; browser = od.browse(od.demo_dataset()); print('URL', browser.url)\n"
+BROWSE += "print('IMAGE', browser.dataset.first().filepath)"
+
+
+@pytest.mark.parametrize("base", ["/", "/hub/user/me/"])
+def test_the_app_is_reached_through_the_one_port_and_its_token(container, tmp_path, base):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    environment = ["-e", f"JUPYTER_TOKEN={TOKEN}", "-e", f"JUPYTER_BASE_URL={base}"]
+    one = container(options=environment, work=work, port=free_port())
+    one.ready(base)
+    printed = one.run_in_kernel(BROWSE, base=base)
+    path = re.search(r"URL (?:http://[^/]+)?(/\S*?proxy/\d+/)", printed)[1]
+    image = re.search(r"IMAGE (\S+)", printed)[1]
+    assert path.startswith(f"{base}proxy/")
+
+    status, page = one.get(path)
+    assert status == 200
+    assert b"<title>" in page
+    query = json.dumps({"query": "{ __typename }"}).encode()
+    status, answer = one.get(f"{path}graphql", data=query)
+    assert (status, json.loads(answer)) == (200, {"data": {"__typename": "Query"}})
+    status, media = one.get(f"{path}media?filepath={image}")
+    assert status == 200
+    assert media[:2] in (b"\xff\xd8", b"\x89P")  # JPEG or PNG
+
+    for what, data in (("", None), ("graphql", query), (f"media?filepath={image}", None)):
+        status, body = one.get(path + what, token=None, data=data)
+        assert status in (302, 403)
+        assert media[:64] not in body
+
+
+# -- the notebooks, inside --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["the owner of /work", "anybody"])
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_runs_inside(container, tmp_path, notebook, user):
+    needs_root()
+    work = own(tmp_path / "work", 1000 if user == "the owner of /work" else SOMEBODY)
+    options = [] if user == "the owner of /work" else ["--user", f"{SOMEBODY}:{SOMEBODY}"]
+    one = container("sleep", "3600", options=options, work=work)
+    copy = f"mkdir -p /work/notebooks && cp /opt/odkit/notebooks/{notebook}.ipynb /work/notebooks/"
+    test = f"cd /work && python -m pytest -q -p no:cacheprovider --nbval-lax notebooks/{notebook}.ipynb"
+    uid = work.stat().st_uid
+    one.exec("sh", "-c", f"{copy} && {test}", user=f"{uid}:{uid}")
+    assert {path.stat().st_uid for path in work.rglob("*")} == {uid}
+
+
+# -- training without a browser ---------------------------------------------------------------------------------------
+
+
+def test_a_stop_leaves_a_run_that_resumes_and_belongs_to_its_owner(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1234)
+    one = container("odkit", "train", "demo", "epochs", "200", "--name", "long", work=work)
+    one.said("epoch", seconds=300)
+    run = work / "runs" / "long"
+    wait_for(
+        lambda: "step" in (run / "events.jsonl").read_text() if (run / "events.jsonl").exists() else False
+    )
+    one.stop(120)
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["reason"] == "stopped"
+    checkpoints = sorted((run / "checkpoints").glob("step-*.pt"))
+    assert checkpoints
+    assert {path.stat().st_uid for path in work.rglob("*")} == {1234}
+    again = container("odkit", "resume", "long", work=work)
+    wait_for(
+        lambda: (
+            sum('"event":"start"' in line for line in (run / "events.jsonl").read_text().splitlines()) == 2
+        )
+    )
+    again.stop(120)
+    resumed = [
+        e for e in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if e["event"] == "start"
+    ][-1]
+    assert resumed["step"] > 0
+
+
+def test_a_run_that_a_notebook_started_survives_the_stop_too(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1234)
+    one = container(options=["-e", f"JUPYTER_TOKEN={TOKEN}"], work=work, port=free_port())
+    one.ready()
+    code = "import odkit as od; data = od.demo_dataset()\n"
+    code += "od.fine_tune(data, epochs=200, folder='/work/runs', name='long', wait=False)"
+    one.run_in_kernel(code)
+    events = work / "runs" / "long" / "events.jsonl"
+    wait_for(lambda: events.exists() and '"event":"step"' in events.read_text())
+    one.stop(120)
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("end", "stopped")
+    assert list((events.parent / "checkpoints").glob("step-*.pt"))
+
+
+def test_two_workers_with_docker_s_64_mb_of_shared_memory(container, tmp_path):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    flags = [
+        "epochs",
+        "1",
+        "workers",
+        "2",
+        "batch",
+        "32",
+        "image-size",
+        "640",
+    ]
+    one = container(
+        "odkit", "train", "demo", *flags, "--name", "small", options=["--shm-size=64m"], work=work
+    )
+    assert one.wait(1800) == 0, one.logs()
+    log = one.logs() + (work / "runs" / "small" / "worker.log").read_text()
+    assert "bus error" not in log.lower()
+
+
+def wait_for(condition, seconds=300):
+    import time
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_read_only_data_is_enough(container, tmp_path, lab):
+    data = tmp_path / "data"
+    data.mkdir()
+    lab.exec(
+        "sh", "-c", "cd /tmp && odkit demo /tmp/demo --images 20 && tar -C /tmp/demo -cf /work/demo.tar ."
+    )
+    subprocess.run(["tar", "-C", str(data), "-xf", str(lab.work / "demo.tar")], check=True)
+    (lab.work / "demo.tar").unlink()
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    flags = ["epochs", "1", "--name", "one"]
+    one = container("odkit", "train", "/data", *flags, options=["-v", f"{data}:/data:ro"], work=work)
+    assert one.wait(1200) == 0, one.logs()
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+def test_work_of_another_user_is_explained(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1007)
+    one = container(options=["--user", f"{SOMEBODY}:{SOMEBODY}"], work=work)
+    assert one.wait(120) == 1
+    log = one.logs()
+    assert "cannot write to /work, which belongs to 1007:1007" in log
+    assert "--user=1007:1007" in log
+    assert "Traceback" not in log
+
+
+def test_a_folder_that_docker_made_goes_to_the_image_s_user(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 0)
+    one = container("sh", "-c", "id -u; touch /work/file", work=work)
+    assert one.wait(60) == 0
+    assert one.logs().strip() == "1000"
+    assert (work / "file").stat().st_uid == 1000
+
+
+def test_an_edited_notebook_is_kept(container, tmp_path):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    for _ in range(2):
+        one = container(options=["-e", f"JUPYTER_TOKEN={TOKEN}"], work=work, port=free_port())
+        one.ready()
+        one.stop(30)
+        mine = work / "notebooks" / "01_check_gpu.ipynb"
+        text = json.loads(mine.read_text())
+        text["metadata"]["mine"] = True
+        mine.write_text(json.dumps(text))
+    assert json.loads(mine.read_text())["metadata"]["mine"] is True
+    assert sorted(path.stem for path in (work / "notebooks").glob("*.ipynb")) == NOTEBOOKS
+
+
+def test_it_starts_without_a_network(container, tmp_path):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    one = container(options=["--network", "none"], work=work)
+    log = one.said("the doctor says", seconds=60)
+    assert "no way to download.pytorch.org" in log
+    assert one.exec("python", "-I", "/opt/odkit/healthcheck.py").stdout == "well\n"
+
+
+# -- packages and the doctor ------------------------------------------------------------------------------------------
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A package with one module that holds its version, as the smallest wheel there can be."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.py", f"version = {version!r}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+def test_pip_installs_what_is_new_and_does_not_replace_torch(container, tmp_path):
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "torch", "99.0")
+    wheel(wheels, "somethingnew", "1.0")
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    one = container("sleep", "600", options=["-v", f"{wheels}:/wheels:ro"], work=work)
+    uid = str(work.stat().st_uid)
+    pip = "pip install --no-index --find-links /wheels"
+    refused = one.exec("sh", "-c", f"{pip} torch==99.0", user=uid, check=False)
+    assert refused.returncode != 0
+    assert "constraint" in refused.stdout + refused.stderr
+    one.exec("sh", "-c", f"{pip} somethingnew", user=uid)
+    script = "import somethingnew, torch; print(somethingnew.version, torch.__version__)"
+    new, torch = one.exec("python", "-c", script, user=uid).stdout.split()
+    assert new == "1.0"
+    assert torch != "99.0"
+
+
+def test_the_doctor_inside(container, tmp_path):
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    one = container("odkit", "doctor", "--json", options=["--shm-size=64m", "--memory=6g"], work=work)
+    status = one.wait(120)
+    report = json.loads(one.logs())
+    checks = {check["name"]: check for check in report["checks"]}
+    assert status == 0, report
+    assert checks["packages"]["status"] == "ok"
+    assert checks["weights"]["status"] == "ok"
+    assert checks["database"]["seen"].startswith("mongod starts at")
+    assert checks["work"]["status"] == "ok"
+    assert checks["shm"]["status"] == "warning"
+    assert "--shm-size=2g" in checks["shm"]["command"]
+    assert "(the container's limit)" in checks["memory"]["seen"]
+
+
+def test_the_image_is_labelled_and_asks_for_a_driver_that_fits():
+    done = subprocess.run([*engine(), "image", "inspect", IMAGE], capture_output=True, text=True, check=True)
+    config = json.loads(done.stdout)[0]["Config"]
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == "odkit"
+    environment = dict(entry.split("=", 1) for entry in config["Env"])
+    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert environment["NVIDIA_REQUIRE_CUDA"] in ("cuda>=13.0", "")
+
+
+def test_no_build_tools_and_no_caches_are_left(lab):
+    found = lab.exec(
+        "sh", "-c", "ls /usr/bin/gcc /usr/bin/cc /root/.cache /var/lib/apt/lists/* 2>/dev/null", check=False
+    )
+    assert found.stdout == ""
