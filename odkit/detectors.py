@@ -92,8 +92,11 @@ def _torchvision(builder: Callable[..., nn.Module], **options: Any) -> Callable[
     return partial(_build_torchvision, builder, options)
 
 
-def _build_torchvision(builder: Callable[..., nn.Module], options: Mapping[str, Any], outputs: int) -> nn.Module:
-    return builder(weights=None, weights_backbone=None, num_classes=outputs, **options)
+def _build_torchvision(
+    builder: Callable[..., nn.Module], options: Mapping[str, Any], outputs: int
+) -> nn.Module:
+    module: nn.Module = builder(weights=None, weights_backbone=None, num_classes=outputs, **options)
+    return module
 
 
 CATALOGUE: dict[str, CatalogueEntry] = {
@@ -462,7 +465,11 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
 def _class_layers(detector: Detector) -> set[str]:
     """The parameters with a row for each class: those that another number of classes makes another shape."""
     with torch.device("meta"):  # shapes alone, no memory
-        other = catalogue_entry(detector.name).build(len(detector.class_names) + detector.background + 1).state_dict()
+        other = (
+            catalogue_entry(detector.name)
+            .build(len(detector.class_names) + detector.background + 1)
+            .state_dict()
+        )
     return {key for key, value in detector.module.state_dict().items() if value.shape != other[key].shape}
 
 

@@ -119,7 +119,7 @@ def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> 
         decay = choices.weight_decay if decays else 0.0
         rows.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
     if choices.optimizer == "sgd":
-        return torch.optim.SGD(rows, lr=choices.learning_rate, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.SGD(rows, lr=choices.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(rows, lr=choices.learning_rate, fused=True)
 
 

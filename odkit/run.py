@@ -195,7 +195,8 @@ class Run:
         last = next((e for e in reversed(self.events(raw=True)) if e["event"] in ("start", "end")), None)
         if last is None:
             return "new"
-        return last.get("reason", "failed") if last["event"] == "end" else "died"  
+        reason: State = last.get("reason", "failed") if last["event"] == "end" else "died"
+        return reason
 
     @property
     def best(self) -> dict[str, Any]:

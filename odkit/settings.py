@@ -75,9 +75,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems = []
-        for name, low in _AT_LEAST.items():
-            if getattr(self, name) < low:
-                problems.append(f"{name} must be {low} or more, not {getattr(self, name)}")
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                problems.append(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name, (low, high) in _BETWEEN.items():
             if not low <= getattr(self, name) <= high:
                 problems.append(f"{name} must be {low} to {high}, not {getattr(self, name)}")

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from odkit.checkpoints import last_line, newest_checkpoint, random_state, write_checkpoint
+from odkit.checkpoints import last_line, newest_checkpoint, random_state, set_random_state, write_checkpoint
 from odkit.detectors import (
     Detector,
     build_detector,
@@ -285,7 +285,7 @@ class Trainer:
                 with autocast(self.device, precision):
                     losses: dict[str, Tensor] = self.forward(moved, moved_targets)
                     loss = torch.stack([v.float() for v in losses.values()]).sum()
-                self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss * share).backward()
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
         return totals
@@ -523,8 +523,8 @@ class Trainer:
         if self.at.rollbacks >= ROLLBACKS:
             raise TrainingError(
                 f"the loss stayed not finite after {ROLLBACKS} returns to a good checkpoint, each with half the "
-                f"learning rate. Try a new run with --learning-rate {self.choices.learning_rate / 10:g}, or `odkit replay "
-                f"{self.run.path}` to see where it comes from."
+                f"learning rate. Try a new run with --learning-rate {self.choices.learning_rate / 10:g}, or "
+                f"`odkit replay {self.run.path}` to see where it comes from."
             )
         saved = newest_checkpoint(self.run, self.log)
         if saved is None:
@@ -695,7 +695,7 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _compile(self) -> None:
-        backbone = self.detector.module.backbone
+        backbone: Any = self.detector.module.backbone
         size = self.choices.image_size
         try:
             backbone.compile(dynamic=True)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from odkit.detectors import STARTER_WEIGHTS, build_detector, save_detector
+from odkit.detectors import STARTER_WEIGHTS, Detector, build_detector, save_detector
 from odkit.loading import Item, augmented, collate, to_device
 from odkit.starter.draw import STARTER_CLASSES, starter_image
 
@@ -66,6 +66,8 @@ def make(
         prefetch_factor=4,
     )
     began, mean = time.monotonic(), 0.0
+    averaged = average.module
+    assert isinstance(averaged, Detector)
     for step, (images, targets) in enumerate(loader, 1):
         losses = detector(*to_device(images, targets, "cpu"))
         loss = torch.stack(list(losses.values())).sum()
@@ -83,8 +85,8 @@ def make(
                 flush=True,
             )
         if step % 500 == 0:
-            save_detector(average.module, out, half=True)
-    return save_detector(average.module, out, half=True)
+            save_detector(averaged, out, half=True)
+    return save_detector(averaged, out, half=True)
 
 
 def main() -> None:
