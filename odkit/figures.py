@@ -166,6 +166,28 @@ def show_worst(
     return sheet.finish([Patch(color=KIND_COLORS[k], label=_words(k)) for k in KIND_COLORS if k in seen])
 
 
+@styled
+def show_suspects(found: Mistakes, *, count: int = 8, columns: int = 4) -> Figure:
+    """The labels that are most probably wrong: the label dashed, what the detector sees solid.
+
+    Args:
+        found: Mistakes of a detector, best on images it was not trained on.
+        count: How many suspects, the most suspicious first.
+        columns: Images side by side.
+    """
+    suspects, data = found.suspects[:count], found.dataset
+    sheet = Sheet(data, [suspect.image for suspect in suspects], columns)
+    for panel, suspect in zip(sheet.panels, suspects, strict=True):
+        if suspect.box >= 0:
+            label = f"labelled {_name(data, data.box_classes[suspect.box])}"
+            panel.box(data.boxes[suspect.box], KIND_COLORS["missed"], label, style="--", width=1.8)
+        if suspect.suggestion is not None:
+            panel.box(np.array(suspect.suggestion), CLASS_COLORS[5], f"{suspect.class_name}?", width=1.8)
+        panel.title(f"{suspect.kind.replace('_', ' ')} ({suspect.score:.2f})", _short(suspect.image_id))
+    dashed = Line2D([], [], color=KIND_COLORS["missed"], linestyle="--", label="the label")
+    return sheet.finish([dashed, Line2D([], [], color=CLASS_COLORS[5], label="what the detector sees")])
+
+
 def _draw_truth(panel: Panel, dataset: Dataset, image: int) -> int:
     rows = dataset.boxes_of(image)
     boxes, classes = dataset.boxes[rows], dataset.box_classes[rows]

@@ -8,7 +8,7 @@ only they, were put right.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -21,6 +21,7 @@ from odkit.dataset import Dataset
 from odkit.evaluation import Evaluation, evaluate
 from odkit.matching import Rows, match_greedily, on_crowd, overlaps, within_limit
 from odkit.predictions import Predictions
+from odkit.suspects import Suspect, find_suspects
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 
@@ -214,6 +215,14 @@ class Mistakes:
         counts = {kind: int((self.kinds.predictions == kind).sum()) for kind in ("correct", *KINDS)}
         return {**counts, "missed": int((self.kinds.boxes == "missed").sum())}
 
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """Labels that are probably wrong, the most suspicious first (see `odkit.suspects`).
+
+        Best on images the detector was not trained on: a detector that has learnt a wrong label agrees with it.
+        """
+        return find_suspects(self.evaluation)
+
     def rows(self, kind: str) -> Rows:
         """Rows of the predictions of one kind, the surest first; for "missed", rows of the ground truth boxes.
 
@@ -292,12 +301,13 @@ class Mistakes:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts and costs as plain values for JSON."""
+        """Counts, costs and the first hundred suspects as plain values for JSON."""
         return {
             "score": self.score,
             "ap50": None if math.isnan(self.evaluation.ap50) else self.evaluation.ap50,
             "counts": self.counts,
             "costs": self.costs,
+            "suspects": [asdict(suspect) for suspect in self.suspects[:100]],
         }
 
     def __repr__(self) -> str:

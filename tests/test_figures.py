@@ -158,6 +158,17 @@ def test_show_worst_puts_the_reason_on_the_image(dataset, predictions):
         assert len(figures.show_worst(dataset, found, count=3, score=0.5).axes) == 3
 
 
+def test_show_suspects(dataset, predictions):
+    found = mistakes(dataset, predictions)
+    figure = figures.show_suspects(found, count=3)
+    assert len(figure.axes) == 3
+    assert f"wrong class ({found.suspects[0].score:.2f})" in texts(figure)
+    assert "labelled bolt" in texts(figure)
+    assert "$5 note?" in texts(figure)
+    nothing = mistakes(dataset.select([]), predictions.select([]))
+    assert figures.show_suspects(nothing)._repr_png_()
+
+
 def test_training_curves():
     figure = figures.training_curves(HISTORY, title="a run")
     assert "best 0.500" in texts(figure)

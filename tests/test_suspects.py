@@ -1,0 +1,120 @@
+"""Planted label faults, by hand and by the hundred: a good detector's contradictions point at them."""
+
+import numpy as np
+import pytest
+from test_evaluation import make_dataset, make_predictions
+
+from odkit.boxes import box_iou
+from odkit.evaluation import evaluate
+from odkit.suspects import find_suspects
+
+GOOD = [(k, k % 2, (20 + k, 20, 80 + k, 80)) for k in range(40)]  # one sound label in each of forty images
+SEEN = [(k, label, 0.9 + k / 1000, box) for k, label, box in GOOD]
+
+
+def suspects(labels, seen, images=41):
+    return find_suspects(evaluate(make_dataset(labels, images=images), make_predictions(seen)))
+
+
+def test_sound_labels_are_left_alone():
+    assert suspects(GOOD, SEEN) == []
+
+
+BOX = (100, 100, 200, 200)
+CASES = {
+    "wrong_class": ([(40, 0, BOX)], [(40, 1, 0.95, BOX)]),
+    "missing": ([], [(40, 1, 0.95, BOX)]),
+    "bad_box": ([(40, 1, BOX)], [(40, 1, 0.95, (140, 120, 240, 220))]),
+    "spurious": ([(40, 1, BOX)], []),
+    "duplicate": ([(40, 1, BOX), (40, 1, (100, 100, 190, 195))], [(40, 1, 0.95, BOX)]),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_each_kind_by_hand(kind):
+    labels, seen = CASES[kind]
+    found = suspects(GOOD + labels, SEEN + seen)
+    assert [suspect.kind for suspect in found] == [kind]
+    (suspect,) = found
+    assert suspect.image == 40
+    assert suspect.image_id == "40.jpg"
+    assert suspect.score > 0.4
+    assert suspect.box == {"missing": -1, "duplicate": 41}.get(kind, 40)
+    assert suspect.class_name == "dog"
+    seen_there = kind in ("wrong_class", "missing", "bad_box")
+    assert suspect.suggestion == (pytest.approx(seen[0][3]) if seen_there else None)
+    assert suspect.prediction == (-1 if kind == "spurious" else 40)
+    assert "40.jpg" in str(suspect)
+    assert "probably" in str(suspect)
+
+
+def test_an_unsure_contradiction_ranks_below_a_sure_one():
+    unsure = [(k, 1 - label, 0.2, (200, 200, 260, 260)) for k, label, _ in GOOD[:20]]  # wrong every time
+    found = suspects([*GOOD, (40, 0, BOX)], [*SEEN, *unsure, (40, 1, 0.95, BOX)])
+    assert found[0].kind == "wrong_class"
+    assert all(suspect.score < found[0].score / 2 for suspect in found[1:])
+
+
+def test_predictions_on_crowds_accuse_nobody():
+    dataset = make_dataset([*GOOD, (40, 0, BOX)], images=41, crowd=[False] * 40 + [True])
+    assert find_suspects(evaluate(dataset, make_predictions([*SEEN, (40, 1, 0.95, BOX)]))) == []
+
+
+def test_a_class_that_is_never_found_is_not_spurious():
+    labels = [*GOOD, *((k, 2, (200, 200, 260, 260)) for k in range(40))]
+    assert suspects(labels, SEEN) == []
+
+
+def planted(seed, images=150):
+    """Labels with faults of four kinds, what is really there, and the faults as (kind, image, box)."""
+    rng = np.random.default_rng(seed)
+    truth, labels, faults = [], [], []
+    for image in range(images):
+        boxes = []
+        while len(boxes) < 5:
+            corner, size = rng.uniform(0, 300, 2), rng.uniform(30, 100, 2)
+            box = np.r_[corner, corner + size]
+            if not boxes or box_iou([box], boxes).max() < 0.2:
+                boxes.append(box)
+        objects = [(image, int(rng.integers(3)), box) for box in boxes]
+        truth += objects
+        kind = [None, "wrong_class", "bad_box", "missing", "spurious"][
+            int(rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1]))
+        ]
+        _, label, box = objects[0]
+        if kind == "wrong_class":
+            objects[0] = (image, (label + 1) % 3, box)
+        elif kind == "bad_box":
+            objects[0] = (image, label, box + np.tile(box[2:] - box[:2], 2) * [0.3, 0.2, 0.3, 0.2])
+        elif kind == "missing":
+            objects = objects[1:]
+        elif kind == "spurious":
+            objects.insert(0, (image, label, np.r_[330, 330, 390, 390] + rng.uniform(0, 9)))
+        if kind:
+            faults.append((kind, image, objects[0][2] if kind != "missing" else box))
+        labels += objects
+    return labels, truth, faults
+
+
+def test_nine_of_ten_planted_faults_are_among_the_first_suspects():
+    rng = np.random.default_rng(1)
+    labels, truth, faults = planted(0)
+    seen = []
+    for image, label, box in truth:  # a good detector, neither perfect nor sure
+        size = np.tile(box[2:] - box[:2], 2)
+        if rng.random() < 0.97:
+            guess = label if rng.random() < 0.98 else int(rng.integers(3))
+            seen.append((image, guess, rng.beta(8, 2), box + rng.normal(0, 0.03, 4) * size))
+        elif rng.random() < 0.8:
+            seen.append((image, label, rng.beta(2, 6), box + rng.normal(0, 0.05, 4) * size))
+    for _ in range(60):
+        corner = rng.uniform(0, 300, 2)
+        seen.append(
+            (int(rng.integers(150)), int(rng.integers(3)), rng.beta(1.5, 5), np.r_[corner, corner + 60])
+        )
+    found = suspects(labels, seen, images=150)[: 2 * len(faults)]
+    near = [
+        any(suspect.kind == kind and suspect.image == image for suspect in found) for kind, image, _ in faults
+    ]
+    assert len(faults) > 40
+    assert np.mean(near) >= 0.9
