@@ -136,7 +136,7 @@ class Sheet:
         cell = (self.width - self.gap * (columns - 1)) / columns
         pictures = [open_picture(dataset, image, round(cell * 100)) for image in images]
         rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-        heights = [max(min(cell * p.height / p.width, cell * 1.6) for p in row) for row in rows]
+        heights = [max(min(cell * p.height / p.width, cell * 1.3) for p in row) for row in rows]
         total = sum(heights) + self.head * len(rows) + self.foot
         self.figure = Figure(figsize=(self.width, total))
         self.panels: list[Panel] = []
