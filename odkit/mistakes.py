@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -337,25 +337,36 @@ class Mistakes:
         ]
 
 
+class Evaluated(Protocol):
+    """What has an evaluation of its own to give, as a Run has."""
+
+    def evaluation(self) -> Evaluation: ...
+
+
 def mistakes(
-    dataset: Dataset | Evaluation, predictions: Predictions | None = None, *, score: float | None = None
+    dataset: Dataset | Evaluation | Evaluated,
+    predictions: Predictions | None = None,
+    *,
+    score: float | None = None,
 ) -> Mistakes:
     """Every mistake by kind, what each kind costs, and the labels that are probably wrong.
 
     Args:
-        dataset: The ground truth, or an `Evaluation` of it (and then no predictions).
+        dataset: The ground truth; or an `Evaluation` of it, or a `Run`, which have their predictions themselves.
         predictions: What the detector found, down to low scores.
         score: Score a prediction needs to be looked at; the one with the best F1 where not given.
 
     Raises:
         ValueError: As `evaluate`.
     """
-    if isinstance(dataset, Evaluation):
-        evaluation = dataset
-    elif predictions is None:
-        raise ValueError("mistakes() needs predictions beside the dataset, or an Evaluation alone")
-    else:
+    if isinstance(dataset, Dataset):
+        if predictions is None:
+            raise ValueError(
+                "mistakes() needs predictions beside the dataset, or an Evaluation or a Run alone"
+            )
         evaluation = evaluate(dataset, predictions)
+    else:
+        evaluation = dataset if isinstance(dataset, Evaluation) else dataset.evaluation()
     data, found, limit = evaluation.dataset, evaluation.predictions, evaluation.max_detections
     score = evaluation.best_score if score is None else score
     everything = classify(data, found, max_detections=limit)

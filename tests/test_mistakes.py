@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from record_tide import SEEDS, tide_case
@@ -156,6 +157,8 @@ def test_it_takes_an_evaluation_and_shows_itself():
     assert "wrong class" in repr(found)
     assert "<table>" in found._repr_html_()
     assert set(found.to_dict()["costs"]) == {*KINDS, "false_positives", "false_negatives"}
+    run = SimpleNamespace(evaluation=lambda: evaluation)  # a Run gives its evaluation this way
+    assert mistakes(run).evaluation is evaluation
     with pytest.raises(ValueError, match="needs predictions"):
         mistakes(dataset)
     nothing = mistakes(make_dataset([], images=1), make_predictions([]))
