@@ -377,7 +377,7 @@ def _keep(state: Path, name: str, port: int, command: list[str]) -> int:
             return child.returncode or 0
         finally:
             note.unlink(missing_ok=True)
-            _end(child)
+            _end(child, name)
             (state / f"{name}.child").unlink(missing_ok=True)
             if name.startswith("app-") and not _has_owner(state / f"{name}.owners"):
                 _forget(state, name)  # its name will not come again
@@ -395,7 +395,7 @@ def _watch(child: "subprocess.Popen[bytes]", state: Path, name: str) -> None:
             with _locked(state / f"{name}.start"):  # nobody may come in while it ends
                 if not _has_owner(owners):
                     (state / f"{name}.json").unlink(missing_ok=True)
-                    _end(child)
+                    _end(child, name)
                     return
 
 
@@ -406,11 +406,12 @@ def _forget(state: Path, name: str) -> None:
         (state / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def _end(child: "subprocess.Popen[bytes]", name: str) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(15)
+            # the database writes what it holds; the App's server holds nothing and only waits for open pages
+            child.wait(15 if name == "database" else 1)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

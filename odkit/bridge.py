@@ -45,6 +45,7 @@ _SETTINGS = {
     "FIFTYONE_LOGGING_LEVEL": "WARNING",
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
     "FIFTYONE_DEFAULT_APP_ADDRESS": app.LOOPBACK,
+    "FIFTYONE_APP_DEFAULT_QUERY_PERFORMANCE": "false",  # the side bar lists tags and classes with their counts
 }
 
 
@@ -248,7 +249,7 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         ]
         made._sample_collection.insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
-    made.app_config.color_scheme = fo.ColorScheme(color_by="value")
+    _arrange(fo, made, color_by="value")
     made.info = {
         "odkit": {
             "fingerprint": dataset.fingerprint(),
@@ -258,6 +259,16 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         }
     }
     _note(made)
+
+
+def _arrange(fo: Any, made: Any, *, color_by: str) -> None:
+    """How the App starts: coloured by class or by whose boxes they are, tags and labels open in the side bar."""
+    made.app_config.color_scheme = fo.ColorScheme(color_by=color_by)
+    groups = fo.DatasetAppConfig.default_sidebar_groups(made)
+    for group in groups:
+        group.expanded = group.name in ("tags", "labels")
+    made.app_config.sidebar_groups = sorted(groups, key=lambda group: not group.expanded)
+    made.save()
 
 
 def _note(made: Any, *, edited: bool = False, **facts: Any) -> None:
@@ -394,7 +405,7 @@ def _put_predictions(
     if operations:
         made._sample_collection.bulk_write(operations, ordered=False)
     made.reload()
-    made.app_config.color_scheme = fo.ColorScheme(color_by="field")
+    _arrange(fo, made, color_by="field")
     _register(made, label, key)
     _save_prediction_views(fo, made, label, key)
 

@@ -1,0 +1,166 @@
+"""A real JupyterLab with a token, and a person's hands on it: open, Run All, run a cell."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Frame, Page
+
+PROJECT = Path(__file__).resolve().parents[2]
+SETTINGS = ("--ServerApp.open_browser=False", "--ServerApp.ip=127.0.0.1")
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab."""
+
+    folder: Path  # what it serves
+    url: str  # ends with its base URL
+    token: str
+    process: "subprocess.Popen[bytes]"
+
+    def get(self, path: str, *, token: bool, data: bytes | None = None) -> tuple[int, str]:
+        """Status and text of an answer, redirects not followed; POST where there is data."""
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"token {self.token}"
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        try:
+            with urllib.request.build_opener(_Stay).open(request, timeout=60) as answer:
+                return answer.status, answer.read().decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode("utf-8", "replace")
+
+    def write(self, name: str, *cells: str) -> None:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, self.folder / name)
+
+    def has_idle_kernel(self, name: str) -> bool:
+        sessions = json.loads(self.get("api/sessions", token=True)[1])
+        return any(
+            s["path"] == name and s["kernel"]["execution_state"] == "idle" and s["kernel"]["connections"]
+            for s in sessions
+        )
+
+    def stop_kernels(self) -> None:
+        """JupyterLab keeps a kernel per notebook path: without this a test would run in the last one's."""
+        for session in json.loads(self.get("api/sessions", token=True)[1]):
+            request = urllib.request.Request(f"{self.url}api/sessions/{session['id']}", method="DELETE")
+            request.add_header("Authorization", f"token {self.token}")
+            urllib.request.urlopen(request, timeout=60).close()
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args, **kwargs):  # a login page is an answer of its own
+        return None
+
+
+def start_lab(folder: Path, base_url: str = "/") -> Lab:
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    settings = folder.with_name(f"{folder.name}-settings")
+    notification = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    notification.parent.mkdir(parents=True)
+    notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
+    python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
+            *(f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base_url}"),
+            f"--ServerApp.root_dir={folder}",
+        ],
+        env={**os.environ, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
+        cwd=folder,
+        stdout=(folder / "lab.log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    lab = Lab(folder, f"http://127.0.0.1:{port}{base_url}", token, process)
+    for _ in range(600):
+        try:
+            if lab.get("api", token=True)[0] == 200:
+                return lab
+        except OSError:
+            assert process.poll() is None, (folder / "lab.log").read_text()
+        time.sleep(0.1)
+    raise AssertionError((folder / "lab.log").read_text())
+
+
+def stop_lab(lab: Lab) -> None:
+    lab.process.terminate()
+    lab.process.wait(60)
+
+
+def open_notebook(page: Page, lab: Lab, name: str) -> None:
+    page.goto(f"{lab.url}lab/tree/{name}?token={lab.token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    while not lab.has_idle_kernel(name):
+        page.wait_for_timeout(100)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+
+
+def run_all(page: Page) -> None:
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def run_cell(page: Page, number: int) -> None:
+    page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+
+
+def output(page: Page, number: int, text: str) -> str:
+    """Wait until a cell's output holds a text, and return the whole output."""
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator(".jp-OutputArea-output")
+    cell.filter(has_text=text).first.wait_for()
+    return "\n".join(cell.all_inner_texts())
+
+
+def ask(page: Page, number: int, text: str) -> str:
+    """Run a cell again until its output holds a text; what is done in the App takes a moment to arrive."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        run_cell(page, number)
+        page.wait_for_timeout(1000)
+        said = "\n".join(outputs(page, number))
+        if text in said:
+            return said
+    raise AssertionError(f"{text!r} is not in the output of cell {number}: {said}")
+
+
+def outputs(page: Page, number: int) -> list[str]:
+    """The texts of a cell's outputs."""
+    return page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator(".jp-OutputArea-output").all_inner_texts()
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep a picture of the page, if ODKIT_SCREENSHOTS names a folder for them."""
+    if folder := os.environ.get("ODKIT_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"{name}.png"))
+
+
+def app_frame(page: Page, number: int = 0) -> Frame:
+    """FiftyOne's App in a cell, once its grid shows images."""
+    element = page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator("iframe")
+    element.wait_for()
+    element.scroll_into_view_if_needed()
+    frame = element.element_handle().content_frame()
+    assert frame is not None
+    wait_for_grid(frame)
+    return frame
+
+
+def wait_for_grid(app: Frame | Page) -> None:
+    app.locator('[data-cy="looker"] canvas[canvas-loaded="true"]').first.wait_for()
