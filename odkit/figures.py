@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from odkit.comparison import Comparison
 from odkit.dataset import Dataset
 from odkit.evaluation import Evaluation, evaluate
 from odkit.mistakes import KINDS, Mistakes, classify, mistakes
@@ -527,6 +528,71 @@ def mistake_costs(found: Mistakes) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
     count.invert_yaxis()
+    return figure
+
+
+@styled
+def mistakes_by_class(found: Mistakes, *, most: int = 30) -> Figure:
+    """What became of every box of each class, and what else was predicted of it: one bar of kinds a class.
+
+    Args:
+        found: The mistakes to show.
+        most: Classes shown, those with most mistakes first.
+    """
+    table = sorted(found.by_class(), key=lambda row: -sum(row[kind] for kind in KINDS))
+    shown = [row for row in table if row["boxes"] or any(row[kind] for kind in KINDS)][:most]
+    figure = Figure(figsize=(8.5, 1.3 + 0.32 * max(len(shown), 1)), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(shown))
+    for kind in ("correct", *KINDS):
+        values = np.array([row[kind] for row in shown], float)
+        axes.barh(
+            range(len(shown)), values, left=left, height=0.7, color=KIND_COLORS[kind], label=_words(kind)
+        )
+        left += values
+    axes.set_yticks(range(len(shown)), [shorten(row["group"], 24) for row in shown])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("missed boxes, and predictions")
+    axes.set_title(f"Right and wrong by class at score {found.score:.2f} and above")
+    figure.legend(loc="outside lower left", ncols=4)
+    return figure
+
+
+@styled
+def comparison_bars(comparison: Comparison, *, most: int = 30) -> Figure:
+    """Change of AP50 from the first to the second evaluation, all classes and each, with its 95% interval.
+
+    Args:
+        comparison: What `compare` found.
+        most: Classes shown, those that changed most first.
+    """
+    judged = [row for row in comparison.per_class if not math.isnan(row["difference"])]
+    judged = sorted(judged, key=lambda row: -abs(row["difference"]))[:most]
+    judged = [
+        {"class": "all classes", **{k: getattr(comparison, k) for k in ("difference", "low", "high")}},
+        *judged,
+    ]
+    figure = Figure(figsize=(7.5, 1.1 + 0.34 * len(judged)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(judged):
+        color = CLASS_COLORS[2] if row["low"] > 0 else CLASS_COLORS[3] if row["high"] < 0 else QUIET
+        width = 3.2 if place == 0 else 1.8
+        axes.plot(
+            [row["low"], row["high"]], [place, place], color=color, linewidth=width, solid_capstyle="butt"
+        )
+        axes.plot(row["difference"], place, "o", color=color, markeredgecolor="white", markersize=8)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(judged)), [shorten(row["class"], 24) for row in judged])
+    axes.set_ylim(len(judged) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+.2f}" if abs(value) > 1e-9 else "0")
+    )
+    axes.set_title("Change of AP50 (green: better, red: worse, grey: too close to call)")
     return figure
 
 

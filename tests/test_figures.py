@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from odkit import figures
+from odkit.comparison import compare
 from odkit.dataset import Dataset
 from odkit.evaluation import evaluate
 from odkit.mistakes import mistakes
@@ -212,7 +213,12 @@ def test_figures_of_an_evaluation(dataset, predictions):
     costs = figures.mistake_costs(mistakes(evaluation, score=0.5))
     assert "Mistakes at score 0.50" in texts(costs)
     assert "wrong class" in texts(costs)
-    for figure in (curves, matrix, bars, costs):
+    kinds = figures.mistakes_by_class(mistakes(evaluation, score=0.5))
+    assert "nothing there" in texts(kinds)
+    assert has_color(kinds, figures.KIND_COLORS["wrong_class"])
+    change = figures.comparison_bars(compare(evaluation, evaluation, samples=20))
+    assert "all classes" in texts(change)
+    for figure in (curves, matrix, bars, costs, kinds, change):
         assert figure._repr_png_()
 
 
@@ -239,7 +245,10 @@ def test_empty_and_odd_data_still_give_a_picture(dataset, predictions):
         assert figures.show_worst(data, evaluation)._repr_png_()
         for draw in (figures.precision_recall, figures.confusion_matrix, figures.per_class_ap):
             assert draw(evaluation)._repr_png_()
-        assert figures.mistake_costs(mistakes(evaluation))._repr_png_()
+        for draw in (figures.mistake_costs, figures.mistakes_by_class):
+            assert draw(mistakes(evaluation))._repr_png_()
+        if len(data):
+            assert figures.comparison_bars(compare(evaluation, evaluation, samples=5))._repr_png_()
     odd = dataset.boxes.copy()
     odd[0], odd[1] = np.nan, [50, 50, 20, 20]
     unknown = dataset.box_classes.copy()
