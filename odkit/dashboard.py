@@ -89,6 +89,7 @@ class Progress:
     """A run's events so far, added up: what every way of showing a run draws from."""
 
     start: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)  # the first step event since the newest start
     last: dict[str, Any] = field(default_factory=dict)  # the newest step event
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # of each step; NaN where it was not finite
@@ -106,11 +107,11 @@ class Progress:
             self._take_back(event.get("from_step", 0))
             self.start = {**self.start, **event}
             self.epochs = event.get("epochs", self.epochs)
-            self.end = {}
+            self.end, self.first = {}, {}
         elif kind == "step":
             self.steps.append(event["step"])
             self.losses.append(math.nan if event["loss"] is None else event["loss"])
-            self.last = event
+            self.first, self.last = self.first or event, event
         elif kind in ("epoch", "evaluation"):
             self.judged.append(event)
             self.epochs = event.get("epochs", self.epochs)
@@ -153,11 +154,11 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Estimated seconds to the end, judging included; None before there is anything to go by."""
-        done = self.step - int(self.start.get("from_step", 0))
-        if not done or not self.total_steps:
+        done = self.step - int(self.first.get("step", self.step))
+        if done < 3 or not self.total_steps:
             return None
         latest = max(float(event["time"]) for event in (self.last, *self.judged[-1:]))
-        spent = latest - float(self.start["time"])
+        spent = latest - float(self.first["time"])
         return max(0.0, spent / done * (self.total_steps - self.step))
 
 
@@ -289,7 +290,7 @@ def _display(shown: Any) -> Any:
     """Show a widget, or data by its type, as an output of the cell; returns the handle that updates it."""
     from IPython.display import display
 
-    return display(shown, raw=isinstance(shown, dict), display_id=True)  # type: ignore[no-untyped-call]
+    return display(shown, raw=isinstance(shown, dict), display_id=True)
 
 
 def _bundle(text: str) -> dict[str, str]:
@@ -428,15 +429,14 @@ class Dashboard:
         if at.start:
             share = 1.0 if whole else inside / at.steps_per_epoch
             judging = " &middot; judging" if whole and at.last.get("epoch", 0) > len(at.rows) else ""
-            left = duration(at.seconds_left())
+            left = at.seconds_left()
+            rest = f", {duration(left)} left" if left is not None else ""
             bars = _bar(
                 f"epoch {epoch} of {at.epochs}{judging}",
                 share,
-                f"step {inside or at.steps_per_epoch * whole}",
+                f"step {inside or at.steps_per_epoch * whole} of {at.steps_per_epoch}",
             )
-            bars += _bar(
-                "run", at.step / max(1, at.total_steps), f"step {at.step} of {at.total_steps}, {left} left"
-            )
+            bars += _bar("run", at.step / max(1, at.total_steps), f"step {at.step} of {at.total_steps}{rest}")
         self._set(
             self.head, f"<b>{escape(self.run.name)}</b> {_quiet(escape(line) + best)}{bars}{self._request()}"
         )

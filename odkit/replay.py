@@ -97,7 +97,7 @@ def _first_trouble(
     total = torch.stack([value.float() for value in losses.values()]).sum()
     if bad:
         return None, ", ".join([f"{' and '.join(bad)} not finite", *first])
-    total.backward()  # type: ignore[no-untyped-call]  # torch's own
+    total.backward()
     for name, parameter in detector.module.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return float(total), f"the loss is finite, the gradient of {name} is not"
