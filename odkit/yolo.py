@@ -1,0 +1,452 @@
+"""YOLO's text files: a line a box, a label file an image, data.yaml for the classes and splits."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from odkit.boxes import yolo_to_xyxy
+from odkit.dataset import UNKNOWN_CLASS
+from odkit.gathering import (
+    IMAGE_SUFFIXES,
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    folder_of,
+    header_sizes,
+    name_of,
+    read_text,
+    short,
+    split_of,
+    split_of_path,
+    stem_of,
+    suffix,
+)
+
+NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
+UNSPLIT = "unsplit"
+"""The key under which our own data.yaml lists images that are in no split, while others are."""
+
+_SPLIT_KEYS = ("train", "val", "valid", "validation", "test", "minival")
+
+
+@dataclass
+class Layout:
+    """Where a YOLO dataset says that things are."""
+
+    file: str  # relative path of data.yaml or of the list of names, "" for none
+    names: dict[int, str] = field(default_factory=dict)  # by class number
+    splits: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # split to folders or lists, as they are spelled
+    base: str = ""  # the key "path"
+    keypoints: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def find_yolo(folder: Folder, file: str = "") -> Layout | None:
+    """How a YOLO dataset is laid out: from its data.yaml, else from label files beside images; None for neither.
+
+    Raises:
+        DatasetFormatError: Two YAML files describe a dataset, or the one given does not.
+    """
+    candidates = [file] if file else folder.with_suffix(".yaml", ".yml", depth=0)
+    found = {name: layout for name in candidates if (layout := _layout(folder, name, told=bool(file)))}
+    if len(found) > 1:
+        found = {
+            name: layout for name, layout in found.items() if stem_of(name) in ("data", "dataset")
+        } or found
+    if len(found) > 1:
+        raise DatasetFormatError(
+            f"several files describe a YOLO dataset in {folder.root}: {', '.join(found)}; give the path of one"
+        )
+    return next(iter(found.values())) if found else _layout_without_yaml(folder)
+
+
+def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
+    def no(why: str) -> None:
+        if told:
+            raise DatasetFormatError(f"{folder.path(file)} is no YOLO data.yaml: {why}")
+
+    try:
+        # BaseLoader makes text of every value, so that a class called "no" or "1e3" keeps its name
+        content = yaml.load(read_text(folder.path(file)), Loader=yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        return no(str(error))
+    if not isinstance(content, dict):
+        return no("it holds no keys")
+    splits = {
+        key: value
+        for key, value in ((str(key), _texts(value)) for key, value in content.items())
+        if value and (key in _SPLIT_KEYS or key == UNSPLIT or _is_place(folder, content, key, value))
+    }
+    if not splits or ("names" not in content and "nc" not in content):
+        return no("it has no 'names' with a 'train' or 'val'")
+    layout = Layout(file)
+    layout.splits = {"" if key == UNSPLIT else split_of(key) or key: value for key, value in splits.items()}
+    layout.base = content["path"] if isinstance(content.get("path"), str) else ""
+    layout.keypoints = "kpt_shape" in content
+    _read_names(layout, content, told=told, path=folder.path(file))
+    return layout
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    return [item for item in value if isinstance(item, str) and item] if isinstance(value, list) else []
+
+
+def _is_place(folder: Folder, content: dict[Any, Any], key: str, value: list[str]) -> bool:
+    """Whether a key that is no usual one leads to images all the same: somebody's own split."""
+    if key in ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir"):
+        return False
+    base = content.get("path")
+    start = folder.root / base if isinstance(base, str) else folder.root
+    return all("\0" not in item and (start / item).exists() and len(item) > 1 for item in value)
+
+
+def _read_names(layout: Layout, content: dict[Any, Any], *, told: bool, path: Path) -> None:
+    names = content.get("names")
+    if isinstance(names, list):
+        layout.names = {k: _scalar(name, k) for k, name in enumerate(names)}
+    elif isinstance(names, dict):
+        for key, name in names.items():
+            if not _is_number(key):
+                raise DatasetFormatError(f"{path}: the key {key!r} under names is no class number")
+            layout.names[int(key)] = _scalar(name, int(key))
+    nc = content.get("nc")
+    if isinstance(nc, str) and _is_number(nc):
+        if not layout.names:
+            layout.names = {k: f"class {k}" for k in range(min(int(nc), 100_000))}
+            layout.notes.append(
+                f"{layout.file} names no classes; they are called class 0 to class {int(nc) - 1}"
+            )
+        elif int(nc) != len(layout.names):
+            layout.notes.append(
+                f"{layout.file} says nc: {nc} and names {len(layout.names)} classes; the names count"
+            )
+
+
+def _is_number(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.strip().isdigit() and len(text) < 7
+
+
+def _scalar(name: Any, number: int) -> str:
+    return name if isinstance(name, str) and name else f"class {number}"
+
+
+def _layout_without_yaml(folder: Folder) -> Layout | None:
+    """Label files beside images (or in labels/ for images/) say enough, if they look like YOLO's."""
+    labels = [file for file in folder.with_suffix(".txt") if name_of(file).lower() not in NAME_FILES]
+    stems = folder.images_by_stem
+    paired = [file for file in labels if stem_of(file) in stems]
+    texts = [_first_line(folder.path(file)) for file in paired[:200]]
+    if not any(texts) or not all(_looks_like_box(text) for text in texts if text):
+        return None
+    layout = Layout("")
+    lists = [file for file in folder.with_suffix(*{suffix(n) for n in NAME_FILES}, depth=1)
+             if name_of(file) in NAME_FILES]  # fmt: skip
+    if lists:
+        layout.file = lists[0]
+        lines = read_text(folder.path(lists[0])).splitlines()
+        while lines and not lines[-1].strip():
+            lines.pop()
+        layout.names = dict(enumerate(line.strip() or f"class {k}" for k, line in enumerate(lines)))
+    for image in folder.images:
+        layout.splits.setdefault(split_of_path(folder_of(image)), []).append(image)
+    return layout
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(2000)
+    except OSError:
+        return ""
+
+
+def _looks_like_box(line: str) -> bool:
+    parts = line.split()
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        return False
+    return len(numbers) >= 5 and numbers[0] == int(numbers[0]) and all(-0.5 < n < 1.5 for n in numbers[1:5])
+
+
+# -- where the images are --------------------------------------------------------------------------------------------
+
+
+def read_yolo(folder: Folder, layout: Layout) -> Gathered:
+    """The images and boxes of a YOLO dataset; an image without a label file is one without objects.
+
+    Raises:
+        DatasetFormatError: None of the folders that data.yaml names holds an image.
+    """
+    data = Gathered(folder, "yolo", [])
+    if layout.file and not layout.file.endswith((".yaml", ".yml")):
+        data.notes.append(f"YOLO: label files beside images, class names from {layout.file}")
+    else:
+        data.notes.append(f"YOLO: {layout.file or 'label files beside images, no data.yaml'}")
+    data.notes += layout.notes
+    places = _images(data, folder, layout)
+    if not places:
+        named = "; ".join(f"{key}: {', '.join(value[:3])}" for key, value in layout.splits.items())
+        raise DatasetFormatError(
+            f"{folder.path(layout.file)} leads to no images ({named}); looked from {folder.root}"
+        )
+    outside = [path for path in places if not _is_below(path, folder.root)]
+    if outside:  # data.yaml sends us elsewhere: that folder is then the dataset's
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in places]))
+        data.folder = Folder(root)
+        data.notes.append(f"the images lie in {root}, where {layout.file} says")
+    for path, split in places.items():
+        relative = Path(path).relative_to(data.folder.root).as_posix()
+        data.add_image(relative, (0, 0), split)
+    _read_labels(data, layout, list(places))
+    return data
+
+
+def _is_below(path: str, root: Path) -> bool:
+    return path.startswith(str(root).rstrip(os.sep) + os.sep)
+
+
+def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
+    """Absolute path of each image to its split."""
+    if not layout.file.endswith((".yaml", ".yml")):
+        return {str(folder.path(image)): split for split, images in layout.splits.items() for image in images}
+    start = folder.path(layout.file).parent
+    bases = [start]
+    if layout.base:
+        own = Path(os.path.normpath(start / os.path.expanduser(layout.base)))
+        if own.is_dir():
+            bases = [own, start]
+        else:
+            data.notes.append(
+                f"path: {layout.base} in {layout.file} is not there; looked beside {layout.file}"
+            )
+    places: dict[str, str] = {}
+    for split, values in layout.splits.items():
+        for value in values:
+            found = _resolve(bases, value)
+            if found is None:
+                data.problem(
+                    "missing_split",
+                    layout.file,
+                    f"it names {short(value)} for {split or 'no split'}, which is not there",
+                    "Put the folder or list back, or take it out of the file.",
+                    severity="warning",
+                )
+                continue
+            images = _listed(data, found, [*bases, found.parent]) if found.is_file() else _below(found)
+            for image in images:
+                known = places.setdefault(image, split)
+                if known != split:
+                    data.problem(
+                        "image_in_two_splits",
+                        layout.file,
+                        f"{image} is in {known or 'no split'} and in {split or 'no split'}; kept in the first",
+                        "List each image in one split.",
+                        severity="warning",
+                    )
+    return places
+
+
+def _resolve(bases: Sequence[Path], value: str) -> Path | None:
+    value = value.strip().replace("\\", "/")
+    if "\0" in value:
+        return None
+    tries = [base / value for base in bases]
+    # Roboflow writes ../train/images for a folder that lies beside data.yaml
+    bare = value
+    while bare.startswith(("../", "./")):
+        bare = bare.partition("/")[2]
+    tries += [base / bare for base in bases]
+    for path in tries:
+        try:
+            if path.exists():
+                return Path(os.path.normpath(path))
+        except OSError:
+            continue
+    return None
+
+
+def _below(place: Path) -> list[str]:
+    listing = Folder(place)
+    return [str(place / image) for image in listing.images]
+
+
+def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
+    """The images of a list file; those that lead out of the dataset are left out and told of."""
+    if suffix(file.name) in IMAGE_SUFFIXES:
+        return [str(file)]
+    images = []
+    roots = [str(base) for base in bases]
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        name = line.strip().replace("\\", "/")
+        if not name:
+            continue
+        options = [os.path.normpath(base / name) for base in bases]
+        allowed = [p for p in options if "\0" not in p and any(_is_below(p, Path(root)) for root in roots)]
+        if not allowed:
+            data.outside(file, name)
+        elif suffix(name) not in IMAGE_SUFFIXES:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"line {number} names no image: {short(name)}",
+                "Correct or delete the line.",
+            )
+        else:
+            images.append(next((p for p in allowed if os.path.exists(p)), allowed[0]))
+    return images
+
+
+# -- the labels ------------------------------------------------------------------------------------------------------
+
+
+def label_path(image: str) -> list[str]:
+    """Where an image's label file may lie: in labels/ for images/, or beside it."""
+    bare = os.path.splitext(image)[0] + ".txt"
+    parts = bare.split(os.sep)
+    options = []
+    for k in range(len(parts) - 2, -1, -1):  # the last "images" in the path, as YOLO's own loaders do
+        if parts[k].lower() == "images":
+            options.append(os.sep.join([*parts[:k], "labels", *parts[k + 1 :]]))
+            break
+    return [*options, bare]
+
+
+def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
+    found = [_open_first(image) for image in images]
+    data.sizes = header_sizes(images)
+    table = _class_table(data, layout, [text for _, text in found])
+    numbers: list[list[float]] = []
+    rows: list[int] = []
+    classes: list[int] = []
+    ids: list[str] = []
+    for row, (file, text) in enumerate(found):
+        before = len(numbers)
+        for number, line in enumerate(text.splitlines(), 1):
+            parts = line.split()
+            if not parts:
+                continue
+            index, box, why = _parse_line(parts, layout.keypoints)
+            if why:
+                data.problem(
+                    "unreadable_label",
+                    file,
+                    f"line {number} {why}: {short(line)}; it is left out",
+                    "Correct or delete the line.",
+                    image=data.paths[row],
+                    box=f"line {number}",
+                )
+                continue
+            numbers.append(box)
+            rows.append(row)
+            ids.append(f"line {number}")
+            classes.append(table.get(index, UNKNOWN_CLASS))
+            if classes[-1] == UNKNOWN_CLASS:
+                data.problem(
+                    "unknown_class",
+                    file,
+                    f"line {number} has the class {index}, the table has {_range(table)}",
+                    "Add the class to the names or correct the line.",
+                    image=data.paths[row],
+                    box=f"line {number}",
+                )
+        if data.sizes[row] == (0, 0) and len(numbers) > before:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"its {len(numbers) - before} boxes have no place: the size of the image is not known",
+                "Put a readable image there.",
+                image=data.paths[row],
+            )
+            for column in (numbers, rows, classes, ids):
+                del column[before:]
+    sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[rows]
+    data.add_boxes(yolo_to_xyxy(np.array(numbers, np.float64).reshape(-1, 4), sizes), classes, rows, ids)
+    _labels_without_images(data, images, {file for file, _ in found})
+
+
+def _open_first(image: str) -> tuple[str, str]:
+    """An image's label file and its text; the text is empty where there is none."""
+    options = label_path(image)
+    for path in options:
+        try:
+            with open(path, "rb") as file:
+                return path, file.read().decode("utf-8-sig", errors="replace")
+        except OSError:
+            continue
+    return options[0], ""
+
+
+def _class_table(data: Gathered, layout: Layout, texts: list[str]) -> dict[int, int]:
+    """Class number to class index; sets the class names."""
+    names = layout.names
+    if not names:
+        highest = -1
+        for text in texts:
+            for line in text.splitlines():
+                first = line.split(maxsplit=1)[:1]
+                if first and first[0].isascii() and first[0].isdigit() and len(first[0]) < 5:
+                    highest = max(highest, int(first[0]))
+        names = {k: f"class {k}" for k in range(highest + 1)}
+        data.notes.append("no list of class names; they are called class 0, class 1, ...")
+    data.class_names = list(dict.fromkeys(names[number] for number in sorted(names)))
+    if len(data.class_names) < len(names):
+        data.notes.append("classes of the same name are one class")
+    index = {name: k for k, name in enumerate(data.class_names)}
+    return {number: index[name] for number, name in names.items()}
+
+
+def _range(table: dict[int, int]) -> str:
+    return f"{min(table)} to {max(table)}" if table else "none"
+
+
+def _parse_line(parts: list[str], keypoints: bool) -> tuple[int, list[float], str]:
+    """Class number; center x, center y, width, height; and what is wrong with the line, "" for nothing."""
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        return 0, [], "holds something that is no number"
+    if not all(abs(value) < 1e6 for value in values):  # also nan
+        return 0, [], "holds a number that cannot be"
+    if values[0] != int(values[0]):
+        return 0, [], "does not begin with a class number"
+    count = len(values)
+    if count in (5, 6) or (keypoints and count > 5):  # the sixth is a confidence or a track number
+        return int(values[0]), values[1:5], ""
+    if count >= 7 and count % 2:
+        x, y = values[1::2], values[2::2]
+        left, top, right, bottom = min(x), min(y), max(x), max(y)
+        return int(values[0]), [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], ""
+    return 0, [], f"has {count} numbers, where a box has 5 and an outline 7, 9, 11 or more"
+
+
+def _labels_without_images(data: Gathered, images: list[str], used: set[str]) -> None:
+    places = {os.path.dirname(file) for file in used}
+    stems = {os.path.splitext(file)[0] for file in images}
+    for place in sorted(places):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(place, name)
+            if suffix(name) != ".txt" or path in used or name.lower() in NAME_FILES:
+                continue
+            if os.path.splitext(path)[0] in stems or not _looks_like_box(_first_line(Path(path))):
+                continue
+            data.problem(
+                "label_without_image",
+                path,
+                f"there is no image for the label file {name}",
+                "Put the image back or delete the label file.",
+                severity="warning",
+            )
