@@ -33,7 +33,7 @@ FROM ${BASE_IMAGE}
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libcurl4 tini \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
 # The environment also looks into its user's own packages: what somebody installs in a running container goes to their
 # home and stands behind, not in place of, what was tested together.
@@ -62,7 +62,7 @@ RUN groupadd --gid 1000 odkit \
     && useradd --uid 1000 --gid 1000 --home-dir /home/odkit --create-home --shell /bin/bash odkit \
     && mkdir -p /data /work && chown odkit:odkit /work && chmod 1777 /home/odkit
 
-COPY --from=plan /plan/keep.txt requirements.lock /opt/odkit/
+COPY --from=plan /plan/keep.txt /source/requirements.lock /opt/odkit/
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     /opt/venv/bin/pip install --no-cache-dir --no-deps /wheel/*.whl
 COPY container/jupyter_server_config.py /opt/venv/etc/jupyter/
@@ -84,8 +84,6 @@ ENV NVIDIA_REQUIRE_CUDA="${NVIDIA_REQUIRE_CUDA}" \
     PIP_CONSTRAINT=/opt/odkit/keep.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     FIFTYONE_DO_NOT_TRACK=1 \
-    ODKIT_DATA=/data \
-    ODKIT_WORK=/work \
     ODKIT_LOCK=/opt/odkit/requirements.lock
 
 ARG VERSION=dev
@@ -97,7 +95,7 @@ LABEL org.opencontainers.image.title="odkit" \
 
 WORKDIR /work
 EXPOSE 8888
-HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --start-interval=2s --retries=3 \
+HEALTHCHECK --interval=15s --timeout=20s --start-period=60s --retries=3 \
     CMD ["python", "-I", "/opt/odkit/healthcheck.py"]
 
 # Started as root, start.py becomes the owner of /work before it does anything else; started as somebody (--user), it

@@ -15,13 +15,24 @@ LAB_FLAGS ?=
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile -ra
 RUN_FLAGS ?=
 
+# The container engine (docker where it answers, else podman), the image's name, and more options for building it
+# (IMAGE_FLAGS), for the engine itself (ENGINE_FLAGS) and for the containers of image-test (CONTAINER_FLAGS).
+# Without CUDA: make image IMAGE=odkit:cpu TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENGINE ?= $(if $(shell docker info >/dev/null 2>&1 && echo yes),docker,podman)
+IMAGE ?= odkit
+BASE_IMAGE ?=
+TORCH_INDEX ?=
+IMAGE_FLAGS ?=
+ENGINE_FLAGS ?=
+CONTAINER_FLAGS ?=
+
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run test lint format lock clean
+.PHONY: help setup lab run test image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY)  ## install everything into .venv, if it is not there yet
 
@@ -39,6 +50,17 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+image:  ## build the container image with docker or podman
+	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) \
+		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)".*/\1/p' odkit/__init__.py) \
+		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+		$(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg NVIDIA_REQUIRE_CUDA=) \
+		$(IMAGE_FLAGS) .
+
+image-test: $(READY)  ## test the built image on running containers
+	ODKIT_ENGINE="$(ENGINE)" ODKIT_IMAGE="$(IMAGE)" ODKIT_ENGINE_FLAGS="$(ENGINE_FLAGS)" \
+		ODKIT_RUN_FLAGS="$(CONTAINER_FLAGS)" $(BIN)/python -m pytest tests/container -m image -ra
 
 lint: $(READY)  ## check style, types and spelling
 	$(BIN)/ruff check

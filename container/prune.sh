@@ -7,7 +7,7 @@ cd "$1"/lib/python3*/site-packages
 rm -f  nvidia/cu*/lib/libcusolverMg.so.* # multi-GPU solvers, which torch does not link: 104 MB
 rm -f  nvidia/cu*/lib/libnvrtc*.alt.so.* # a second compiler, used when asked for by a variable: 110 MB
 find . -name '*.a' -delete               # static libraries, for linking C++ programs
-rm -rf nvidia/*/include torch/include torch/share torch/bin # headers, for compiling extensions: 85 MB
+rm -rf nvidia/*/include torch/include torch/share torch/bin/protoc* # for compiling extensions: 85 MB
 for package in matplotlib networkx pandas scipy skimage sklearn sympy; do # their tests: 120 MB
   [ ! -d "$package" ] || find "$package" -type d -name tests -prune -exec rm -rf {} +
 done

@@ -280,11 +280,12 @@ def announce(pid: int, stopped: Callable[[], bool]) -> None:
         time.sleep(0.1)
     else:
         return
-    path = f"{info['base_url']}lab" + (f"?token={info['token']}" if info["token"] else "")
+    path = f"{info['base_url']}lab/tree/notebooks/00_start_here.ipynb"
+    path += f"?token={info['token']}" if info["token"] else ""
     say(
         f"ready after {time.monotonic() - started:.1f} s. Open\n\n    http://127.0.0.1:{info['port']}{path}\n"
     )
-    say("(behind another port or a proxy: the same path on that address)")
+    say("(published on another port, or behind a proxy: the same path on that address)")
     STATE.write_text(json.dumps({"server": str(server_file(pid)), "gpus": count_gpus()}))
     say(f"the doctor says:\n\n{ask_doctor('')}")
 

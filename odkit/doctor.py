@@ -868,12 +868,14 @@ def check_data(subject: Subject) -> Check | list[Check]:
             f"User {uid} may not open it; it belongs to {owner(data)[0]}. Grant reading, on the host.",
             f"chmod -R a+rX {'./data' if options else data}",
         )
-    if empty:
-        seen, meaning = (
-            f"{data} is empty",
-            "Nothing is mounted there, or the wrong folder: the demo dataset works without.",
+    if empty and not subject.data_given:
+        return Check(
+            "data", "ok", f"{data} is empty: nothing is mounted there; the notebooks bring a demo dataset"
         )
-        return Check("data", "warning", seen, meaning, command, options)
+    if empty:
+        return Check(
+            "data", "warning", f"{data} is empty", "It is the wrong folder, or nothing is mounted.", command
+        )
     return Check("data", "ok", f"{data} is readable")
 
 

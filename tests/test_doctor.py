@@ -457,9 +457,12 @@ def test_data_that_is_not_there(facts, tmp_path):
     check = one(doctor.check_data, Subject(data=missing, data_given=True))
     assert (check.status, check.seen) == ("failure", f"{missing} does not exist")
     assert check.command == f"ls -la {missing}"
-    check = one(doctor.check_data, Subject(data=tmp_path))
+    check = one(doctor.check_data, Subject(data=tmp_path, data_given=True))
     assert (check.status, check.seen) == ("warning", f"{tmp_path} is empty")
-    assert "demo dataset works without" in check.meaning
+    assert check.command == f"ls -la {tmp_path}"
+    check = one(doctor.check_data, Subject(data=tmp_path))  # a container without a mount: nothing is amiss
+    assert check.status == "ok"
+    assert "nothing is mounted there; the notebooks bring a demo dataset" in check.seen
     assert one(doctor.check_data, Subject()).status == "ok"
 
 

@@ -30,9 +30,9 @@ def test_jupyterlab_starts_and_says_where(lab, record_property):
     record_property("seconds to ready", round(lab.seconds, 1))
     print(f"ready after {lab.seconds:.1f} s")
     log = lab.said("the doctor says", seconds=120)
-    assert f"http://127.0.0.1:8888/lab?token={TOKEN}" in log
+    assert f"http://127.0.0.1:8888/lab/tree/notebooks/00_start_here.ipynb?token={TOKEN}" in log
     assert "Traceback" not in log
-    assert not re.findall(r"^\[[EC] .*", log, re.MULTILINE)  # Jupyter's errors
+    assert not re.findall(r"^\[E .*", log, re.MULTILINE)  # Jupyter's errors
     assert [
         line for line in re.findall(r"^\[W .*", log, re.MULTILINE) if "extension was found" not in line
     ] == []
@@ -52,7 +52,7 @@ def test_an_empty_token_is_no_token(container, tmp_path):
     work = own(tmp_path / "work", os.getuid() or SOMEBODY)
     one = container(options=["-e", "JUPYTER_TOKEN="], work=work, port=free_port())
     log = one.said("the doctor says")
-    token = re.search(r"lab\?token=(\w+)", log)[1]
+    token = re.search(r"ipynb\?token=(\w+)", log)[1]
     assert len(token) >= 32
     assert one.get("/api/contents", token=None)[0] == 403
     assert one.get("/api/contents", token=token)[0] == 200
