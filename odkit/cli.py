@@ -175,11 +175,14 @@ def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
 
 
 @command
-def runs(folder: Positional[Path] = RUNS, *, json: bool = False, delete: str | None = None) -> int:
+def runs(
+    folder: Positional[Path] = RUNS, *, compare: bool = False, json: bool = False, delete: str | None = None
+) -> int:
     """List the runs of a folder: state, epochs, best AP.
 
     Args:
         folder: Where run folders lie.
+        compare: Best AP first, with the settings and the data in which the runs differ.
         json: Print JSON.
         delete: Name of a run to remove with everything in it.
     """
@@ -187,7 +190,8 @@ def runs(folder: Positional[Path] = RUNS, *, json: bool = False, delete: str | N
         Run(folder / delete).delete()
         print(f"removed {folder / delete}")
         return 0
-    rows = [run.summary() for run in list_runs(folder)]
+    found = list_runs(folder)
+    rows = compared(found) if compare else [run.summary() for run in found]
     if json:
         _print_json(rows)
     else:
@@ -214,6 +218,20 @@ def show(run: Positional[str]) -> int:
             else "no epoch finished yet"
         )
     return _say_end(found)
+
+
+@command
+def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int:
+    """Write what a run has logged for TensorBoard.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        out: Folder for all runs; this one goes to a folder of its name in it.
+    """
+    from odkit.tensorboard import export_tensorboard
+
+    print(f"{export_tensorboard(open_run(run), out)}\n  tensorboard --logdir {out}")
+    return 0
 
 
 @command
@@ -347,6 +365,8 @@ def predict(
 
     found = read_detector(detector, device)
     dataset = images_dataset(images, found.class_names)
+    if out is not None and out.resolve() == dataset.root.resolve():
+        raise ValueError(f"--out {out} is where the images are: their pictures would take their place")
     predictions = odkit.predict(found, dataset, score=score, progress=sys.stderr.isatty())
     rows = []
     for index, path in enumerate(dataset.image_paths):
@@ -361,12 +381,38 @@ def predict(
             for box, s, c in zip(*columns, strict=True)
         ]
         rows.append({"image": str(path), "objects": objects})
+        if out is not None:
+            _draw_objects(path, objects, found.class_names, out / dataset.image_ids[index])
     for row in rows:
         print(orjson.dumps(row).decode())
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "predictions.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     return 0
+
+
+def _draw_objects(
+    image: str, objects: list[dict[str, Any]], class_names: Sequence[str], target: Path
+) -> None:
+    """An image, upright, with its objects drawn in, under a new name."""
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+    from odkit.sheets import class_color, ink_on
+
+    with Image.open(image) as file:
+        picture = ImageOps.exif_transpose(file).convert("RGB")
+    pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 400))
+    font = ImageFont.load_default(size=max(11, 5 * thick))
+    for found in objects:
+        x1, y1, x2, y2 = found["box"]
+        color = class_color(class_names.index(found["class"]))
+        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=thick)
+        text = f"{found['class']} {found['score']:.2f}"
+        left, _, right, bottom = pen.textbbox((0, 0), text, font=font)
+        y = y1 - bottom - 2 if y1 > bottom + 2 else y1
+        pen.rectangle((x1, y, x1 + right - left + 4, y + bottom + 2), fill=color)
+        pen.text((x1 + 2 - left, y), text, fill=ink_on(color), font=font)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(target, quality=92)
 
 
 @command
@@ -425,6 +471,21 @@ def read_detector(name: str, device: str = "cpu") -> "Detector":
     return run.detector(device=device)
 
 
+def compared(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Rows to compare runs by: the best AP first, and only the settings (and data) in which they differ."""
+    facts = [{"dataset": run.config["dataset"], "data": run.config["fingerprint"]} for run in found]
+    facts = [{**fact, **run.settings.to_dict()} for fact, run in zip(facts, found, strict=True)]
+    differing = [key for key in (facts[0] if facts else {}) if len({str(fact[key]) for fact in facts}) > 1]
+    rows = [
+        {
+            **{key: row[key] for key in ("name", "state", "ap", "ap50", "loss", "epoch", "minutes")},
+            **{key: fact[key] for key in differing},
+        }
+        for fact, row in zip(facts, (run.summary() for run in found), strict=True)
+    ]
+    return sorted(rows, key=lambda row: -(row["ap"] or 0.0))
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as text: a column a key of the first row, numbers to the right."""
 
@@ -460,7 +521,7 @@ def _say_background(run: Run) -> int:
 def _say_end(run: Run) -> int:
     print(run)
     if run.state in ("stopped", "died") and run.checkpoints():
-        print(f"Saved: {run.checkpoints()[-1]}\nGo on:  odkit resume {run.path}")
+        print(f"Saved: {run.checkpoints()[-1]}\nGo on: odkit resume {run.path}")
     return 0
 
 

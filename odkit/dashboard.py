@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -64,13 +65,20 @@ def show_run(run: Run) -> None:
     except KeyboardInterrupt:
         if not run.alive:
             return
+        place = where(run)
         meanwhile = "saves and ends by itself" if requested(run) in ("now", "epoch") else "goes on"
         print(
             f"Not watching any more; {run.name} {meanwhile} in the background.\n"
-            f"  watch again:    od.open_run({str(run.path)!r}).wait()    or   odkit show {run.path}\n"
-            f"  stop and save:  od.open_run({str(run.path)!r}).stop()    or   odkit stop {run.path}",
+            f"  watch again:    od.open_run({place!r}).wait()    or   odkit show {place}\n"
+            f"  stop and save:  od.open_run({place!r}).stop()    or   odkit stop {place}",
             flush=True,
         )
+
+
+def where(run: Run) -> str:
+    """The shortest path that opens a run from here."""
+    here = Path.cwd()
+    return str(run.path.relative_to(here)) if run.path.is_relative_to(here) else str(run.path)
 
 
 def requested(run: Run) -> str:
@@ -193,9 +201,7 @@ def closing_line(run: Run) -> str:
     """What became of the run, and how to go on."""
     state = run.state
     if state in ("stopped", "died", "failed") and run.checkpoints():
-        return (
-            f"{run!r}\nSaved; od.open_run({str(run.path)!r}).resume() or `odkit resume {run.path}` goes on."
-        )
+        return f"{run!r}\nSaved; od.open_run({where(run)!r}).resume() or `odkit resume {where(run)}` goes on."
     return repr(run)
 
 

@@ -100,5 +100,5 @@ def _first_trouble(
     total.backward()
     for name, parameter in detector.module.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return float(total), f"the loss is finite, the gradient of {name} is not"
-    return float(total), ""
+            return float(total.detach()), f"the loss is finite, the gradient of {name} is not"
+    return float(total.detach()), ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from PIL import Image
 
 import odkit
 from odkit.cli import main, table
@@ -192,6 +193,21 @@ def test_runs_lists_and_deletes(ended: Run, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.endswith("[]\n")
 
 
+def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ended.path.parent
+    other = create_run(ended.dataset(), Settings(epochs=2, learning_rate=0.5), folder, "other")
+    log = EventLog(other.path / "events.jsonl")
+    log.write("evaluation", epoch=1, step=1, ap=0.5, ap50=0.75)
+    log.close()
+    assert main(["runs", str(folder), "--compare", "--json"]) == 0
+    best, worst = orjson.loads(capsys.readouterr().out)
+    assert (best["name"], best["ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
+    assert (worst["name"], worst["ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
+    assert "epochs" not in best
+    assert "data" not in best
+    assert main(["runs", str(tmp_path), "--compare"]) == 0
+
+
 def test_show_prints_the_epochs_of_an_ended_run(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(ended.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -278,6 +294,11 @@ def test_train_in_the_background_stop_resume_evaluate_predict(
     assert len(lines) == 12
     assert set(lines[0]["objects"][0]) == {"class", "score", "box"}
     assert orjson.loads((tmp_path / "found" / "predictions.json").read_bytes()) == lines
+    for line in lines:
+        picture = tmp_path / "found" / Path(line["image"]).relative_to(demo)
+        with Image.open(picture) as drawn, Image.open(line["image"]) as source:
+            assert drawn.size == source.size
+    assert main(["predict", run_path, str(demo), "--out", str(demo)]) == 1  # the source is never modified
     assert main(["replay", run_path]) == 0
     assert "no batch" in capsys.readouterr().out
 
