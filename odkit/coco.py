@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from odkit.boxes import xywh_to_xyxy
-from odkit.dataset import UNKNOWN_CLASS
+from odkit.boxes import xywh_to_xyxy, xyxy_to_xywh
+from odkit.dataset import UNKNOWN_CLASS, Dataset
 from odkit.gathering import (
     DatasetFormatError,
     Folder,
@@ -19,11 +19,13 @@ from odkit.gathering import (
     declared_size,
     finite_rows,
     folder_of,
+    normal_split,
     place_names,
     short,
     split_of_path,
     stem_of,
 )
+from odkit.placing import known_sizes, split_files, writable_boxes
 
 Json = dict[str, Any]
 
@@ -98,8 +100,8 @@ def _told_apart(parsed: dict[str, Json]) -> dict[str, Json]:
     """One file a split; a file of everything beside them is left out, anything else is ambiguous."""
     splits: dict[str, list[str]] = {}
     for file in parsed:
-        splits.setdefault(split_of_path(file), []).append(file)
-    others = [file for file in parsed if split_of_path(file)]
+        splits.setdefault(_split_of_file(file, parsed[file]), []).append(file)
+    others = [file for split, files in splits.items() if split for file in files]
     named = {file: {_file_name(image) for image in data["images"]} for file, data in parsed.items()}
     listed = set().union(*(named[file] for file in others)) if others else set()
     whole = [file for file in splits.get("", []) if listed and named[file] & listed]
@@ -117,6 +119,12 @@ def _told_apart(parsed: dict[str, Json]) -> dict[str, Json]:
     return kept
 
 
+def _split_of_file(file: str, content: Json) -> str:
+    info = content.get("info")
+    told = info.get("split") if isinstance(info, dict) else None
+    return normal_split(told) if isinstance(told, str) else split_of_path(file)
+
+
 def _file_name(image: Any) -> Any:
     name = image.get("file_name") if isinstance(image, dict) else None
     return name if isinstance(name, str) else None
@@ -129,7 +137,7 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
     image_folders: set[str] = set()
     with _no_garbage_collection():
         for file, content in parsed.items():
-            split = split_of_path(file)
+            split = _split_of_file(file, content)
             places = _read_images(data, file, content["images"], split, image_folders)
             _read_annotations(data, file, content.get("annotations", []), places, tables[file])
             data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
@@ -362,3 +370,63 @@ def unpack_counts(packed: str | bytes) -> list[int]:
     if shift:
         raise ValueError("packed runs end in the middle of one")
     return counts
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_coco(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
+    """Write annotations/instances_SPLIT.json for images that lie at `files` below the folder; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    bboxes = xyxy_to_xywh(dataset.boxes)
+    numbers = _annotation_ids(dataset)
+    sizes = known_sizes(dataset)
+    categories = [
+        {"id": k, "name": name, "supercategory": ""} for k, name in enumerate(dataset.class_names, 1)
+    ]
+    (folder / "annotations").mkdir()
+    for split, name in split_files(dataset, "unsplit").items():
+        rows = np.flatnonzero(dataset.image_splits == split)
+        # The usual layout, train/ with bare names in the label file, where the images lie so
+        start = f"{split}/"
+        bare = split in ("train", "val", "test") and all(files[row].startswith(start) for row in rows)
+        bare = bare and (folder / split).is_dir()
+        images = [
+            {
+                "id": row + 1,
+                "file_name": files[row].removeprefix(start) if bare else files[row],
+                "width": int(sizes[row, 0]),
+                "height": int(sizes[row, 1]),
+            }
+            for row in rows.tolist()
+        ]
+        chosen = keep & (dataset.image_splits == split)[dataset.box_images]
+        annotations = [
+            {
+                "id": numbers[k],
+                "image_id": int(dataset.box_images[k]) + 1,
+                "category_id": int(dataset.box_classes[k]) + 1,
+                "bbox": bboxes[k].tolist(),
+                "area": float(max(bboxes[k, 2], 0) * max(bboxes[k, 3], 0)),
+                "iscrowd": int(dataset.box_crowd[k]),
+                "segmentation": [],
+            }
+            for k in np.flatnonzero(chosen).tolist()
+        ]
+        content = {
+            "info": {"description": dataset.name, "split": split},
+            "licenses": [],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (folder / "annotations" / f"instances_{name}.json").write_bytes(orjson.dumps(content))
+    return lost
+
+
+def _annotation_ids(dataset: Dataset) -> list[int]:
+    """The boxes' own ids where they are numbers and differ, else 1, 2, ..."""
+    own = [box_id for box_id in dataset.box_ids if box_id.isascii() and box_id.isdigit() and len(box_id) < 16]
+    numbers = [int(box_id) for box_id in own]
+    usable = len(own) == dataset.num_boxes == len(set(numbers)) and 0 not in numbers
+    return numbers if usable else list(range(1, dataset.num_boxes + 1))

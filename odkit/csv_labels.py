@@ -11,10 +11,10 @@ from odkit.gathering import (
     declared_size,
     finite_rows,
     folder_of,
+    normal_split,
     place_names,
     read_text,
     short,
-    split_of,
     split_of_path,
 )
 
@@ -141,7 +141,7 @@ def _image(
 ) -> int:
     cell = {name: row[k] if k < len(row) else "" for name, k in columns.items()}
     own = cell.get("split", "").strip()
-    split = (split_of(own) or own) or split
+    split = normal_split(own) or split
     known = data.row(path)
     if known is None:
         return data.add_image(path, declared_size(cell.get("width"), cell.get("height")), split)

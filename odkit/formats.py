@@ -7,22 +7,26 @@ write_dataset(dataset, "photos-yolo", format="yolo")
 import difflib
 import os
 import re
+import shutil
+import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from odkit.coco import find_coco, is_coco, read_coco, read_json
+from odkit.coco import find_coco, is_coco, read_coco, read_json, write_coco
 from odkit.csv_labels import find_csv, read_csv
 from odkit.dataset import Dataset
 from odkit.gathering import DatasetFormatError, Folder, Gathered, name_of, suffix
-from odkit.voc import find_voc, read_voc
-from odkit.yolo import find_yolo, read_yolo
+from odkit.placing import flat_names, kept_ids, put_images
+from odkit.voc import find_voc, read_voc, write_voc
+from odkit.yolo import find_yolo, read_yolo, write_yolo, yolo_places
 
-__all__ = ["READERS", "DatasetFormatError", "load_dataset"]
+__all__ = ["READERS", "WRITERS", "DatasetFormatError", "convert", "load_dataset", "write_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,32 @@ READERS: dict[str, Reader] = {
     ),
 }
 """What `load_dataset` can read, by the name of the format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A row of `WRITERS`."""
+
+    title: str
+    arrange: Callable[[Dataset], list[str]]  # where each image goes, relative to the new folder
+    write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what is lost
+
+
+def _voc_places(dataset: Dataset) -> list[str]:
+    return flat_names(dataset, lambda split: "JPEGImages")
+
+
+def _yolo_places(dataset: Dataset) -> list[str]:
+    places = yolo_places(dataset)
+    return flat_names(dataset, places.__getitem__)
+
+
+WRITERS: dict[str, Writer] = {
+    "coco": Writer("COCO", kept_ids, write_coco),
+    "voc": Writer("Pascal VOC", _voc_places, write_voc),
+    "yolo": Writer("YOLO", _yolo_places, write_yolo),
+}
+"""What `write_dataset` can write, by the name of the format."""
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _DEEPEST = 3  # so many folders down a dataset is looked for
@@ -272,3 +302,86 @@ def _with_val(dataset: Dataset, val: float, seed: int) -> Dataset:
     splits[rows] = dealt.image_splits
     why = "there is no val split, so it was taken from train: " if counts else "the dataset has no splits: "
     return dataset.replace(image_splits=splits, notes=(*dataset.notes, why + dealt.notes[-1]))
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+_IMAGES = ("copy", "link", "none")
+_WRITING = ".writing-"  # how the folders begin in which an unfinished dataset lies
+
+
+def write_dataset(
+    dataset: Dataset, folder: str | Path, format: str = "coco", *, images: str = "copy"
+) -> Path:
+    """Write a dataset into a new folder; it is there whole or not at all, and the source stays as it is.
+
+    Boxes come back from it within a thousandth of a pixel. What the format cannot hold is told in a warning. Image
+    ids stay as they are in COCO; VOC and YOLO want their own folders, so there they are JPEGImages/NAME and
+    images/SPLIT/NAME.
+
+    Args:
+        dataset: What to write.
+        folder: Where to; it must not exist or be empty.
+        format: "coco", "voc" or "yolo".
+        images: "copy" them, "link" to them (symbolic links), or "none" to write only the labels.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        DatasetFormatError: The format is not known.
+        FileExistsError: The folder holds something, or is a file.
+        ValueError: `images` is none of the three.
+    """
+    writer: Writer = choose(WRITERS, format, "write")
+    if images not in _IMAGES:
+        raise ValueError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    _refuse_full(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name}-", dir=folder.parent))
+    try:
+        workshop.chmod(0o755)  # mkdtemp's folders are closed to others
+        files = writer.arrange(dataset)
+        missing = put_images(dataset, workshop, files, images)
+        lost = writer.write(dataset, workshop, files)
+        _refuse_full(folder)
+        _move(workshop, folder)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    if missing:
+        lost.append(f"{missing:,} images are missing, so their labels stand alone")
+    if lost:
+        warnings.warn(f"{folder}: {'; '.join(lost)}", stacklevel=2)
+    return folder
+
+
+def convert(source: str | Path, target: str | Path, *, to: str = "coco", images: str = "copy") -> Path:
+    """Write the dataset at `source` into the new folder `target` in another format; see `write_dataset`.
+
+    No splits are dealt: what has none stays without.
+    """
+    choose(WRITERS, to, "write")
+    return write_dataset(load_dataset(source, val=0), target, to, images=images)
+
+
+def _refuse_full(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give the path of a new folder")
+    there = sorted(_names(folder))
+    if there:
+        raise FileExistsError(
+            f"{folder} is not empty (it holds {_shown(there)}); give a new or an empty folder"
+        )
+
+
+def _move(workshop: Path, folder: Path) -> None:
+    """Put the finished dataset where it belongs: in one step, or into an empty folder that cannot be replaced."""
+    try:
+        if folder.is_dir() and not folder.is_symlink():
+            folder.rmdir()
+        os.replace(workshop, folder)
+    except OSError:
+        folder.mkdir(exist_ok=True)
+        for entry in sorted(workshop.iterdir()):
+            shutil.move(entry, folder / entry.name)

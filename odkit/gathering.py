@@ -44,6 +44,11 @@ def split_of(text: str) -> str:
     return ""
 
 
+def normal_split(name: str) -> str:
+    """A split's name as odkit writes it: "valid" is "val", "Train2017" is "train", another name stays."""
+    return _SPLIT_WORDS.get(re.sub(r"[\W_\d]+", "", name.lower()), name)
+
+
 def split_of_path(path: str) -> str:
     """The split that a relative path speaks of, its last part first."""
     for part in reversed(PurePosixPath(path).parts):
@@ -199,7 +204,8 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
 
     best = sorted(count, key=rank, reverse=True)
     order = {start: place for place, start in enumerate(best)}
-    usual = best[0] if best else (f"{beside}/" if beside else "")
+    above = re.sub(r"(^|/)(annotations?|labels?|json)$", "", beside, flags=re.IGNORECASE)
+    usual = best[0] if best else (f"{above}/" if above else "")
     return {
         name: (min(there, key=lambda start: order[start]) if there else usual) + name
         for name, there in options.items()

@@ -1,13 +1,15 @@
 """Pascal VOC's XML: one file an image, splits in ImageSets/Main (the PASCAL VOC development kit)."""
 
+import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from odkit.boxes import voc_to_xyxy
-from odkit.dataset import UNKNOWN_CLASS
+from odkit.boxes import voc_to_xyxy, xyxy_to_voc
+from odkit.dataset import UNKNOWN_CLASS, Dataset
 from odkit.gathering import (
     Folder,
     Gathered,
@@ -15,12 +17,14 @@ from odkit.gathering import (
     finite_rows,
     folder_of,
     name_of,
+    normal_split,
     read_text,
     short,
     split_of,
     split_of_path,
     stem_of,
 )
+from odkit.placing import known_sizes, lost_crowds, split_files, stem_path, writable_boxes
 
 EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
@@ -241,35 +245,38 @@ class _Reading:
         return boxes
 
     def _read_splits(self) -> None:
-        lists = {
-            file: split
-            for file in self.folder.with_suffix(".txt")
-            if folder_of(file).endswith("ImageSets/Main") and (split := _split_of_list(stem_of(file)))
-        }
+        lists: dict[str, list[tuple[int, str]]] = {}
+        for file in self.folder.with_suffix(".txt"):
+            if f"/{folder_of(file)}".endswith("/ImageSets/Main"):
+                lines = self._read_lines(file)
+                if not _is_of_class(file, lines):
+                    lists[file] = lines
         if not lists:
             self._splits_of_folders()
             return
         own = [file for file in lists if stem_of(file).lower() not in _JOINED_SPLITS]
-        joined = [file for file in lists if file not in own]
-        for file in [*own, *joined]:
-            self._read_list(file, lists[file], again=file in joined and bool(own))
-        shown = ", ".join(own or joined)
-        self.data.notes.append(f"splits of {shown if len(shown) < 200 else f'{len(own or joined)} lists'}")
+        for file in own:
+            self._put_split(file, lists[file], normal_split(stem_of(file)))
+        for file in lists:
+            if file not in own:  # of what "trainval" lists, the rest beside train and val
+                self._put_split(file, lists[file], "train", again=bool(own))
+        self.data.notes.append(f"splits of {', '.join(own or lists)}"[:300])
 
-    def _read_list(self, file: str, split: str, *, again: bool) -> None:
-        data = self.data
+    def _read_lines(self, file: str) -> list[tuple[int, str]]:
+        """The lines of a list that hold something, with their numbers."""
         try:
             lines = read_text(self.folder.path(file)).splitlines()
         except OSError as error:
-            data.problem(
+            self.data.problem(
                 "unreadable_label", file, f"it cannot be read: {error.strerror}", "Correct the file."
             )
-            return
-        base = file.rpartition("ImageSets/Main")[0]
-        for number, line in enumerate(lines, 1):
-            name = line.strip()
-            if not name:
-                continue
+            return []
+        return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+    def _put_split(self, file: str, lines: list[tuple[int, str]], split: str, *, again: bool = False) -> None:
+        data = self.data
+        base = file[: -len(f"ImageSets/Main/{name_of(file)}")]
+        for number, name in lines:
             row = self._row_of(name, base)
             if row is None:
                 if not again:
@@ -293,7 +300,8 @@ class _Reading:
                 )
 
     def _row_of(self, name: str, base: str) -> int | None:
-        rows = self.label_stems.get(name_of(name)) or self.label_stems.get(stem_of(name)) or []
+        spellings = (name_of(name), stem_of(name), name.split()[0])
+        rows = next((found for text in spellings if (found := self.label_stems.get(text))), [])
         near = [row for row in rows if self.data.paths[row].startswith(base)] or rows
         return near[0] if near else None
 
@@ -312,12 +320,10 @@ def _class_name(text: str | None) -> str | None:
     )  # a line break is the layout of the file, not part of the name
 
 
-def _split_of_list(stem: str) -> str:
-    """The split of a list of images; "" for the lists that VOC keeps of each class ("dog_train")."""
-    before, _, last = stem.rpartition("_")
-    if before and split_of(last):
-        return ""
-    return "train" if stem.lower() in _JOINED_SPLITS else split_of(stem) or stem
+def _is_of_class(file: str, lines: list[tuple[int, str]]) -> bool:
+    """Whether a list is one of those that VOC keeps of each class ("dog_train": name and 1, 0 or -1)."""
+    before, _, last = stem_of(file).rpartition("_")
+    return bool(before and split_of(last) and lines and re.search(r"\s(-1|0|1)$", lines[0][1]))
 
 
 def _nearness(file: str, image: str) -> int:
@@ -333,3 +339,72 @@ def _usual_place(file: str) -> str:
     """Where a label file's image would lie in VOC's own layout."""
     parts = folder_of(file).split("/")
     return "/".join("JPEGImages" if part == "Annotations" else part for part in parts)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
+    """Write Annotations/*.xml, ImageSets/Main/*.txt and classes.txt for images in JPEGImages/; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    lost += lost_crowds(dataset, "Pascal VOC")
+    names = [_xml_text(name) for name in dataset.class_names]
+    changed = [old for old, new in zip(dataset.class_names, names, strict=True) if old != new]
+    if changed:
+        lost.append(
+            f"XML cannot hold the class names {', '.join(map(repr, changed))}; their odd characters are replaced"
+        )
+    corners = xyxy_to_voc(dataset.boxes)
+    sizes = known_sizes(dataset)
+    (folder / "Annotations").mkdir()
+    for row, file in enumerate(files):
+        rows = dataset.boxes_of(row)
+        things = [
+            (names[dataset.box_classes[k]], corners[k]) for k in range(rows.start, rows.stop) if keep[k]
+        ]
+        path = folder / "Annotations" / stem_path(name_of(file), ".xml")
+        path.write_bytes(_label_xml(name_of(file), sizes[row].tolist(), things))
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split, name in split_files(dataset, "").items():
+        if split:
+            stems = [stem_of(files[row]) for row in np.flatnonzero(dataset.image_splits == split).tolist()]
+            (lists / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+            if name != split:
+                lost.append(f"the split {split!r} is called {name!r}")
+    (folder / CLASSES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return lost
+
+
+def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> bytes:
+    root = ET.Element("annotation")
+
+    def put(parent: ET.Element, tag: str, text: object = None) -> ET.Element:
+        element = ET.SubElement(parent, tag)
+        element.text = None if text is None else str(text)
+        return element
+
+    put(root, "folder", "JPEGImages")
+    put(root, "filename", _xml_text(name))
+    source = put(root, "source")
+    put(source, "annotation", EXACT)
+    whole = put(root, "size")
+    for tag, value in (("width", size[0]), ("height", size[1]), ("depth", 3)):
+        put(whole, tag, value)
+    put(root, "segmented", 0)
+    for class_name, corners in things:
+        thing = put(root, "object")
+        for tag, value in (("name", class_name), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
+            put(thing, tag, value)
+        box = put(thing, "bndbox")
+        for corner, number in zip(_CORNERS, corners.tolist(), strict=True):
+            put(box, corner, int(number) if number == int(number) else repr(number))
+    ET.indent(root)
+    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+
+
+def _xml_text(text: str) -> str:
+    """Text without the characters that XML cannot hold, and without line breaks, which it does not keep."""
+    return re.sub(
+        r"[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\t\r\n]", " ", text)
+    )

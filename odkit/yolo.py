@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from odkit.boxes import yolo_to_xyxy
-from odkit.dataset import UNKNOWN_CLASS
+from odkit.boxes import xyxy_to_yolo, yolo_to_xyxy
+from odkit.dataset import UNKNOWN_CLASS, Dataset
 from odkit.gathering import (
     IMAGE_SUFFIXES,
     DatasetFormatError,
@@ -19,19 +19,21 @@ from odkit.gathering import (
     folder_of,
     header_sizes,
     name_of,
+    normal_split,
     read_text,
     short,
-    split_of,
     split_of_path,
     stem_of,
     suffix,
 )
+from odkit.placing import lost_crowds, split_files, stem_path, writable_boxes
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
 UNSPLIT = "unsplit"
 """The key under which our own data.yaml lists images that are in no split, while others are."""
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test", "minival")
+_NO_SPLITS = ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir", UNSPLIT)
 
 
 @dataclass
@@ -87,11 +89,16 @@ def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
     if not splits or ("names" not in content and "nc" not in content):
         return no("it has no 'names' with a 'train' or 'val'")
     layout = Layout(file)
-    layout.splits = {"" if key == UNSPLIT else split_of(key) or key: value for key, value in splits.items()}
+    for key, value in splits.items():
+        layout.splits.setdefault(_split_of_key(key), []).extend(value)
     layout.base = content["path"] if isinstance(content.get("path"), str) else ""
     layout.keypoints = "kpt_shape" in content
     _read_names(layout, content, told=told, path=folder.path(file))
     return layout
+
+
+def _split_of_key(key: str) -> str:
+    return "" if key == UNSPLIT else normal_split(key.removesuffix(" (split)"))
 
 
 def _texts(value: Any) -> list[str]:
@@ -102,7 +109,7 @@ def _texts(value: Any) -> list[str]:
 
 def _is_place(folder: Folder, content: dict[Any, Any], key: str, value: list[str]) -> bool:
     """Whether a key that is no usual one leads to images all the same: somebody's own split."""
-    if key in ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir"):
+    if key in _NO_SPLITS:
         return False
     base = content.get("path")
     start = folder.root / base if isinstance(base, str) else folder.root
@@ -450,3 +457,56 @@ def _labels_without_images(data: Gathered, images: list[str], used: set[str]) ->
                 "Put the image back or delete the label file.",
                 severity="warning",
             )
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_yolo(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
+    """Write labels/SPLIT/*.txt and data.yaml for images in images/SPLIT/; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    lost += lost_crowds(dataset, "YOLO")
+    # The reader takes sizes from the files, so relative numbers are taken by those too, whatever the labels declared
+    sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
+    unread = (sizes == 0).any(1)
+    sizes[unread] = dataset.image_sizes[unread]
+    nowhere = keep & (sizes <= 0).any(1)[dataset.box_images]
+    if nowhere.any():
+        lost.append(f"{int(nowhere.sum()):,} boxes are left out, as the size of their image is not known")
+        keep &= ~nowhere
+    numbers = xyxy_to_yolo(dataset.boxes, np.maximum(sizes, 1)[dataset.box_images])
+    for row, file in enumerate(files):
+        rows = dataset.boxes_of(row)
+        lines = [
+            f"{dataset.box_classes[k]} " + " ".join(f"{value:.10g}" for value in numbers[k])
+            for k in range(rows.start, rows.stop)
+            if keep[k]
+        ]
+        path = folder / ("labels" + stem_path(file, ".txt").removeprefix("images"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    content: dict[str, Any] = {}
+    for split, place in yolo_places(dataset).items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        content[_key(split) if place != "images" else "train"] = place
+    if "" in yolo_places(dataset) and not dataset.split_counts():
+        lost.append("YOLO knows no images without a split: data.yaml lists all as train")
+    content["nc"] = len(dataset.class_names)
+    content["names"] = dict(enumerate(dataset.class_names))
+    (folder / "data.yaml").write_text(
+        yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
+    return lost
+
+
+def yolo_places(dataset: Dataset) -> dict[str, str]:
+    """Each split to its folder of images."""
+    if not dataset.split_counts():
+        return {"": "images"}
+    return {split: f"images/{name}" for split, name in split_files(dataset, UNSPLIT).items()}
+
+
+def _key(split: str) -> str:
+    if not split:
+        return UNSPLIT
+    return f"{split} (split)" if split in _NO_SPLITS else split
