@@ -387,7 +387,7 @@ def _driver_complaint(complaint: str, kind: str) -> Check:
             "containers whose cgroups systemd manages. Start the container anew; to prevent it, create the device "
             "links (nvidia-ctk system create-dev-char-symlinks --create-all) or use the cgroupfs driver."
         )
-        command = f"{'podman' if kind == 'podman' else 'docker'} restart $(hostname)"
+        command = f"{'podman' if kind == 'podman' else 'docker'} restart {socket.gethostname()}"
     elif "couldn't communicate" in lower or "no devices were found" in lower:
         meaning = (
             "The kernel module is not loaded (often after a kernel update), or the GPU fell off the bus."

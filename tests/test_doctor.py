@@ -215,7 +215,7 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             {"gpus": ([], "Failed to initialize NVML: Unknown Error")},
             "Unknown Error",
             "The container had a GPU and lost it",
-            "docker restart $(hostname)",
+            f"docker restart {socket.gethostname()}",
         ),
         (
             {"gpus": ([], "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")},
