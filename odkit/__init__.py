@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from odkit.bridge import from_fiftyone as from_fiftyone
     from odkit.bridge import to_fiftyone as to_fiftyone
     from odkit.browse import browse as browse
+    from odkit.comparison import Comparison as Comparison
+    from odkit.comparison import compare as compare
     from odkit.dashboard import show_run as show_run
     from odkit.dataset import Dataset as Dataset
     from odkit.dataset import concatenate as concatenate
     from odkit.demo import demo_dataset as demo_dataset
+    from odkit.demo import demo_faults as demo_faults
     from odkit.demo import write_demo as write_demo
     from odkit.detectors import Detector as Detector
     from odkit.detectors import build_detector as build_detector
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from odkit.detectors import load_detector as load_detector
     from odkit.evaluation import Evaluation as Evaluation
     from odkit.evaluation import evaluate as evaluate
+    from odkit.formats import convert as convert
     from odkit.formats import load_dataset as load_dataset
     from odkit.formats import write_dataset as write_dataset
     from odkit.mistakes import mistakes as mistakes
@@ -49,10 +53,13 @@ if TYPE_CHECKING:
     from odkit.run import list_runs as list_runs
     from odkit.run import open_run as open_run
     from odkit.settings import Settings as Settings
+    from odkit.similar import near_duplicates as near_duplicates
+    from odkit.tensorboard import export_tensorboard as export_tensorboard
 
 # public name -> the module it stands in; a name that is its own module is that module
 _MODULES = {
     "Audit": "odkit.audit",
+    "Comparison": "odkit.comparison",
     "Dataset": "odkit.dataset",
     "Detector": "odkit.detectors",
     "Evaluation": "odkit.evaluation",
@@ -65,10 +72,14 @@ _MODULES = {
     "browse": "odkit.browse",
     "build_detector": "odkit.detectors",
     "catalogue": "odkit.detectors",
+    "compare": "odkit.comparison",
     "concatenate": "odkit.dataset",
+    "convert": "odkit.formats",
     "demo_dataset": "odkit.demo",
+    "demo_faults": "odkit.demo",
     "doctor": "odkit",
     "evaluate": "odkit.evaluation",
+    "export_tensorboard": "odkit.tensorboard",
     "figures": "odkit",
     "fine_tune": "odkit.run",
     "from_fiftyone": "odkit.bridge",
@@ -76,6 +87,7 @@ _MODULES = {
     "load_dataset": "odkit.formats",
     "load_detector": "odkit.detectors",
     "mistakes": "odkit.mistakes",
+    "near_duplicates": "odkit.similar",
     "open_run": "odkit.run",
     "predict": "odkit.prediction",
     "repaired": "odkit.audit",

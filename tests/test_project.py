@@ -30,12 +30,14 @@ MAKEFILE = (PROJECT / "Makefile").read_text()
 
 # No module imports one that stands after it. A new module gets its place here and its line in CONTRIBUTING.md.
 ORDER = (
-    *("boxes", "dataset", "formats", "audit", "scenes", "demo"),
-    *("predictions", "matching", "evaluation", "mistakes"),
+    *("boxes", "dataset"),
+    *("gathering", "placing", "coco", "voc", "yolo", "csv_labels", "formats"),
+    *("audit", "similar", "scenes", "demo"),
+    *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
     *("sheets", "figures"),
     *("machine", "app", "bridge", "browse"),
     *("loading", "detectors", "prediction"),
-    *("settings", "run", "checkpoints", "recipe", "training", "replay"),
+    *("settings", "run", "checkpoints", "recipe", "training", "replay", "tensorboard"),
     *("dashboard", "report", "export", "doctor", "cli"),
 )
 
