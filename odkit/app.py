@@ -262,6 +262,7 @@ def _ensure(
                 env={**os.environ, "PYTHONPATH": _package_path(), **(environment or {})},
                 cwd=state,
             )
+        _keepers.append(keeper)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             running = _running(state / f"{name}.json")
@@ -274,6 +275,10 @@ def _ensure(
             keeper.terminate()
         text = "\n".join(p.read_text("utf-8", "replace") for p in (*logs, output) if p.exists())
         raise _explain(name, arguments, text)
+
+
+# Held so that Python neither warns of a process left running nor leaves a zombie behind when it ends.
+_keepers: "list[subprocess.Popen[bytes]]" = []
 
 
 def _package_path() -> str:

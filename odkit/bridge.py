@@ -10,6 +10,8 @@ deleted or added in the App is known when it comes back, and `odkit` in the data
 
 import os
 import re
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,8 +58,6 @@ def _fiftyone() -> Any:
         AppError: The database cannot start; the message says why.
         ImportError: FiftyOne is not installed.
     """
-    import sys
-
     first = "fiftyone" not in sys.modules
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -67,15 +67,17 @@ def _fiftyone() -> Any:
         if not os.access(os.path.expanduser("~"), os.W_OK):  # without a home it makes a folder named "~"
             os.environ.setdefault("FIFTYONE_DEFAULT_DATASET_DIR", str(app.state_folder() / "fiftyone"))
     uri = app.start_database() if first else ""
-    import fiftyone as fo
-    import fiftyone.core.odm.database as connection
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation notes of its own imports
+        import fiftyone as fo
+        import fiftyone.core.odm.database as connection
 
-    if not first and connection._client is None and fo.config.database_uri is None:
-        # imported before odkit, not connected yet
-        uri = app.start_database()
-    if uri:
-        fo.config.database_uri = uri
-        os.environ["FIFTYONE_DATABASE_URI"] = uri  # for child processes
+        if not first and connection._client is None and fo.config.database_uri is None:
+            uri = app.start_database()  # imported before odkit, not connected yet
+        if uri:
+            fo.config.database_uri = uri
+            os.environ["FIFTYONE_DATABASE_URI"] = uri  # for child processes
+            fo.list_datasets()  # connects, which warns as well
     return fo
 
 
@@ -157,11 +159,12 @@ def _existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
     if not keep_edits or ours["fingerprint"] != dataset.fingerprint():
         return _refill(fo, there, dataset)
     if ours["root"] != str(dataset.root):  # the same data, moved
+        edited = is_edited(there)
         paths = dict(zip(dataset.image_ids, dataset.image_paths, strict=True))
         ids, image_ids = there.values(["id", "image_id"])
         known = {i: paths[image_id] for i, image_id in zip(ids, image_ids, strict=True) if image_id in paths}
         there.set_values("filepath", known, key_field="id")
-        _note(there, root=str(dataset.root), edited=is_edited(there))
+        _note(there, root=str(dataset.root), edited=edited)
     return there
 
 
@@ -250,6 +253,8 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         made._sample_collection.insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
     _arrange(fo, made, color_by="value")
+    made.set_label_schemas({GROUND_TRUTH: _annotation(dataset.class_names)})
+    made.activate_label_schemas(GROUND_TRUTH)
     made.info = {
         "odkit": {
             "fingerprint": dataset.fingerprint(),
@@ -259,6 +264,19 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         }
     }
     _note(made)
+
+
+def _annotation(class_names: Sequence[str]) -> dict[str, Any]:
+    """What the App's "Annotate" offers to set on a box: one of the classes, and whether it stands for a crowd."""
+    return {
+        "type": "detections",
+        "component": "radio" if len(class_names) <= 5 else "dropdown",
+        "classes": list(class_names),
+        "attributes": [
+            {"name": "iscrowd", "type": "bool", "component": "toggle"},
+            {"name": "tags", "type": "list<str>", "component": "text"},
+        ],
+    }
 
 
 def _arrange(fo: Any, made: Any, *, color_by: str) -> None:
@@ -440,6 +458,7 @@ def _declare(fo: Any, made: Any, label: str, key: str) -> None:
     made.info["odkit"]["fields"] = sorted(
         {*made.info["odkit"].get("fields", ()), label, *(f"{key}_{n}" for n in ("tp", "fp", "fn", "loss"))}
     )
+    made.save()
 
 
 def _register(made: Any, label: str, key: str) -> None:

@@ -9,10 +9,10 @@ from lab import Lab, start_lab, stop_lab
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 PATIENCE = 60_000  # ms; the machine may be busy with other tests
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def page(chrome: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
     ODKIT_SCREENSHOTS=DIR keeps a picture of it at the end of each test.
     """
-    context = chrome.new_context(viewport={"width": 1400, "height": 1000})
+    context = chrome.new_context(viewport={"width": 1400, "height": 1400})
     page = context.new_page()
     page.outside = []  # type: ignore[attr-defined]
 

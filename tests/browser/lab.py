@@ -26,6 +26,7 @@ class Lab:
     folder: Path  # what it serves
     url: str  # ends with its base URL
     token: str
+    database: Path  # the folder of FiftyOne's database
     process: "subprocess.Popen[bytes]"
 
     def get(self, path: str, *, token: bool, data: bytes | None = None) -> tuple[int, str]:
@@ -42,7 +43,11 @@ class Lab:
 
     def write(self, name: str, *cells: str) -> None:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
         nbformat.write(notebook, self.folder / name)
 
     def has_idle_kernel(self, name: str) -> bool:
@@ -87,7 +92,13 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
         stdout=(folder / "lab.log").open("wb"),
         stderr=subprocess.STDOUT,
     )
-    lab = Lab(folder, f"http://127.0.0.1:{port}{base_url}", token, process)
+    lab = Lab(
+        folder,
+        f"http://127.0.0.1:{port}{base_url}",
+        token,
+        Path(os.environ["FIFTYONE_DATABASE_DIR"]),
+        process,
+    )
     for _ in range(600):
         try:
             if lab.get("api", token=True)[0] == 200:
@@ -142,7 +153,12 @@ def ask(page: Page, number: int, text: str) -> str:
 
 def outputs(page: Page, number: int) -> list[str]:
     """The texts of a cell's outputs."""
-    return page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator(".jp-OutputArea-output").all_inner_texts()
+    return (
+        page.locator(".jp-Notebook .jp-CodeCell")
+        .nth(number)
+        .locator(".jp-OutputArea-output")
+        .all_inner_texts()
+    )
 
 
 def shot(page: Page, name: str) -> None:

@@ -2,12 +2,23 @@
 
 import json
 import re
-import time
 
 import psutil
 import pytest
-from lab import Lab, app_frame, ask, outputs, shot, open_notebook, output, run_all, run_cell, start_lab, stop_lab, wait_for_grid
-from playwright.sync_api import Frame, Page
+from lab import (
+    Lab,
+    app_frame,
+    ask,
+    open_notebook,
+    output,
+    outputs,
+    run_all,
+    shot,
+    start_lab,
+    stop_lab,
+    wait_for_grid,
+)
+from playwright.sync_api import Frame, Page, expect
 
 pytestmark = pytest.mark.browser
 
@@ -66,33 +77,130 @@ def test_the_app_in_the_cell(any_lab: Lab, page: Page) -> None:
     # a tag given in the App is read back in the kernel
     select_image(app, 2)
     app.locator('[data-cy="action-tag-sample-labels"]').click()
-    app.locator('[data-cy="sample-tag-input"]').fill("blurred")
-    page.keyboard.press("Enter")
+    tag = app.locator('[data-cy="sample-tag-input"]')
+    expect(tag).to_have_attribute("placeholder", "+ tag selected sample")
+    tag.fill("blurred")
+    tag.press("Enter")
+    app.locator('[data-cy="tagger-container"]').get_by_text("blurred").wait_for()
+    shot(page, "tagging")
     app.get_by_text("Apply", exact=True).click()
     assert "tags: 1 (blurred (1))" in ask(page, 2, "tagged ['2.jpg']")
 
     # a filter saved as a view in the App is a Dataset in the kernel
     app.locator('[data-cy="sidebar-field-arrow-enabled-tags"]').click()
     app.locator('[data-cy="checkbox-val"]').click()
-    page.wait_for_timeout(3000)
-    shot(page, "filter")
     app.locator('[data-cy="saved-views-selection"]').click()
     app.locator('[data-cy="saved-views-create-new"]').click()
-    page.wait_for_timeout(1000)
-    shot(page, "save")
-    print([e.get_attribute("data-cy") for e in app.locator("[data-cy*=view]").all()])
     app.locator('[data-cy="saved-views-input-name"]').fill("mine")
+    shot(page, "saving")
     app.locator('[data-cy="saved-views-btn-save"]').click()
     assert "2 images, 4 boxes" in ask(page, 3, "['mine']")
 
     # a sample opens
     app.locator('[data-cy="looker"]').first.click()
     app.locator('[data-cy="modal"]').wait_for()
-    page.wait_for_timeout(3000)
+    app.locator('[data-cy="modal"] canvas').first.wait_for()
     shot(page, "sample")
     page.keyboard.press("Escape")
     assert page.outside == [], "nothing is asked of the outside world"  # type: ignore[attr-defined]
-    assert 0
+
+
+def test_the_app_in_a_tab_of_its_own(any_lab: Lab, page: Page) -> None:
+    any_lab.stop_kernels()
+    any_lab.write("tab.ipynb", MAKE, "browser = od.browse(dataset)")
+    open_notebook(page, any_lab, "tab.ipynb")
+    run_all(page)
+    app_frame(page, 1)
+    with page.context.expect_page() as opened:
+        page.get_by_text("Open the App in a tab of its own").click()
+    tab = opened.value
+    wait_for_grid(tab)
+    assert tab.locator('[data-cy="looker"]').count() == 6
+    assert page.outside == []  # type: ignore[attr-defined]
+
+
+def test_running_the_cell_again_keeps_what_was_done_and_one_app(lab: Lab, page: Page) -> None:
+    lab.stop_kernels()
+    again = """
+browser.view.limit(2).tag_samples("kept")
+browser = od.browse(dataset)
+print(browser.dataset.count_sample_tags())
+"""
+    lab.write("again.ipynb", MAKE, "browser = od.browse(dataset, keep_edits=False)", again)
+    open_notebook(page, lab, "again.ipynb")
+    run_all(page)
+    app = app_frame(page, 2)
+    assert "'kept': 2" in output(page, 2, "kept")
+    assert app.locator('[data-cy="looker"]').count() == 6
+    assert outputs(page, 1) == ["The App has moved to a later cell; run this cell again to have it here."]
+    assert len(helpers_of(lab)) == 2, "one App, one database"
+
+    # another notebook, another kernel: the same App
+    other = MAKE.replace('"shapes"', '"other"') + "browser = od.browse(dataset.split('val'))"
+    lab.write("other.ipynb", other)
+    open_notebook(page, lab, "other.ipynb")
+    run_all(page)
+    assert app_frame(page, 0).locator('[data-cy="looker"]').count() == 2
+    assert len(helpers_of(lab)) == 2
+
+
+def test_without_the_token_everything_is_refused(any_lab: Lab, page: Page) -> None:
+    any_lab.stop_kernels()
+    path = "import json; print(json.dumps([browser.url, browser.dataset.first().filepath]))"
+    any_lab.write("refused.ipynb", MAKE, "browser = od.browse(dataset)", path)
+    open_notebook(page, any_lab, "refused.ipynb")
+    run_all(page)
+    app_frame(page, 1)
+    url, filepath = json.loads(output(page, 2, "proxy"))
+    below = re.search(r"proxy/\d+/", url).group()  # type: ignore[union-attr]
+    query = json.dumps({"query": '{ datasets(search: "", first: 9) { edges { node { name } } } }'}).encode()
+    asked = {
+        "the page": (below, None),
+        "an asset": (f"{below}favicon.ico", None),
+        "media": (f"{below}media?filepath={filepath}", None),
+        "GraphQL": (f"{below}graphql", query),
+        "events": (f"{below}events", b"{}"),
+    }
+    for what, (address, data) in asked.items():
+        status, text = any_lab.get(address, token=False, data=data)
+        assert status in (302, 403), f"{what} answered {status}: {text[:200]}"
+    assert any_lab.get(below, token=True)[0] == 200
+    assert any_lab.get(f"{below}media?filepath={filepath}", token=True)[0] == 200
+    listed = any_lab.get(f"{below}graphql", token=True, data=query)
+    assert listed[0] == 200
+    assert "shapes" in listed[1]
+
+
+def test_app_and_database_listen_on_loopback_alone_and_end_with_jupyterlab(
+    page: Page, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("lab-that-ends")
+    monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(folder / "database"))
+    lab = start_lab(folder)
+    try:
+        lab.write("end.ipynb", MAKE, "browser = od.browse(dataset)")
+        open_notebook(page, lab, "end.ipynb")
+        run_all(page)
+        app_frame(page, 1)
+        helpers = helpers_of(lab)
+        assert len(helpers) == 2
+        addresses = {c.laddr.ip for h in helpers for c in h.net_connections("tcp") if c.status == "LISTEN"}
+        assert addresses == {"127.0.0.1"}
+    finally:
+        stop_lab(lab)
+    _gone, alive = psutil.wait_procs(helpers, timeout=60)
+    assert not alive, f"{alive} outlived JupyterLab"
+
+
+def helpers_of(lab: Lab) -> list[psutil.Process]:
+    """The processes of FiftyOne that belong to a JupyterLab: its App's server and its database."""
+    found = []
+    for note in (lab.database / "odkit").glob("*.child"):
+        child = json.loads(note.read_text())
+        if note.stem == "database" or note.stem.startswith(f"app-{lab.process.pid}-"):
+            found.append(psutil.Process(child["pid"]))
+    return found
+
 
 def select_image(app: Frame, number: int) -> None:
     image = app.locator('[data-cy="looker"]').nth(number)
