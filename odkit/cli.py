@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import linecache
+import math
 import os
 import signal
 import sys
@@ -167,7 +168,7 @@ def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
     if not found.alive:
         print(f"{found.name} is not running: {found.state}")
         return 0
-    found.stop(when, timeout=120.0 if when == "now" else None)
+    found.stop(when, timeout=math.inf)  # a step or an epoch takes what it takes; Ctrl-C ends the waiting
     return _say_end(found)
 
 
