@@ -90,13 +90,20 @@ def writable(folder: Path) -> bool:
 
 
 def find_home() -> None:
-    """A home that can be written to: Jupyter, matplotlib, torch and FiftyOne's database keep files there."""
+    """A home that can be written to: Jupyter, matplotlib, torch and FiftyOne's database keep files there.
+
+    A volume that another user's container filled first is shared by giving each further user a folder in it.
+    """
     home = Path(os.environ.get("HOME", "/"))
-    if not (home.is_dir() and writable(home)):
-        fallback = Path(f"/tmp/home-{os.getuid()}")
-        fallback.mkdir(mode=0o700, exist_ok=True)
-        say(f"{home} cannot be written to; HOME is {fallback}, which does not outlive the container")
-        os.environ["HOME"] = str(fallback)
+    if home.is_dir() and writable(home):
+        if all(writable(folder) for folder in home.glob(".*") if folder.is_dir()):
+            return
+        chosen = home / f"user-{os.getuid()}"
+    else:
+        chosen = Path(f"/tmp/home-{os.getuid()}")
+        say(f"{home} cannot be written to; HOME is {chosen}, which does not outlive the container")
+    chosen.mkdir(mode=0o700, exist_ok=True)
+    os.environ["HOME"] = str(chosen)
 
 
 # -- the notebooks ----------------------------------------------------------------------------------------------------
@@ -318,7 +325,8 @@ def ask_doctor(only: str) -> str:
     script = (
         f"from odkit.doctor import check; print(check(only={only.split()!r}).to_text(problems_only=True))"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    # -P: a file of the person's called torch.py must not be taken for torch
+    found = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     return found.stdout or found.stderr
 
 

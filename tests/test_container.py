@@ -245,6 +245,15 @@ def test_a_home_is_found_where_the_given_one_cannot_be_written(tmp_path, monkeyp
     assert "does not outlive the container" in capsys.readouterr().out
 
 
+def test_a_second_user_of_a_home_gets_a_folder_in_it(tmp_path, monkeypatch):
+    (tmp_path / ".local").mkdir()
+    tmp_path.chmod(0o1777)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(start, "writable", lambda folder: folder != tmp_path / ".local")
+    start.find_home()
+    assert os.environ["HOME"] == str(tmp_path / f"user-{os.getuid()}")
+
+
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 TRAINER = """
