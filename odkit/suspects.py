@@ -56,7 +56,9 @@ def find_suspects(evaluation: Evaluation) -> list[Suspect]:
     - duplicate: a box of the same class lies on it, and there is a prediction for that one only;
     - missing: a prediction lies where no box is (IoU under 0.5); of several in one place the surest counts.
 
-    Each box is listed once, with its strongest suspicion.
+    Each box is listed once, with its strongest suspicion. The list goes by suspicion, but the further down its own
+    kind a suspect stands the later it comes, so that the one kind of contradiction which a weak detector is full of
+    (objects it misses, say) cannot crowd out the others.
     """
     judge = _Judge(evaluation)
     strongest: dict[int, tuple[float, str, int]] = {}  # ground truth row: suspicion, kind, prediction row
@@ -67,9 +69,18 @@ def find_suspects(evaluation: Evaluation) -> list[Suspect]:
     suspects = [judge.about_box(box, *accusation) for box, accusation in strongest.items()]
     explained = {prediction for _, _, prediction in strongest.values()}
     suspects += [judge.about_nothing(row, score) for row, score in judge.missing(explained) if score > _LEAST]
-    return sorted(
-        suspects, key=lambda suspect: (-suspect.score, suspect.image, suspect.box, suspect.prediction)
-    )
+    return _taking_turns(suspects, evaluation.dataset.num_boxes)
+
+
+def _taking_turns(suspects: list[Suspect], boxes: int) -> list[Suspect]:
+    """By suspicion divided by 1 + rank within the kind / 1% of the boxes."""
+    share = max(boxes / 100, 5.0)
+    ranked: list[tuple[float, Suspect]] = []
+    for kind in dict.fromkeys(suspect.kind for suspect in suspects):
+        of_kind = [suspect for suspect in suspects if suspect.kind == kind]
+        of_kind.sort(key=lambda suspect: (-suspect.score, suspect.image, suspect.box, suspect.prediction))
+        ranked += [(suspect.score / (1 + rank / share), suspect) for rank, suspect in enumerate(of_kind)]
+    return [suspect for _, suspect in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 _Accusations = Iterator[tuple[int, str, float, int]]
@@ -106,7 +117,9 @@ class _Judge:
             yield box, "bad_box", float(self.trust[row] * oddness * (1 - fitted[box])), row
 
     def spurious(self) -> _Accusations:
-        near = np.minimum(self.iou / 0.5, 1) * self.trust[self.rows]
+        right = self.found.scores[self.hits.kinds == "true_positive"]
+        usual_score = float(np.median(right)) if len(right) else 1.0
+        near = np.minimum(self.iou / 0.5, 1) * np.minimum(self.found.scores[self.rows] / usual_score, 1)
         evidence = _highest(self.boxes, near, self.data.num_boxes)
         found = (self.confirmed > 0).astype(np.float64)
         for k in range(len(self.data.class_names)):

@@ -118,3 +118,12 @@ def test_nine_of_ten_planted_faults_are_among_the_first_suspects():
     ]
     assert len(faults) > 40
     assert np.mean(near) >= 0.9
+
+
+def test_what_a_weak_detector_misses_does_not_crowd_out_the_rest():
+    labels = [(k, 0, (20, 20, 80, 80)) for k in range(100)] + [(k, 1, BOX) for k in range(100)]
+    seen = [(k, 0, 0.5, (20, 20, 80, 80)) for k in range(60)] + [(k, 1, 0.5, BOX) for k in range(60)]
+    swapped = [(k, 1, (300, 300, 360, 360)) for k in range(3)]
+    found = suspects([*labels, *swapped], [*seen, *((k, 0, 0.5, box) for k, _, box in swapped)], images=100)
+    assert sum(suspect.kind == "spurious" for suspect in found) == 80
+    assert [suspect.kind for suspect in found[:6]].count("wrong_class") == 3
