@@ -11,6 +11,7 @@ import itertools
 import linecache
 import math
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -102,6 +103,7 @@ def train(
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
+    prepare: bool = False,
     wait: bool = True,
 ) -> int:
     """Fine-tune a detector on a folder of labelled images, or on the word "demo".
@@ -115,11 +117,15 @@ def train(
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
         name: Name of the run; default: made from the dataset and the detector, numbered.
+        prepare: Only write the run folder and print the command that trains it, to be started elsewhere (see deploy/).
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
     dataset = read_dataset(path)
     run = create_run(dataset.repaired() if repair else dataset, checked, folder, name)
+    if prepare:
+        print(shlex.join(run.command()))
+        return 0
     run.start()
     return _watch(run) if wait else _say_background(run)
 

@@ -209,12 +209,12 @@ class Trainer:
         self._predict_disk()
         if self.at.step == 0:
             self.save()  # so that a run can always be resumed, and goes back here if its first steps go wrong
-        loader = self._loader()
+        self.loader = self._loader()
         while self.at.epoch < self.at.total_epochs:
             try:
-                whole = self.train_epoch(loader)
+                whole = self.train_epoch()
             except _Rollback:
-                loader = self._loader()
+                self.loader = self._loader()
                 continue
             if whole:
                 self.finish_epoch()
@@ -227,11 +227,11 @@ class Trainer:
                 break
         return "finished"
 
-    def train_epoch(self, loader: Any) -> bool:
+    def train_epoch(self) -> bool:
         """The rest of the current epoch; False where a request ended it early."""
         self.detector.train()
         self._freeze_backbone(self.at.epoch < self.settings.freeze_epochs)
-        for images, targets, waited in self._batches(loader):
+        for images, targets, waited in self._batches():
             began = time.monotonic()
             losses, norm = self.step(images, targets)
             self._count(losses, norm, len(images), waited, time.monotonic() - began)
@@ -440,14 +440,14 @@ class Trainer:
             timeout=self.settings.worker_timeout,
         )
 
-    def _batches(self, loader: Any) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], float]]:
+    def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], float]]:
         """Batches from where the epoch stands, with the seconds each was waited for; a lost worker is replaced once."""
         tries = 0
         while True:
             self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
             began = time.monotonic()
             try:
-                for images, targets in loader:
+                for images, targets in self.loader:
                     yield images, targets, time.monotonic() - began
                     tries = 0
                     began = time.monotonic()
@@ -465,7 +465,7 @@ class Trainer:
                     ) from error
                 tries += 1
                 self._warn("data_worker", f"a data worker died or hung ({last_line(error)}); started anew")
-                loader = self._loader()
+                self.loader = self._loader()
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 
