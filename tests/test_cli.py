@@ -355,9 +355,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def test_prepare_writes_the_folder_and_says_how_to_train_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.tiny import squares
-
     saved = squares(tmp_path / "images").save(tmp_path / "squares.npz")
     assert main(["train", str(saved), "--folder", str(tmp_path), "--name", "ready", "--prepare"]) == 0
     assert capsys.readouterr().out.strip().endswith(f"-m odkit worker {tmp_path / 'ready'}")
-    assert open_run(tmp_path / "ready").state == "new"
+    assert Run(tmp_path / "ready").state == "new"
