@@ -7,6 +7,8 @@ an image: files belong to their owner.
 
 import dataclasses
 import hashlib
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,19 +97,17 @@ class Dataset:
             np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
         )
         put("box_crowd", crowd)
+        if self.box_ids is not None:
+            put("box_ids", _strings(self.box_ids))
+        _validate_lengths(self)  # sorting by image needs whole columns
         order = np.argsort(self.box_images, kind="stable")
         if not np.array_equal(order, np.arange(boxes)):
-            for column in ("boxes", "box_classes", "box_images", "box_crowd"):
-                values = getattr(self, column)
-                if len(values) == boxes:
-                    put(column, values[order])
-            if self.box_ids is not None and len(self.box_ids) == boxes:
-                put("box_ids", _strings(self.box_ids)[order])
+            for column in ("boxes", "box_classes", "box_images", "box_crowd", "box_ids"):
+                if getattr(self, column) is not None:
+                    put(column, getattr(self, column)[order])
         if self.box_ids is None:
-            first = np.searchsorted(self.box_images, np.arange(images))
-            put("box_ids", _strings([f"box {i - first[k] + 1}" for i, k in enumerate(self.box_images)]))
-        else:
-            put("box_ids", _strings(self.box_ids))
+            first = np.searchsorted(self.box_images, self.box_images)
+            put("box_ids", _strings([f"box {k + 1}" for k in (np.arange(boxes) - first).tolist()]))
         _validate(self)
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -285,15 +285,16 @@ class Dataset:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a saved dataset.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            if "text" not in arrays:
-                raise ValueError(f"{path} is not a dataset saved by odkit (it has no 'text' part)")
-            text = orjson.loads(arrays["text"].tobytes())
-            columns = {column: arrays[column] for column in _NUMBER_COLUMNS}
-        text["source_problems"] = tuple(SourceProblem(**p) for p in text["source_problems"])
-        text["notes"] = tuple(text["notes"])
-        text["class_names"] = tuple(text["class_names"])
-        return cls(**text, **columns)
+        try:
+            # not np.load, which takes any file that NumPy ever wrote
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                text = orjson.loads(arrays["text"].tobytes())
+                columns: dict[str, Any] = {column: arrays[column] for column in _NUMBER_COLUMNS}
+            text["source_problems"] = tuple(SourceProblem(**p) for p in text["source_problems"])
+            text["notes"] = tuple(text["notes"])
+            return cls(**text, **columns)
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
 
     def _column_list(self, column: str) -> list[str]:
         return [str(value) for value in getattr(self, column)]
@@ -406,14 +407,19 @@ def file_hash(path: str | Path) -> str:
         return ""
 
 
-def _validate(dataset: Dataset) -> None:
+def _validate_lengths(dataset: Dataset) -> None:
     images, boxes = len(dataset.image_paths), len(dataset.boxes)
     for column in ("image_ids", "image_sizes", "image_splits"):
         if len(getattr(dataset, column)) != images:
             raise ValueError(f"{column} has {len(getattr(dataset, column))} rows for {images} images")
     for column in ("box_classes", "box_images", "box_crowd", "box_ids"):
-        if len(getattr(dataset, column)) != boxes:
-            raise ValueError(f"{column} has {len(getattr(dataset, column))} rows for {boxes} boxes")
+        values = getattr(dataset, column)
+        if values is not None and len(values) != boxes:
+            raise ValueError(f"{column} has {len(values)} rows for {boxes} boxes")
+
+
+def _validate(dataset: Dataset) -> None:
+    images, boxes = len(dataset.image_paths), len(dataset.boxes)
     if boxes and not (dataset.box_images.min() >= 0 and dataset.box_images.max() < images):
         raise ValueError(
             f"box_images must be 0 to {images - 1}; it has {dataset.box_images.min()} to {dataset.box_images.max()}"
@@ -460,19 +466,36 @@ def _indices(chosen: Any, length: int, what: str) -> NDArray[np.int64]:
 
 
 def _duplicate_groups(paths: NDArray[np.object_]) -> list[list[int]]:
-    """Images grouped so that exact duplicates (same size, same bytes) stand together; only same-size files are read."""
-    by_size: dict[Any, list[int]] = {}
-    for index, path in enumerate(paths):
-        try:
-            key: Any = Path(path).stat().st_size
-        except OSError:
-            key = ("missing", index)
-        by_size.setdefault(key, []).append(index)
-    groups: dict[Any, list[int]] = {}
-    for key, members in by_size.items():
-        for index in members:
-            groups.setdefault(key if len(members) == 1 else (key, file_hash(paths[index])), []).append(index)
-    return sorted(groups.values())
+    """Images grouped so that exact duplicates stand together: same size, same last bytes, and only then all bytes."""
+    groups = [list(range(len(paths)))]
+    for key in (_file_size, _file_end, file_hash):
+        finer: list[list[int]] = []
+        for members in groups:
+            if len(members) == 1:
+                finer.append(members)
+                continue
+            by_key: dict[Any, list[int]] = {}
+            for index in members:
+                by_key.setdefault(key(paths[index]) or ("unreadable", index), []).append(index)
+            finer += by_key.values()
+        groups = finer
+    return sorted(groups)
+
+
+def _file_size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _file_end(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(4096, _file_size(path)), 2)
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _stratified_deal(
@@ -491,10 +514,11 @@ def _stratified_deal(
         share[:, None] * counts.sum(0)[None]
     )  # [splits, classes + 1]: boxes (and images) each split still wants
     side = np.full(len(groups), -1)
+    totals = counts.sum(0)
     for row in _rarest_first(counts, rng):
         present = np.append(np.flatnonzero(counts[row, :-1]), counts.shape[1] - 1)
         # the rarest class in the group decides; the number of images breaks the tie
-        rarest = present[np.argmin(counts[:, present].sum(0))]
+        rarest = present[np.argmin(totals[present])]
         wish = np.lexsort((room[:, -1], room[:, rarest]))
         side[row] = wish[-1]
         room[side[row]] -= counts[row]
@@ -508,6 +532,5 @@ def _stratified_deal(
 def _rarest_first(counts: NDArray[np.int64], rng: np.random.Generator) -> Iterator[int]:
     totals = counts[:, :-1].sum(0)
     shuffled = rng.permutation(len(counts))
-    rarity = [min((totals[c] for c in np.flatnonzero(counts[row, :-1])), default=np.inf) for row in shuffled]
-    for position in np.argsort(rarity, kind="stable"):
-        yield int(shuffled[position])
+    rarity = np.where(counts[:, :-1] > 0, totals.astype(np.float64), np.inf).min(1, initial=np.inf)
+    yield from shuffled[np.argsort(rarity[shuffled], kind="stable")].tolist()
