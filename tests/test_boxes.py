@@ -68,7 +68,9 @@ THERE_AND_BACK = [
 ]
 
 
-@pytest.mark.parametrize(("there", "back", "relative"), THERE_AND_BACK, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("there", "back", "relative"), THERE_AND_BACK, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_there_and_back(there: Callable, back: Callable, relative: bool) -> None:
     boxes, sizes = some_boxes()
     more = (sizes,) if relative else ()
