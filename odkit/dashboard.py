@@ -499,7 +499,9 @@ class Dashboard:
         pictures = "".join(
             picture_with_boxes(self.dataset, shown, self.run.class_names) for shown in preview["images"]
         )
-        title = _quiet(f"Held-out images, predictions after epoch {preview['epoch']} (score 0.3 and more)")
+        some = any(shown["boxes"] for shown in preview["images"])
+        what = "predictions with a score of 0.3 and more" if some else "nothing found with a score of 0.3 yet"
+        title = _quiet(f"Held-out images after epoch {preview['epoch']}: {what} (dashed: ground truth)")
         self._set(self.strip, f'{title}<div style="display:flex;flex-wrap:wrap;gap:8px">{pictures}</div>')
 
 
@@ -655,7 +657,7 @@ def picture_with_boxes(dataset: Dataset, shown: dict[str, Any], class_names: Seq
 
 
 @lru_cache(maxsize=32)
-def _thumbnail(path: str, tall: int = 200) -> tuple[str, tuple[int, int], float]:
+def _thumbnail(path: str, tall: int = 160) -> tuple[str, tuple[int, int], float]:
     """An image as a data address, its size in pixels, and by how much it was scaled."""
     from PIL import Image, ImageOps
 
@@ -664,7 +666,7 @@ def _thumbnail(path: str, tall: int = 200) -> tuple[str, tuple[int, int], float]
             image = ImageOps.exif_transpose(file).convert("RGB")
     except OSError:  # moved since: the dashboard must not end for it
         return "", (tall, tall), 1.0
-    scale = min(1.0, tall / image.height, 1.6 * tall / image.width)
+    scale = min(1.0, tall / image.height, 1.4 * tall / image.width)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
