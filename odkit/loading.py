@@ -5,7 +5,9 @@ as uint8 until they reach the device. Every random choice comes from a generator
 epoch), so an image's augmentation is the same whichever worker process draws it, and again after a resume.
 """
 
+import contextlib
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from odkit.dataset import Dataset
+from odkit.settings import LOCK_VARIABLE
 
 AUGMENTATIONS = ("none", "flip", "photo", "strong")
 """none; left-right flips; flips and light, colour and blur (default); the same with zoom in and out."""
@@ -229,7 +232,7 @@ def training_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_settle,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         timeout=timeout if workers else 0,
@@ -247,7 +250,7 @@ def evaluation_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_settle,
     )
 
 
@@ -260,5 +263,9 @@ def to_device(
     return moved, [{key: value.to(device, non_blocking=True) for key, value in t.items()} for t in targets]
 
 
-def _one_thread(worker: int) -> None:
+def _settle(worker: int) -> None:
     torch.set_num_threads(1)
+    # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end
+    if handle := os.environ.get(LOCK_VARIABLE):
+        with contextlib.suppress(OSError):
+            os.close(int(handle))

@@ -43,14 +43,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from odkit.dataset import Dataset
-from odkit.settings import Settings, check_resume, make_settings
+from odkit.settings import LOCK_VARIABLE, Settings, check_resume, make_settings
 
 if TYPE_CHECKING:
     from odkit.detectors import Detector
     from odkit.evaluation import Evaluation, Predictions
 
 RUNS = Path("runs")
-LOCK_VARIABLE = "ODKIT_LOCK_FD"
 State = Literal["new", "running", "finished", "stopped", "failed", "died"]
 
 
@@ -534,6 +533,7 @@ def hold_lock(path: Path) -> int:
     handle = _own_lock(path)
     if handle is None:
         raise RunError(f"another worker is at {path}")
+    os.environ[LOCK_VARIABLE] = str(handle)  # data workers, forked from this process, let go of it
     return handle
 
 

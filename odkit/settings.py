@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+LOCK_VARIABLE = "ODKIT_LOCK_FD"
+"""Environment variable that tells a worker which open file holds its run's lock."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

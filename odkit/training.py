@@ -9,6 +9,7 @@ fine-tuning; the first process' running figures are the ones saved.
 import contextlib
 import errno
 import math
+import multiprocessing
 import os
 import platform
 import signal
@@ -121,6 +122,9 @@ def work(path: str | Path) -> int:
     except Exception as error:
         log.write("end", reason="failed", message=f"{type(error).__name__}: {error}", step=_step(trainer))
         raise  # the traceback goes to worker.log
+    finally:
+        for child in multiprocessing.active_children():  # a hung data worker would outlive this process
+            child.kill()
     log.write("end", reason=reason, message=message, step=_step(trainer), seconds=time.monotonic() - began)
     if message:
         print(message, file=sys.stderr, flush=True)
@@ -437,7 +441,7 @@ class Trainer:
             self.sampler,
             workers=self.workers,
             pin=self.device.type == "cuda",
-            timeout=self.settings.worker_timeout,
+            timeout=min(5.0, self.settings.worker_timeout or 5.0),
         )
 
     def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]], float]]:
@@ -447,8 +451,12 @@ class Trainer:
             self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
             began = time.monotonic()
             try:
-                for images, targets in self.loader:
-                    yield images, targets, time.monotonic() - began
+                batches = iter(self.loader)
+                # torch's own handler raises a dead worker's error anywhere, in the middle of a step too; without it
+                # the loader finds out when it is next asked for a batch
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                while (batch := self._next(batches)) is not None:
+                    yield *batch, time.monotonic() - began
                     tries = 0
                     began = time.monotonic()
                 return
@@ -466,6 +474,17 @@ class Trainer:
                 tries += 1
                 self._warn("data_worker", f"a data worker died or hung ({last_line(error)}); started anew")
                 self.loader = self._loader()
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """The next batch, None after the last; asked for every few seconds, so that a dead worker is soon noticed."""
+        limit, began = self.settings.worker_timeout, time.monotonic()
+        while True:
+            try:
+                return next(batches, None)
+            except RuntimeError as error:
+                waiting = "timed out" in str(error) and not (limit and time.monotonic() - began >= limit)
+                if not waiting:
+                    raise
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 

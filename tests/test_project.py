@@ -36,8 +36,8 @@ ORDER = (
     *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
     *("sheets", "figures"),
     *("machine", "app", "bridge", "browse"),
-    *("loading", "detectors", "prediction"),
-    *("settings", "run", "checkpoints", "recipe", "training", "replay", "tensorboard"),
+    *("settings", "loading", "detectors", "prediction"),
+    *("run", "checkpoints", "recipe", "training", "replay", "tensorboard"),
     *("dashboard", "report", "export", "doctor", "cli"),
 )
 
