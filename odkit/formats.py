@@ -311,7 +311,11 @@ _WRITING = ".writing-"  # how the folders begin in which an unfinished dataset l
 
 
 def write_dataset(
-    dataset: Dataset, folder: str | Path, format: str = "coco", *, images: str = "copy"
+    dataset: Dataset,
+    folder: str | Path,
+    format: str = "coco",  # noqa: A002
+    *,
+    images: str = "copy",
 ) -> Path:
     """Write a dataset into a new folder; it is there whole or not at all, and the source stays as it is.
 
