@@ -119,11 +119,14 @@ class _Reading:
         self.difficult = 0
 
     def image_of(self, file: str, name: str | None) -> str | None:
-        """The image of a label file: the one so called, else the one with the label file's stem; None: not there."""
+        """The image with the label file's stem, else the one that it names; None: neither is there.
+
+        The stem is what VOC's lists go by; the name inside is often stale, as files are renamed and copied.
+        """
+        own = self.folder.images_by_stem.get(stem_of(file), [])
         named = self.folder.images_by_name.get(name_of(name), []) if name else []
         stem = self.folder.images_by_stem.get(stem_of(name) if name else "", [])
-        own = self.folder.images_by_stem.get(stem_of(file), [])
-        for options in (named, stem, own):
+        for options in (own, named, stem):
             if options:
                 return max(options, key=lambda image: (_nearness(file, image), -len(image)))
         return None

@@ -1,6 +1,7 @@
 """YOLO's text files: a line a box, a label file an image, data.yaml for the classes and splits."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from odkit.gathering import (
     normal_split,
     read_text,
     short,
+    split_of,
     split_of_path,
     stem_of,
     suffix,
@@ -148,6 +150,9 @@ def _scalar(name: Any, number: int) -> str:
 
 def _layout_without_yaml(folder: Folder) -> Layout | None:
     """Label files beside images (or in labels/ for images/) say enough, if they look like YOLO's."""
+    tops = {file.partition("/")[0] for file in folder.files}
+    if (len(tops) == 1 and not split_of(min(tops))) or _has_layout_below(folder):
+        return None  # what is told further down, class names above all, would be missed from up here
     labels = [file for file in folder.with_suffix(".txt") if name_of(file).lower() not in NAME_FILES]
     stems = folder.images_by_stem
     paired = [file for file in labels if stem_of(file) in stems]
@@ -166,6 +171,11 @@ def _layout_without_yaml(folder: Folder) -> Layout | None:
     for image in folder.images:
         layout.splits.setdefault(split_of_path(folder_of(image)), []).append(image)
     return layout
+
+
+def _has_layout_below(folder: Folder) -> bool:
+    files = [file for file in folder.with_suffix(".yaml", ".yml", depth=3) if "/" in file]
+    return any(_layout(Folder(folder.path(file).parent), name_of(file), told=False) for file in files[:100])
 
 
 def _first_line(path: Path) -> str:
@@ -249,6 +259,8 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
                     severity="warning",
                 )
                 continue
+            if not found.as_posix().endswith(re.sub(r"^(\.\.?/)+", "", value.replace("\\", "/")).rstrip("/")):
+                data.notes.append(f"{layout.file} says {value} for {split or 'no split'}; read from {found}")
             images = _listed(data, found, [*bases, found.parent]) if found.is_file() else _below(found)
             for image in images:
                 known = places.setdefault(image, split)
@@ -264,15 +276,15 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
 
 
 def _resolve(bases: Sequence[Path], value: str) -> Path | None:
+    """Where a place lies that data.yaml names: below the dataset's folders if it can be, else where it says."""
     value = value.strip().replace("\\", "/")
     if "\0" in value:
         return None
-    tries = [base / value for base in bases]
     # Roboflow writes ../train/images for a folder that lies beside data.yaml
-    bare = value
-    while bare.startswith(("../", "./")):
-        bare = bare.partition("/")[2]
-    tries += [base / bare for base in bases]
+    bare = re.sub(r"^(\.\.?/)+", "", value)
+    tries = [base / bare for base in bases] + [base / value for base in bases]
+    if _is_absolute(value):  # on another machine, perhaps: the last part alone must then speak of a split
+        tries += [base / end for end in _ends(value) if "/" in end or split_of(end) for base in bases]
     for path in tries:
         try:
             if path.exists():
@@ -280,6 +292,16 @@ def _resolve(bases: Sequence[Path], value: str) -> Path | None:
         except OSError:
             continue
     return None
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or bool(re.match(r"[A-Za-z]:/", path))
+
+
+def _ends(path: str) -> list[str]:
+    """The path without its first part, without its first two parts, and so on."""
+    parts = [part for part in path.split("/") if part]
+    return ["/".join(parts[k:]) for k in range(0 if path.startswith("/") else 1, len(parts))]
 
 
 def _below(place: Path) -> list[str]:
@@ -292,14 +314,19 @@ def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
     if suffix(file.name) in IMAGE_SUFFIXES:
         return [str(file)]
     images = []
-    roots = [str(base) for base in bases]
     for number, line in enumerate(read_text(file).splitlines(), 1):
         name = line.strip().replace("\\", "/")
         if not name:
             continue
-        options = [os.path.normpath(base / name) for base in bases]
-        allowed = [p for p in options if "\0" not in p and any(_is_below(p, Path(root)) for root in roots)]
-        if not allowed:
+        # A list may have been written elsewhere: C:/pets/images/a.jpg or data/images/a.jpg for images/a.jpg
+        ends = [end for end in _ends(name) if "/" in end or _is_absolute(name)] if ".." not in name else []
+        found = [
+            path
+            for path in (os.path.normpath(base / text) for text in (name, *ends) for base in bases)
+            if "\0" not in path and any(_is_below(path, root) for root in bases)
+        ]
+        there = next((path for path in found if os.path.exists(path)), None)
+        if there is None and (not found or _is_absolute(name)):
             data.outside(file, name)
         elif suffix(name) not in IMAGE_SUFFIXES:
             data.problem(
@@ -309,7 +336,7 @@ def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
                 "Correct or delete the line.",
             )
         else:
-            images.append(next((p for p in allowed if os.path.exists(p)), allowed[0]))
+            images.append(there or found[0])
     return images
 
 
