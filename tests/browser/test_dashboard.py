@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from lab import Lab, open_notebook, output, run_all, run_cell, shot
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 
 from odkit.run import Run, RunError
 
@@ -57,9 +57,14 @@ def idle(page: Page) -> None:
 
 def saved_outputs(page: Page, path: Path, number: int) -> list[dict]:
     """A cell's outputs as they stand in the file, after Ctrl+S."""
-    before = path.stat().st_mtime_ns
+    before = path.read_bytes()
+
+    def whole() -> bool:
+        text = path.read_bytes()
+        return text != before and text.endswith(b"}\n")  # not while it is being written
+
     page.keyboard.press("Control+s")
-    wait_until(page, lambda: path.stat().st_mtime_ns != before, "the saved notebook")
+    wait_until(page, whole, "the saved notebook")
     return json.loads(path.read_text())["cells"][number]["outputs"]
 
 
@@ -110,7 +115,7 @@ def test_buttons_reach_the_worker_while_the_cell_waits(lab: Lab, page: Page) -> 
     assert "odkit resume" in output(page, 1, "goes on")
 
 
-def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page, chrome: Browser) -> None:
+def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page) -> None:
     lab.write("first.ipynb", DATA, TRAIN.format("two"))
     open_notebook(page, lab, "first.ipynb")
     run_all(page)
@@ -137,7 +142,9 @@ def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page, chrome:
     points = loss.locator("polyline").first.get_attribute("points")
     assert points is not None
     assert len(points.split()) > count, "every step, those before this kernel was there among them"
-    assert points.split()[-1].startswith("458.0,"), "the curve ends at the right end, so it begins at the left one"
+    assert points.split()[-1].startswith("458.0,"), (
+        "the curve ends at the right end, so it begins at the left one"
+    )
     shot(page, "attached")
 
     shown.get_by_role("button", name="Finish this epoch").click()
