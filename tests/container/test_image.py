@@ -90,9 +90,9 @@ def test_the_container_is_healthy_and_says_when_it_is_not(lab):
 
 def test_everything_runs_as_the_owner_of_work(lab):
     script = (
-        "import os, json; from pathlib import Path\n"
-        "print({os.stat(p).st_uid for p in Path('/proc').iterdir() if p.name.isdigit() and int(p.name) > 1\n"
-        "       and b'jupyter' in (p / 'cmdline').read_bytes()})"
+        "import os; from pathlib import Path\n"
+        "print({os.stat(p).st_uid for p in Path('/proc').iterdir() if p.name.isdigit() and int(p.name) != os.getpid()\n"
+        "       and b'jupyter-lab' in (p / 'cmdline').read_bytes()})"
     )
     owner = lab.work.stat().st_uid
     assert lab.exec("python", "-c", script).stdout.strip() == f"{{{owner}}}"
