@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = frozenset(
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
 
+_ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "minival", "valset"), "val"),
@@ -101,8 +102,12 @@ class Folder:
         return sorted(found)
 
     @cached_property
+    def by_suffix(self) -> dict[str, list[str]]:
+        return _grouped((suffix(file), file) for file in self.files)
+
+    @cached_property
     def images(self) -> list[str]:
-        return [file for file in self.files if suffix(file) in IMAGE_SUFFIXES]
+        return self.with_suffix(*IMAGE_SUFFIXES)
 
     @cached_property
     def images_by_name(self) -> dict[str, list[str]]:
@@ -116,7 +121,8 @@ class Folder:
 
     def with_suffix(self, *suffixes: str, depth: int = 99) -> list[str]:
         """Files with one of the suffixes at most so many folders down."""
-        return [f for f in self.files if suffix(f) in suffixes and f.count("/") <= depth]
+        found = [f for end in suffixes for f in self.by_suffix.get(end, ()) if f.count("/") <= depth]
+        return sorted(found)
 
     def path(self, relative: str) -> Path:
         return self.root / relative
@@ -128,6 +134,8 @@ class Folder:
             name: The path.
             beside: The label file's folder, relative to this one: what ".." starts from.
         """
+        if not _ODD_PATH.search(name):
+            return name
         name = name.replace("\\", "/")
         if "\0" in name or "://" in name or re.match(r"[A-Za-z]:/", name):
             return None
@@ -155,7 +163,9 @@ def stem_of(path: str) -> str:
 
 
 def suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -310,6 +320,7 @@ class Gathered:
             self.sizes[row] = size
 
     def dataset(self, name: str) -> Dataset:
+        start = os.path.join(self.folder.root, "")
         problems = list(self.problems)
         for (kind, severity), count in self._counts.items():
             if count > MOST_PROBLEMS:
@@ -327,7 +338,7 @@ class Gathered:
             root=self.folder.root,
             format=self.format,
             class_names=tuple(self.class_names),
-            image_paths=_objects([str(self.folder.root / path) for path in self.paths]),
+            image_paths=_objects([start + path for path in self.paths]),
             image_ids=_objects(self.paths),
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
             image_splits=_objects(self.splits),
