@@ -42,7 +42,7 @@ from odkit.scenes import (
     scaled,
 )
 
-DEMO_VERSION = 3
+DEMO_VERSION = 5
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
 
 FEWEST_IMAGES = 3  # one a split
@@ -342,8 +342,19 @@ def demo_image(seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.flo
     """
     rng = np.random.default_rng([seed, index])
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
-    count = (0, 0) if rng.random() < 0.04 else (1, 4) if rng.random() < 0.3 else (4, 9)
-    staging = Staging(count=count, radius=(20, 64) if count[1] < 5 else (16, 46), hidden=0.3, contrast=0.07)
+    count = (0, 0) if rng.random() < 0.04 else (1, 3) if rng.random() < 0.3 else (3, 6)
+    # parts lie apart and are large: a small detector can tell a nut from a washer after minutes on a CPU
+    staging = Staging(
+        count=count,
+        radius=(40, 72) if count[1] < 4 else (30, 52),
+        hidden=0.1,
+        contrast=0.12,
+        distractors=(0, 2),
+        clustered=0.0,
+        blur=0.5,
+        grain=0.015,
+        depth_of_field=0.1,
+    )
     return draw_scene(rng, width, height, PARTS, distractors=CLUTTER, staging=staging)
 
 

@@ -106,7 +106,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         background=False,
         image_size=320,
         optimizer="adamw",
-        learning_rate=2e-3,
+        learning_rate=3e-3,
     ),
     "ssdlite320_mobilenet_v3_large": CatalogueEntry(
         build=_torchvision(tv.ssdlite320_mobilenet_v3_large, score_thresh=0.01, detections_per_img=100),

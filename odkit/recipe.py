@@ -37,7 +37,8 @@ def choose(settings: Settings, device: torch.device, images: int) -> Choices:
     world = world_size()
     batch = settings.batch
     if not batch:
-        per_process = 16 if device.type == "cuda" else 8
+        # few images a step on a CPU: they cost the same there one by one, and more steps learn more
+        per_process = 16 if device.type == "cuda" else 4
         batch = max(world, min(per_process * world, images - images % world))
         reasons["batch"] = f"{per_process} images a process on a {device.type} device"
     micro = min(settings.micro_batch or batch, math.ceil(batch / world))

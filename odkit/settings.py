@@ -24,7 +24,7 @@ class Settings:
     minutes: float = 0.0
     """Time budget in minutes: the number of epochs is fitted to it after the first steps; 0: none."""
     batch: int = 0
-    """Images a step, over all processes; 0: 8 on a CPU, 16 a GPU."""
+    """Images a step, over all processes; 0: 4 on a CPU, 16 a GPU."""
     micro_batch: int = 0
     """Images that go through the detector at once; smaller ones are accumulated to a batch. 0: as many as fit."""
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
