@@ -108,6 +108,7 @@ class Container:
         """The log, once a text is in it."""
         deadline = time.monotonic() + seconds
         while text not in (log := self.logs()):
+            assert self.running() or text in self.logs(), self.logs()
             assert time.monotonic() < deadline, log
             time.sleep(0.3)
         return log

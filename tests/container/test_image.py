@@ -175,7 +175,7 @@ def test_a_notebook_runs_inside(container, tmp_path, notebook, user):
 def test_a_stop_leaves_a_run_that_resumes_and_belongs_to_its_owner(container, tmp_path):
     needs_root()
     work = own(tmp_path / "work", 1234)
-    one = container("odkit", "train", "demo", "epochs", "200", "--name", "long", work=work)
+    one = container("odkit", "train", "demo", "--epochs", "200", "--name", "long", work=work)
     one.said("epoch", seconds=300)
     run = work / "runs" / "long"
     wait_for(
@@ -220,13 +220,13 @@ def test_a_run_that_a_notebook_started_survives_the_stop_too(container, tmp_path
 def test_two_workers_with_docker_s_64_mb_of_shared_memory(container, tmp_path):
     work = own(tmp_path / "work", os.getuid() or SOMEBODY)
     flags = [
-        "epochs",
+        "--epochs",
         "1",
-        "workers",
+        "--workers",
         "2",
-        "batch",
+        "--batch",
         "32",
-        "image-size",
+        "--image-size",
         "640",
     ]
     one = container(
@@ -259,7 +259,7 @@ def test_read_only_data_is_enough(container, tmp_path, lab):
     (lab.work / "demo.tar").unlink()
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
     work = own(tmp_path / "work", os.getuid() or SOMEBODY)
-    flags = ["epochs", "1", "--name", "one"]
+    flags = ["--epochs", "1", "--name", "one"]
     one = container("odkit", "train", "/data", *flags, options=["-v", f"{data}:/data:ro"], work=work)
     assert one.wait(1200) == 0, one.logs()
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
