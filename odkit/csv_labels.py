@@ -84,7 +84,7 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
         for _, row in rows:
             name = row[columns["filename"]].strip()
             if name not in inside:
-                path = folder.inside(name, beside) if name else None
+                path = folder.inside(name, beside) if name else ""
                 if path is None:
                     data.outside(file, name)
                 inside[name] = path or ""
@@ -92,6 +92,14 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
         for line, row in rows:
             path = inside[row[columns["filename"]].strip()]
             if not path:
+                if not row[columns["filename"]].strip():
+                    data.problem(
+                        "unreadable_label",
+                        file,
+                        f"line {line} names no image: {short(','.join(row))}",
+                        "Correct or delete the line.",
+                        box=f"line {line}",
+                    )
                 continue
             path = paths[path]
             image = _image(data, file, columns, row, path, split)

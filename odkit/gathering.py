@@ -401,6 +401,8 @@ def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bo
 
 
 def _row_or_nan(row: Any) -> list[float]:
+    if not isinstance(row, list | tuple):
+        return [np.nan] * 4
     try:
         numbers = [float(value) for value in row]
     except (TypeError, ValueError, OverflowError):

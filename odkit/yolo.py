@@ -68,7 +68,22 @@ def find_yolo(folder: Folder, file: str = "") -> Layout | None:
         raise DatasetFormatError(
             f"several files describe a YOLO dataset in {folder.root}: {', '.join(found)}; give the path of one"
         )
+    if not found:
+        for name in candidates:
+            _refuse_broken(folder.path(name))
     return next(iter(found.values())) if found else _layout_without_yaml(folder)
+
+
+def _refuse_broken(path: Path) -> None:
+    """A data.yaml with a slip in it is an error: without it, classes and splits would be guessed."""
+    try:
+        text = read_text(path)
+        yaml.load(text, Loader=yaml.BaseLoader)
+    except OSError:
+        return
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        if re.search(r"^(names|nc|train|val) *:", text, re.MULTILINE):
+            raise DatasetFormatError(f"{path} is no YAML: {error}") from None
 
 
 def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
@@ -256,7 +271,7 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
                     layout.file,
                     f"it names {short(value)} for {split or 'no split'}, which is not there",
                     "Put the folder or list back, or take it out of the file.",
-                    severity="warning",
+                    severity="fatal" if split == "train" else "warning",
                 )
                 continue
             if not found.as_posix().endswith(re.sub(r"^(\.\.?/)+", "", value.replace("\\", "/")).rstrip("/")):
