@@ -27,7 +27,7 @@ from tyro.extras import SubcommandApp
 
 import odkit
 from odkit.run import RUNS, Run, RunError, create_run, hold_lock, list_runs, open_run
-from odkit.settings import MAY_CHANGE, Settings, make_settings
+from odkit.settings import LOCK_VARIABLE, MAY_CHANGE, Settings, make_settings
 
 if TYPE_CHECKING:
     from odkit.dataset import Dataset
@@ -153,7 +153,8 @@ def worker(run: Positional[Path]) -> int:
     """
     found = Run(run)
     if os.environ.get("RANK", "0") == "0":  # of the processes of one run, one is its owner
-        hold_lock(found.path)  # before the seconds that importing torch takes
+        # before the seconds that importing torch takes; data workers, forked from here, let go of it by this
+        os.environ[LOCK_VARIABLE] = str(hold_lock(found.path))
     from odkit.training import work
 
     status = work(found.path)

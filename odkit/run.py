@@ -180,11 +180,13 @@ class Run:
     def alive(self) -> bool:
         """Whether a worker holds the run's lock."""
         # shared: two who look at once must not take each other for the worker
-        handle = _lock(self.path, fcntl.LOCK_SH)
-        if handle is None:
-            return True
+        try:
+            handle = os.open(self.path / "worker.lock", os.O_RDONLY)  # the folder may be read-only
+        except FileNotFoundError:
+            return False
+        held = not _locked(handle, fcntl.LOCK_SH)
         os.close(handle)
-        return False
+        return held
 
     @property
     def state(self) -> State:
@@ -533,7 +535,6 @@ def hold_lock(path: Path) -> int:
     handle = _own_lock(path)
     if handle is None:
         raise RunError(f"another worker is at {path}")
-    os.environ[LOCK_VARIABLE] = str(handle)  # data workers, forked from this process, let go of it
     return handle
 
 
@@ -554,25 +555,24 @@ _CHILDREN: list[subprocess.Popen[bytes]] = []
 
 def _own_lock(path: Path) -> int | None:
     """The exclusive lock, or None where a worker holds it; who only looks holds it for an instant, so try again."""
+    handle = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
     for _ in range(20):
-        handle = _lock(path, fcntl.LOCK_EX)
-        if handle is not None:
+        if _locked(handle, fcntl.LOCK_EX):
             return handle
         time.sleep(0.01)
+    os.close(handle)
     return None
 
 
-def _lock(path: Path, kind: int) -> int | None:
-    """A file handle that holds the run's lock, or None where somebody else does."""
+def _locked(handle: int, kind: int) -> bool:
+    """Whether the file could be locked at once; the lock is gone when the last copy of the handle is closed."""
     for child in _CHILDREN:
         child.poll()  # a worker that ended is not left as a zombie
-    handle = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
+        return False
+    return True
 
 
 def _new_folder(folder: Path, name: str | None, stem: str) -> Path:

@@ -7,6 +7,7 @@ fine-tuning; the first process' running figures are the ones saved.
 """
 
 import contextlib
+import ctypes
 import errno
 import math
 import multiprocessing
@@ -150,6 +151,9 @@ def _processes(settings: Settings) -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
+    if sys.platform == "linux":
+        # if the launcher is killed, its processes save themselves and end too (PR_SET_PDEATHSIG, prctl(2))
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     backend = "nccl" if pick_device(settings).type == "cuda" else "gloo"
     dist.init_process_group(backend)
     try:

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,8 @@ class Namer(nn.Module):
 
 def learn_names(detector: Detector, *, steps: int, seed: int, workers: int, rate: float = 3e-3) -> None:
     """The first stage: the detector's backbone, trained to classify crops."""
-    namer = Namer(detector.module.backbone.body).to(memory_format=torch.channels_last).train()
+    backbone: Any = detector.module.backbone
+    namer = Namer(backbone.body).to(memory_format=torch.channels_last).train()
     optimizer, schedule = _optimizer(namer, rate, steps)
     crops = DataLoader(
         Crops(seed, steps * 12, 256), batch_size=12, num_workers=workers, collate_fn=list, prefetch_factor=4
