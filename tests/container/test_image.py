@@ -176,15 +176,12 @@ def test_a_stop_leaves_a_run_that_resumes_and_belongs_to_its_owner(container, tm
     needs_root()
     work = own(tmp_path / "work", 1234)
     one = container("odkit", "train", "demo", "--epochs", "200", "--name", "long", work=work)
-    one.said("epoch", seconds=300)
     run = work / "runs" / "long"
-    wait_for(
-        lambda: "step" in (run / "events.jsonl").read_text() if (run / "events.jsonl").exists() else False
-    )
+    events = run / "events.jsonl"
+    wait_for(lambda: events.exists() and '"event":"checkpoint"' in events.read_text())
     one.stop(120)
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    assert events[-1]["event"] == "end"
-    assert events[-1]["reason"] == "stopped"
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("end", "stopped")
     checkpoints = sorted((run / "checkpoints").glob("step-*.pt"))
     assert checkpoints
     assert {path.stat().st_uid for path in work.rglob("*")} == {1234}
@@ -210,7 +207,7 @@ def test_a_run_that_a_notebook_started_survives_the_stop_too(container, tmp_path
     code += "od.fine_tune(data, epochs=200, folder='/work/runs', name='long', wait=False)"
     one.run_in_kernel(code)
     events = work / "runs" / "long" / "events.jsonl"
-    wait_for(lambda: events.exists() and '"event":"step"' in events.read_text())
+    wait_for(lambda: events.exists() and '"event":"checkpoint"' in events.read_text())
     one.stop(120)
     last = json.loads(events.read_text().splitlines()[-1])
     assert (last["event"], last["reason"]) == ("end", "stopped")
