@@ -27,7 +27,7 @@ from odkit.dataset import Dataset
 from odkit.settings import LOCK_VARIABLE
 
 AUGMENTATIONS = ("none", "flip", "photo", "strong")
-"""none; left-right flips; flips and light, colour and blur (default); the same with zoom in and out."""
+"""none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
 
 Item = tuple[Tensor, dict[str, Tensor]]
 

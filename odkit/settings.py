@@ -39,8 +39,8 @@ class Settings:
     """Largest gradient norm; 0: no clipping."""
     ema: float = 0.995
     """Decay of the averaged weights that are evaluated and saved (it warms up); 0: no averaging."""
-    augment: Literal["none", "flip", "photo", "strong"] = "photo"
-    """How training images are varied: flips; light, colour and blur; zoom."""
+    augment: Literal["auto", "none", "flip", "photo", "strong"] = "auto"
+    """How training images are varied: flips; and light, colour, blur; and zoom. "auto": by the length of the run."""
     multi_scale: float = 0.0
     """Vary the image size from batch to batch by up to this share, 0 to 0.5."""
     freeze_epochs: int = 0
@@ -119,7 +119,7 @@ _AT_LEAST = {
 _BETWEEN = {"warmup": (0, 1), "ema": (0, 0.99999), "multi_scale": (0, 0.5), "layer_decay": (0.01, 1)}
 _CHOICES = {
     "optimizer": ("auto", "adamw", "sgd"),
-    "augment": ("none", "flip", "photo", "strong"),
+    "augment": ("auto", "none", "flip", "photo", "strong"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 

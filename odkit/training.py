@@ -436,7 +436,7 @@ class Trainer:
             self.train_set,
             image_size=self.choices.image_size,
             square=self.detector.square,
-            augment=self.settings.augment,
+            augment=self.choices.augment,
             seed=self.settings.seed,
             multi_scale=self.settings.multi_scale,
         )

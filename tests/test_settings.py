@@ -34,7 +34,9 @@ def test_what_is_chosen_has_a_reason() -> None:
     assert (choices.batch, choices.precision, choices.optimizer) == (4, "fp32", "adamw")
     assert choices.image_size == 320
     assert choices.learning_rate == pytest.approx(1.5e-3)
-    assert {"device", "batch", "optimizer", "learning_rate", "precision"} <= set(choices.reasons)
+    assert choices.augment == "flip"
+    assert choose(Settings(epochs=24), torch.device("cpu"), images=100).augment == "strong"
+    assert {"augment", "device", "batch", "optimizer", "learning_rate", "precision"} <= set(choices.reasons)
     assert choose(Settings(), torch.device("cpu"), images=3).batch == 3
     chosen = choose(Settings(detector="fcos_resnet50_fpn", batch=32), torch.device("cpu"), images=100)
     assert chosen.learning_rate == pytest.approx(0.02)
@@ -59,6 +61,7 @@ def test_norms_do_not_decay_and_depth_lowers_the_rate() -> None:
         learning_rate=1.0,
         weight_decay=0.1,
         precision="fp32",
+        augment="flip",
     )
     groups = make_optimizer(detector, choices, 0.5).param_groups
     rates = {id(p): group["peak"] for group in groups for p in group["params"]}
