@@ -195,7 +195,7 @@ class Run:
             return "running"
         last = next((e for e in reversed(self.events(raw=True)) if e["event"] in ("start", "end")), None)
         if last is None:
-            return "new"
+            return "died" if (self.path / "worker.log").exists() else "new"
         reason: State = last.get("reason", "failed") if last["event"] == "end" else "died"
         return reason
 

@@ -752,16 +752,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the run ran on: for the log."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
+    commit = ""
+    with contextlib.suppress(OSError):  # there may be no git
+        asked = ["git", "rev-parse", "HEAD"]
+        answer = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        commit = answer.stdout.strip() if answer.returncode == 0 else ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "commit": git.stdout.strip() if git.returncode == 0 else "",
+        "commit": commit,
         "pid": os.getpid(),
     }
 
