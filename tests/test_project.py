@@ -35,7 +35,7 @@ ORDER = (
     *("audit", "similar", "scenes", "demo"),
     *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
     *("sheets", "figures"),
-    *("machine", "app", "bridge", "browse"),
+    *("machine", "app", "store", "marking", "bridge", "edits", "browse"),
     *("settings", "loading", "detectors", "prediction"),
     *("run", "checkpoints", "recipe", "training", "replay", "tensorboard"),
     *("dashboard", "report", "export", "doctor", "cli"),
