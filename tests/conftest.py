@@ -4,18 +4,30 @@ The environment is set here, before anything imports odkit, FiftyOne or Jupyter,
 workers that tests start. Nothing of the person's own (databases, caches, Jupyter settings) is read or written.
 """
 
+import atexit
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+
+def _new_home() -> Path:
+    """A folder for this session, removed at its end; those that killed sessions left behind go after a day."""
+    for left in Path(tempfile.gettempdir()).glob("odkit-tests-*"):
+        if left.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(left, ignore_errors=True)
+    home = Path(tempfile.mkdtemp(prefix="odkit-tests-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
 # With pytest-xdist the controller makes the folder and its workers inherit it, each with a part of its own.
-HOME_MADE_HERE = "ODKIT_TEST_HOME" not in os.environ
-TEST_HOME = Path(os.environ.get("ODKIT_TEST_HOME") or tempfile.mkdtemp(prefix="odkit-tests-"))
+TEST_HOME = Path(os.environ.get("ODKIT_TEST_HOME") or _new_home())
 OWN = TEST_HOME / os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 os.environ["ODKIT_TEST_HOME"] = str(TEST_HOME)
@@ -37,11 +49,6 @@ for variable in ("FIFTYONE_DATABASE_URI", "ODKIT_WEIGHTS_URL", "ODKIT_DATA", "OD
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _THREADS = max(1, _CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(min(_THREADS, 2))
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if HOME_MADE_HERE:
-        shutil.rmtree(TEST_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
