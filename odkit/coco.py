@@ -29,6 +29,8 @@ from odkit.placing import known_sizes, split_files, writable_boxes
 
 Json = dict[str, Any]
 
+_YES = (1, "1", "true", "True")
+
 
 def find_coco(folder: Folder) -> dict[str, Json]:
     """The COCO files of a folder, parsed, by their relative path; empty where there are none.
@@ -271,7 +273,7 @@ def _read_annotations(
             box_id = f"{box_id} (annotation {number} of the list)"
         used.add(box_id)
         image = found.get("image_id")
-        row = places.get(image) if isinstance(image, int | str) else None
+        row = places.get(image) if isinstance(image, int | float | str) else None
         if row is None:
             data.problem(
                 "label_without_image",
@@ -284,7 +286,8 @@ def _read_annotations(
         if row < 0:  # an image that was left out, and was told of
             continue
         category = found.get("category_id")
-        index = table.get(category, UNKNOWN_CLASS) if isinstance(category, int | str) else UNKNOWN_CLASS
+        known = isinstance(category, int | float | str)
+        index = table.get(category, UNKNOWN_CLASS) if known else UNKNOWN_CLASS
         if index == UNKNOWN_CLASS:
             data.problem(
                 "unknown_class",
@@ -297,7 +300,7 @@ def _read_annotations(
         rows.append(found.get("bbox") or _segmentation_box(found.get("segmentation")))
         classes.append(index)
         images.append(row)
-        crowd.append(bool(found.get("iscrowd", False)))
+        crowd.append(found.get("iscrowd") in _YES)
         ids.append(box_id)
     boxes, good = finite_rows(rows)
     for k in np.flatnonzero(~good).tolist():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from odkit.dataset import UNKNOWN_CLASS
 from odkit.gathering import (
     Folder,
     Gathered,
@@ -73,7 +74,6 @@ def _columns(header: str) -> dict[str, int]:
 def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered:
     """The images and boxes of one or several CSV files; several are one a split, or parts of one dataset."""
     data = Gathered(folder, "csv", [])
-    names: set[str] = set()
     boxes: list[tuple[str, list[str], str, int, str]] = []  # file, corners, class, row, box id
     places: set[str] = set()
     for file, columns in found.items():
@@ -105,11 +105,11 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
             image = _image(data, file, columns, row, path, split)
             places.add(folder_of(path))
             name = row[columns["class"]]
-            if name.strip():
-                names.add(name)
-                boxes.append((file, [row[columns[c]] for c in _CORNERS], name, image, f"line {line}"))
+            corners = [row[columns[c]] for c in _CORNERS]
+            if name.strip() or any(corner.strip() for corner in corners):
+                boxes.append((file, corners, name if name.strip() else "", image, f"line {line}"))
         data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners in pixels from 0")
-    data.class_names = sorted(names)
+    data.class_names = sorted({box[2] for box in boxes if box[2]})
     _add_boxes(data, boxes)
     data.unlabelled_images(places)
     data.read_sizes()
@@ -121,7 +121,7 @@ def _read_rows(data: Gathered, file: str, columns: Mapping[str, int]) -> list[tu
     needed = max(columns[name] for name in _NEEDED) + 1
     rows: list[tuple[int, list[str]]] = []
     try:
-        lines = read_text(data.folder.path(file)).replace("\0", "\ufffd").splitlines(keepends=True)
+        lines = read_text(data.folder.path(file)).splitlines(keepends=True)
         reader = csv.reader(lines, delimiter=_delimiter(lines[0]), skipinitialspace=True)
         next(reader)
         for row in reader:
@@ -172,6 +172,15 @@ def _add_boxes(data: Gathered, rows: list[tuple[str, list[str], str, int, str]])
     for row, fine in zip(rows, good.tolist(), strict=True):
         if fine:
             kept.append(row)
+            if not row[2]:
+                data.problem(
+                    "unknown_class",
+                    row[0],
+                    f"{row[4]} has a box and no class",
+                    "Name its class or delete the line.",
+                    image=data.paths[row[3]],
+                    box=row[4],
+                )
             continue
         file, corners, _, image, box_id = row
         data.problem(
@@ -184,7 +193,7 @@ def _add_boxes(data: Gathered, rows: list[tuple[str, list[str], str, int, str]])
         )
     data.add_boxes(
         boxes[good],
-        np.array([index[row[2]] for row in kept], np.int32),
+        np.array([index.get(row[2], UNKNOWN_CLASS) for row in kept], np.int32),
         [row[3] for row in kept],
         [row[4] for row in kept],
     )

@@ -21,10 +21,10 @@ import numpy as np
 from odkit.coco import find_coco, is_coco, read_coco, read_json, write_coco
 from odkit.csv_labels import find_csv, read_csv
 from odkit.dataset import Dataset
-from odkit.gathering import DatasetFormatError, Folder, Gathered, name_of, suffix
+from odkit.gathering import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
 from odkit.placing import flat_names, kept_ids, put_images
 from odkit.voc import find_voc, read_voc, write_voc
-from odkit.yolo import find_yolo, read_yolo, write_yolo, yolo_places
+from odkit.yolo import find_yolo, read_yolo, write_yolo, yaml_layouts, yolo_places
 
 __all__ = ["READERS", "WRITERS", "DatasetFormatError", "convert", "load_dataset", "write_dataset"]
 
@@ -175,7 +175,7 @@ def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  #
         content = read_json(path)
         if not is_coco(content):
             raise DatasetFormatError(f'{path} is no COCO file: it has no "images" with "annotations"')
-        return read_coco(folder, {file: content}), []
+        return _of_one_file(read_coco(folder, {file: content})), []
     if kind == "yolo":
         layout = find_yolo(folder, file)
         assert layout is not None  # else an error was raised
@@ -185,7 +185,14 @@ def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  #
         raise DatasetFormatError(
             f"{path} has no header with {READERS['csv'].looks_for.partition('columns ')[2]}"
         )
-    return read_csv(folder, {file: columns[file]}), []
+    return _of_one_file(read_csv(folder, {file: columns[file]})), []
+
+
+def _of_one_file(gathered: Gathered) -> Gathered:
+    """Without the images that this file does not name, if there are others beside it that may."""
+    if any(gathered.splits):
+        gathered.forget("image_without_labels")
+    return gathered
 
 
 def _folder_of_file(path: Path) -> Folder:
@@ -201,9 +208,13 @@ def _read_folder(
     format: str | None,  # noqa: A002
     options: dict[str, Any],
 ) -> tuple[Gathered, list[str]]:
-    folder = Folder(path)
+    folder = _past_lone_folders(Folder(path))
+    notes = [] if folder.root == path else [f"read from {folder.root}, as nothing else is in {path}"]
     found = _fitting(folder, format)
-    notes: list[str] = []
+    if format is None and found and not _is_told(found.get("yolo")):
+        elsewhere = [place for place in yaml_layouts(folder) if not _holds_all(place, found)]
+        if elsewhere:
+            raise DatasetFormatError(_several([str(folder.path(place)) for place in ["", *elsewhere]]))
     if not found:
         deeper = _deeper(folder, format)
         if len(deeper) != 1:
@@ -221,6 +232,23 @@ def _read_folder(
     ((kind, what),) = found.items()
     reader = READERS[kind]
     return reader.read(folder, what, **{key: options[key] for key in reader.options}), notes
+
+
+def _past_lone_folders(folder: Folder) -> Folder:
+    """The folder, or the one below that holds all it holds (as in VOCdevkit/VOC2007); a split's name is kept."""
+    for _ in range(_DEEPEST):
+        tops = {file.partition("/")[0] for file in folder.files}
+        only = min(tops, default="")
+        if len(tops) != 1 or only in folder.files or split_of(only):
+            break
+        folder = Folder(folder.root / only)
+    return folder
+
+
+def _holds_all(place: str, found: dict[str, Any]) -> bool:
+    """Whether everything that was found lies in one folder."""
+    files = [file for what in found.values() for file in _files(what)]
+    return all(file.startswith(f"{place}/") for file in files)
 
 
 def _fitting(folder: Folder, format: str | None) -> dict[str, Any]:  # noqa: A002
@@ -246,7 +274,7 @@ def _deeper(folder: Folder, format: str | None) -> list[tuple[Folder, dict[str, 
 
 
 def _is_told(layout: Any) -> bool:
-    return str(layout.file).endswith((".yaml", ".yml"))
+    return layout is not None and str(layout.file).endswith((".yaml", ".yml"))
 
 
 def _files(found: Any) -> list[str]:
@@ -265,10 +293,13 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
+def _several(places: list[str]) -> str:
+    return f"there are several datasets: {_shown(places, 5)}. Load one, or join them with od.concatenate"
+
+
 def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) -> str:  # noqa: A002
     if several:
-        places = _shown([str(place.root) for place in several], 5)
-        return f"{folder.root} holds several datasets: {places}. Load one, or join them with od.concatenate"
+        return _several([str(place.root) for place in several])
     kinds = READERS if format is None else {format: READERS[format]}
     lines = [
         f"{folder.root} is no dataset that odkit can read{'' if format is None else ' as ' + format}. Looked for:"

@@ -288,6 +288,11 @@ class Gathered:
             path = str(self.folder.root / file)
             self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
 
+    def forget(self, kind: str) -> None:
+        """Take back the problems of a kind."""
+        self.problems = [problem for problem in self.problems if problem.kind != kind]
+        self._counts = Counter({key: count for key, count in self._counts.items() if key[0] != kind})
+
     def outside(self, file: str | Path, name: str) -> None:
         """A label file names an image outside the dataset's folder."""
         self.problem(
@@ -366,6 +371,8 @@ def _header_size(path: Path | str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if image.format == "TIFF":  # whose size Pillow gives upright already, in newer versions
+                width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (
         Exception
@@ -412,7 +419,8 @@ def _row_or_nan(row: Any) -> list[float]:
 
 def _short(text: Any, length: int = 80) -> str:
     written = repr(text)
-    return written if len(written) <= length else written[: length - 3] + "..."
+    half = length // 2
+    return written if len(written) <= length else f"{written[:half]}...{written[-half:]}"
 
 
 short = _short

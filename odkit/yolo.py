@@ -166,7 +166,7 @@ def _scalar(name: Any, number: int) -> str:
 def _layout_without_yaml(folder: Folder) -> Layout | None:
     """Label files beside images (or in labels/ for images/) say enough, if they look like YOLO's."""
     tops = {file.partition("/")[0] for file in folder.files}
-    if (len(tops) == 1 and not split_of(min(tops))) or _has_layout_below(folder):
+    if (len(tops) == 1 and not split_of(min(tops))) or yaml_layouts(folder):
         return None  # what is told further down, class names above all, would be missed from up here
     labels = [file for file in folder.with_suffix(".txt") if name_of(file).lower() not in NAME_FILES]
     stems = folder.images_by_stem
@@ -188,9 +188,11 @@ def _layout_without_yaml(folder: Folder) -> Layout | None:
     return layout
 
 
-def _has_layout_below(folder: Folder) -> bool:
-    files = [file for file in folder.with_suffix(".yaml", ".yml", depth=3) if "/" in file]
-    return any(_layout(Folder(folder.path(file).parent), name_of(file), told=False) for file in files[:100])
+def yaml_layouts(folder: Folder) -> list[str]:
+    """The folders below that hold a data.yaml of their own."""
+    files = [file for file in folder.with_suffix(".yaml", ".yml", depth=3) if "/" in file][:100]
+    here = [file for file in files if _layout(Folder(folder.path(file).parent), name_of(file), told=False)]
+    return sorted({folder_of(file) for file in here})
 
 
 def _first_line(path: Path) -> str:
@@ -338,7 +340,7 @@ def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
         found = [
             path
             for path in (os.path.normpath(base / text) for text in (name, *ends) for base in bases)
-            if "\0" not in path and any(_is_below(path, root) for root in bases)
+            if "\0" not in path and "://" not in name and any(_is_below(path, root) for root in bases)
         ]
         there = next((path for path in found if os.path.exists(path)), None)
         if there is None and (not found or _is_absolute(name)):
@@ -373,14 +375,28 @@ def label_path(image: str) -> list[str]:
 def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
     found = [_open_first(image) for image in images]
     data.sizes = header_sizes(images)
-    table = _class_table(data, layout, [text for _, text in found])
+    table = _class_table(data, layout, [label.text for label in found])
+    bare = sum(label.missing for label in found)
+    if bare:
+        data.notes.append(
+            f"{bare:,} image{'s' if bare > 1 else ''} without a label file: without objects, that is"
+        )
     numbers: list[list[float]] = []
     rows: list[int] = []
     classes: list[int] = []
     ids: list[str] = []
-    for row, (file, text) in enumerate(found):
+    for row, label in enumerate(found):
+        file = label.path
+        if label.error:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"the label file cannot be read: {label.error}",
+                "Make it readable.",
+                image=data.paths[row],
+            )
         before = len(numbers)
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(label.text.splitlines(), 1):
             parts = line.split()
             if not parts:
                 continue
@@ -420,19 +436,29 @@ def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
                 del column[before:]
     sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[rows]
     data.add_boxes(yolo_to_xyxy(np.array(numbers, np.float64).reshape(-1, 4), sizes), classes, rows, ids)
-    _labels_without_images(data, images, {file for file, _ in found})
+    _labels_without_images(data, images, {label.path for label in found})
 
 
-def _open_first(image: str) -> tuple[str, str]:
-    """An image's label file and its text; the text is empty where there is none."""
+@dataclass(frozen=True, slots=True)
+class _LabelFile:
+    path: str
+    text: str  # "" where there is none
+    missing: bool = False
+    error: str = ""  # why a file that is there cannot be read
+
+
+def _open_first(image: str) -> _LabelFile:
+    """An image's label file."""
     options = label_path(image)
     for path in options:
         try:
             with open(path, "rb") as file:
-                return path, file.read().decode("utf-8-sig", errors="replace")
-        except OSError:
+                return _LabelFile(path, file.read().decode("utf-8-sig", errors="replace"))
+        except (FileNotFoundError, NotADirectoryError):
             continue
-    return options[0], ""
+        except OSError as error:
+            return _LabelFile(path, "", error=error.strerror or str(error))
+    return _LabelFile(options[0], "", missing=True)
 
 
 def _class_table(data: Gathered, layout: Layout, texts: list[str]) -> dict[int, int]:
