@@ -42,7 +42,7 @@ from odkit.scenes import (
     scaled,
 )
 
-DEMO_VERSION = 5
+DEMO_VERSION = 4
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
 
 FEWEST_IMAGES = 3  # one a split
@@ -346,7 +346,7 @@ def demo_image(seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.flo
     # parts lie apart and are large: a small detector can tell a nut from a washer after minutes on a CPU
     staging = Staging(
         count=count,
-        radius=(40, 72) if count[1] < 4 else (30, 52),
+        radius=(36, 72) if count[1] < 4 else (26, 50),
         hidden=0.1,
         contrast=0.12,
         distractors=(0, 2),
