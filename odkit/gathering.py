@@ -192,7 +192,12 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
     """
     options: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
+    everything = set(folder.images)
     for name in dict.fromkeys(names):
+        if "/" in name and name in everything:  # a whole path from the dataset's folder: no need to weigh
+            options[name] = [""]
+            count[""] += 1
+            continue
         there = [
             file[: len(file) - len(name)]
             for file in folder.images_by_name.get(name_of(name), ())

@@ -51,13 +51,16 @@ def distinct(paths: Sequence[str], *, by_stem: bool = False) -> list[str]:
 
     taken: set[str] = set()
     wanted = {key(path) for path in paths}
+    last: dict[str, int] = {}  # of each name that stands twice, the number given last
     result = []
     for path in paths:
         start, end = os.path.splitext(path)
-        number = 1
+        first = key(path)
+        number = last.get(first, 1)
         while key(path) in taken or (number > 1 and key(path) in wanted):
             number += 1
             path = f"{start}_{number}{end}"
+        last[first] = number
         taken.add(key(path))
         result.append(path)
     return result
