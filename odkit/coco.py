@@ -315,7 +315,8 @@ def _read_annotations(
     if not good.all():
         keep = np.flatnonzero(good).tolist()
         boxes, ids = boxes[good], [ids[k] for k in keep]
-        classes, images, crowd = ([column[k] for k in keep] for column in (classes, images, crowd))
+        classes, images = ([column[k] for k in keep] for column in (classes, images))
+        crowd = [crowd[k] for k in keep]
     data.add_boxes(xywh_to_xyxy(boxes), classes, images, ids, crowd)
 
 
@@ -397,7 +398,7 @@ def write_coco(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
     ]
     (folder / "annotations").mkdir()
     for split, name in split_files(dataset, "unsplit").items():
-        rows = np.flatnonzero(dataset.image_splits == split)
+        rows = np.flatnonzero(dataset.image_splits == split).tolist()
         # The usual layout, train/ with bare names in the label file, where the images lie so
         start = f"{split}/"
         bare = split in ("train", "val", "test") and all(files[row].startswith(start) for row in rows)
@@ -409,7 +410,7 @@ def write_coco(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
                 "width": int(sizes[row, 0]),
                 "height": int(sizes[row, 1]),
             }
-            for row in rows.tolist()
+            for row in rows
         ]
         chosen = keep & (dataset.image_splits == split)[dataset.box_images]
         annotations = [

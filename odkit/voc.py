@@ -392,8 +392,8 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
     source = put(root, "source")
     put(source, "annotation", EXACT)
     whole = put(root, "size")
-    for tag, value in (("width", size[0]), ("height", size[1]), ("depth", 3)):
-        put(whole, tag, value)
+    for tag, side in (("width", size[0]), ("height", size[1]), ("depth", 3)):
+        put(whole, tag, side)
     put(root, "segmented", 0)
     for class_name, corners in things:
         thing = put(root, "object")

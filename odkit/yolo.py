@@ -87,9 +87,10 @@ def _refuse_broken(path: Path) -> None:
 
 
 def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
-    def no(why: str) -> None:
+    def no(why: str) -> Layout | None:
         if told:
             raise DatasetFormatError(f"{folder.path(file)} is no YOLO data.yaml: {why}")
+        return None
 
     try:
         # BaseLoader makes text of every value, so that a class called "no" or "1e3" keeps its name
@@ -538,7 +539,7 @@ def write_yolo(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
     sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
     unread = (sizes == 0).any(1)
     sizes[unread] = dataset.image_sizes[unread]
-    nowhere = keep & (sizes <= 0).any(1)[dataset.box_images]
+    nowhere = keep & np.any(sizes <= 0, axis=1)[dataset.box_images]
     if nowhere.any():
         lost.append(f"{int(nowhere.sum()):,} boxes are left out, as the size of their image is not known")
         keep &= ~nowhere
