@@ -408,7 +408,7 @@ def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bo
         array = np.array([_row_or_nan(row) for row in rows], np.float64)
     array = array.reshape(-1, 4)
     with np.errstate(invalid="ignore"):
-        good = (np.abs(array) < 1e9).all(1)
+        good = np.all(np.abs(array) < 1e9, axis=1)
     return array, good
 
 

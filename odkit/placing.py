@@ -107,7 +107,7 @@ def _link(source: str, target: Path) -> bool:
 
 def writable_boxes(dataset: Dataset) -> tuple[NDArray[np.bool_], list[str]]:
     """Which boxes can be written, and in words what is lost with the others."""
-    finite = np.isfinite(dataset.boxes).all(1)
+    finite = np.all(np.isfinite(dataset.boxes), axis=1)
     known = dataset.box_classes != UNKNOWN_CLASS
     lost = []
     if not known.all():
