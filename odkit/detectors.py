@@ -46,6 +46,7 @@ class CatalogueEntry:
     weights: Any = None  # torchvision's weights entry (COCO); None: bundled with odkit
     background: bool  # True where the module's class 0 is the background
     image_size: int  # default length of the longer side in pixels
+    smallest: int = 64  # the shortest longer side, in pixels, that its layers can take
     square: bool = False  # True where the module was made for square images: sides are stretched, not padded
     optimizer: str  # "adamw" or "sgd"
     learning_rate: float  # at a batch of 16 images
@@ -121,6 +122,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "ssd300_vgg16": CatalogueEntry(
         build=_torchvision(tv.ssd300_vgg16, score_thresh=0.01, detections_per_img=100),
         summary="SSD300: a classic one-stage detector",
+        smallest=300,
         weights=tv.SSD300_VGG16_Weights.COCO_V1,
         background=True,
         image_size=300,
@@ -257,6 +259,8 @@ class Detector(nn.Module):
         self.name = name
         self.class_names = tuple(class_names)
         self.image_size = int(image_size or entry.image_size)
+        if self.image_size < entry.smallest:
+            raise ValueError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
         self.square = entry.square
         self.background = entry.background
         self.module = entry.build(len(self.class_names) + entry.background)

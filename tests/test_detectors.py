@@ -30,9 +30,9 @@ from odkit.detectors import (
 NAMES = ("cat", "teapot", "dog")
 
 
-def a_batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+def a_batch(size: int = 64) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     generator = torch.Generator().manual_seed(0)
-    images = [torch.rand(3, 64, 64, generator=generator) for _ in range(2)]
+    images = [torch.rand(3, size, size, generator=generator) for _ in range(2)]
     boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 24.0, 60.0, 60.0]])
     targets = [
         {"boxes": boxes, "labels": torch.tensor([0, 2])},
@@ -44,8 +44,9 @@ def a_batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_entry_builds_trains_and_predicts(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    detector = build_detector(name, NAMES, weights="random", image_size=64).train()
-    images, targets = a_batch()
+    size = CATALOGUE[name].smallest
+    detector = build_detector(name, NAMES, weights="random", image_size=size).train()
+    images, targets = a_batch(size)
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4)
     losses = detector(images, targets)
     assert all(torch.isfinite(value) for value in losses.values())
@@ -80,6 +81,8 @@ def test_labels_are_zero_based_whatever_the_module_wants() -> None:
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'starter'"):
         build_detector("startr", NAMES)
+    with pytest.raises(ValueError, match="300 pixels or more"):
+        build_detector("ssd300_vgg16", NAMES, weights="random", image_size=64)
     with pytest.raises(ValueError, match="class name"):
         build_detector("starter", ())
     assert {row["name"] for row in catalogue()} == set(CATALOGUE)
@@ -93,10 +96,10 @@ def test_the_starter_is_bundled_small_and_plain() -> None:
 
 
 def test_starter_and_demo_share_no_class() -> None:
-    from odkit.demo import CLASSES
+    from odkit.demo import PARTS
     from odkit.starter.draw import STARTER_CLASSES
 
-    assert not {n.lower() for n in CLASSES} & {n.lower() for n in STARTER_CLASSES}
+    assert not {n.lower() for n in PARTS} & {n.lower() for n in STARTER_CLASSES}
 
 
 @pytest.mark.parametrize(
