@@ -68,13 +68,14 @@ def _starter(outputs: int) -> nn.Module:
     """FCOS (Tian et al., 2019, arXiv:1904.01355) on MobileNetV3-small (Howard et al., 2019, arXiv:1905.02244)."""
     stages = {"3": "stride8", "8": "stride16", "11": "stride32"}
     body = IntermediateLayerGetter(mobilenet_v3_small().features, stages)
-    return FCOS(
+    module: nn.Module = FCOS(
         _PyramidBackbone(body, [24, 48, 96], 96),
         num_classes=outputs,
         anchor_generator=AnchorGenerator(((8,), (16,), (32,)), ((1.0,),) * 3),
         head=FCOSHead(96, 1, outputs, num_convs=2),
         score_thresh=0.02,
     )
+    return module
 
 
 class _PyramidBackbone(nn.Module):
