@@ -106,6 +106,10 @@ def load_dataset(
     What a reader meets and cannot use (an unreadable line, a label without an image) is listed in
     `dataset.source_problems`, and so in `dataset.audit()`; no file is changed.
 
+    Label files cannot lead out of the dataset: an image name that climbs out of its folder, or is absolute and lies
+    elsewhere, is refused as a fatal problem ("path_outside"). What people set up themselves is followed: links that
+    lie in the folder, and the folders and lists that a data.yaml names, wherever they are.
+
     Args:
         path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
         format: "coco", "voc", "yolo" or "csv"; None to find out.
