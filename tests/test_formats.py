@@ -1804,3 +1804,62 @@ def test_problems_without_number_are_counted(tmp_path: Path) -> None:
     dataset = one_coco(tmp_path, annotations=[annotation(k, image_id=-k) for k in range(1, 5001)])
     assert len(dataset.source_problems) < 1100
     assert any("4,000" in p.message for p in dataset.source_problems)
+
+
+# -- slips of whole files -------------------------------------------------------------------------------------------
+
+
+def test_a_split_whose_file_is_cut_short_is_not_passed_over(tmp_path: Path) -> None:
+    coco_as_published(tmp_path)
+    for name in ("train", "val"):  # names that odkit does not know for sure
+        (tmp_path / f"annotations/instances_{name}2017.json").rename(tmp_path / f"annotations/{name}.json")
+    path = tmp_path / "annotations/val.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DatasetFormatError, match=r"val\.json is no JSON.*cut short"):
+        load_dataset(tmp_path)
+
+
+def test_a_file_of_everything_beside_those_of_the_splits_is_left_out(tmp_path: Path) -> None:
+    coco_as_published(tmp_path)
+    put(tmp_path / "annotations/instances_all.json", coco())
+    check(load_dataset(tmp_path))
+
+
+def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
+    coco_one_file(tmp_path)
+    path = tmp_path / "labels.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    check(load_dataset(tmp_path), splits=False)
+
+
+def test_categories_that_are_wrong(tmp_path: Path) -> None:
+    categories = ["cat", {"name": "dog"}, {"id": 7}, {"id": [1]}, {"id": 18, "name": 5}]
+    assert one_coco(tmp_path, categories=categories).class_counts() == {"category 7": 3, "5": 2}
+
+
+def test_lists_of_voc_with_slips(tmp_path: Path) -> None:
+    voc_with_sets(tmp_path)
+    put(tmp_path / "ImageSets/Main/train.txt", "a.jpg\n\n b \nnowhere\n")
+    put(tmp_path / "ImageSets/Main/val.txt", "b\nc\nd\n")
+    dataset = load_dataset(tmp_path)
+    check(dataset)
+    assert kinds(dataset) == ["image_in_two_splits", "listed_without_labels"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["train: [images/train\nnames: [cat, dog]\n", "train: images/train\nnames: {cat: 0, dog: 1}\n"],
+    ids=["cut short", "names turned round"],
+)
+def test_a_data_yaml_with_a_slip_is_not_guessed_at(tmp_path: Path, content: str) -> None:
+    yolo_usual(tmp_path)
+    put(tmp_path / "data.yaml", content)
+    with pytest.raises(DatasetFormatError, match=r"data\.yaml"):
+        load_dataset(tmp_path)
+
+
+def test_csv_that_is_not_in_utf_8(tmp_path: Path) -> None:
+    csv_one_file(tmp_path)
+    path = tmp_path / "labels.csv"
+    path.write_bytes(path.read_text().replace("cat", "Löwe").encode("latin-1"))
+    assert load_dataset(tmp_path).class_names == ("Löwe", "dog")
