@@ -280,17 +280,23 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
             if not found.as_posix().endswith(re.sub(r"^(\.\.?/)+", "", value.replace("\\", "/")).rstrip("/")):
                 data.notes.append(f"{layout.file} says {value} for {split or 'no split'}; read from {found}")
             images = _listed(data, found, [*bases, found.parent]) if found.is_file() else _below(found)
-            for image in images:
-                known = places.setdefault(image, split)
-                if known != split:
-                    data.problem(
-                        "image_in_two_splits",
-                        layout.file,
-                        f"{image} is in {known or 'no split'} and in {split or 'no split'}; kept in the first",
-                        "List each image in one split.",
-                        severity="warning",
-                    )
+            again = [image for image in images if places.setdefault(image, split) != split]
+            if len(again) > 1 and len(again) == len(images):  # as in coco128: nothing is held out
+                _in_two_splits(data, layout, f"every image of {split}: {value}", places[again[0]], split)
+                continue
+            for image in again:
+                _in_two_splits(data, layout, image, places[image], split)
     return places
+
+
+def _in_two_splits(data: Gathered, layout: Layout, what: str, first: str, second: str) -> None:
+    data.problem(
+        "image_in_two_splits",
+        layout.file,
+        f"{what} is in {first or 'no split'} and in {second or 'no split'}; kept in the first",
+        "List each image in one split.",
+        severity="warning",
+    )
 
 
 def _resolve(bases: Sequence[Path], value: str) -> Path | None:

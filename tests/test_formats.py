@@ -640,6 +640,9 @@ def test_train_and_val_that_are_the_same_folder(tmp_path: Path) -> None:
     put(tmp_path / "data.yaml", "train: images/train\nval: images/train\nnames: [cat, dog]\n")
     dataset = load_dataset(tmp_path)
     assert dataset.split_counts() == {"train": 8, "val": 2}
+    (problem,) = dataset.source_problems  # one for all
+    assert (problem.kind, problem.severity) == ("image_in_two_splits", "warning")
+    assert "every image of val" in problem.message
 
 
 def test_an_image_in_two_splits_is_told_of_and_kept_once(tmp_path: Path) -> None:
