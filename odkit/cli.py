@@ -289,7 +289,7 @@ def convert(source: Positional[str], target: Positional[Path], *, to: Literal["c
 
 
 @command
-def demo(folder: Positional[Path], *, images: int = 300, seed: int = 0, faults: bool = False) -> int:
+def demo(folder: Positional[Path], *, images: int = 400, seed: int = 0, faults: bool = False) -> int:
     """Draw the demo dataset into a folder: workshop parts on a bench, five classes, COCO's format.
 
     Args:

@@ -628,7 +628,7 @@ def _touches(box: Sequence[float], picture: "_Picture") -> bool:
 
 
 def demo_dataset(
-    images: int = 300, *, seed: int = 0, faults: bool = False, folder: Path | str | None = None
+    images: int = 400, *, seed: int = 0, faults: bool = False, folder: Path | str | None = None
 ) -> Dataset:
     """The demo: workshop parts on a bench, five classes, split into "train", "val" and "test" (70, 20 and 10 %).
 
@@ -660,7 +660,7 @@ def demo_dataset(
     return dataset.replace(root=root, image_paths=paths)
 
 
-def write_demo(folder: Path | str, *, images: int = 300, seed: int = 0, faults: bool = False) -> Path:
+def write_demo(folder: Path | str, *, images: int = 400, seed: int = 0, faults: bool = False) -> Path:
     """Write the demo as a COCO folder: pictures in train/, val/ and test/, labels in annotations/instances_*.json.
 
     It is drawn beside the folder and renamed when whole, so that an interrupted call leaves nothing half done and two

@@ -197,13 +197,10 @@ def test_resume_refuses_other_settings(dataset: Dataset, tmp_path: Path) -> None
 
 def test_micro_batches_train_as_one_process_would_share(dataset: Dataset, tmp_path: Path) -> None:
     """Two gloo processes take the same steps as one process that accumulates the same two shares."""
-    one = trained(dataset, tmp_path, "one", micro_batch=2, epochs=1)
-    two = fine_tune(
-        dataset, folder=tmp_path, name="two", wait=False, **{**SMALL, "epochs": 1, "processes": 2}
-    )
-    while two.alive:
-        time.sleep(0.05)
-    assert two.state == "finished", two.trouble()
+    # SGD: Adam divides by the gradient's own size, and makes steps out of rounding where that is nothing
+    settings = {**SMALL, "epochs": 1, "optimizer": "sgd"}
+    one = started(dataset, tmp_path, "one", **settings, micro_batch=2)
+    two = finished(fine_tune(dataset, folder=tmp_path, name="two", wait=False, processes=2, **settings))
     steps = [[e for e in run.events() if e["event"] == "step"] for run in (one, two)]
     assert len(steps[0]) == len(steps[1])
     for a, b in zip(*steps, strict=True):
