@@ -101,7 +101,11 @@ def learn_names(detector: Detector, *, steps: int, seed: int, workers: int, rate
     namer = Namer(backbone.body).to(memory_format=torch.channels_last).train()
     optimizer, schedule = _optimizer(namer, rate, steps)
     crops = DataLoader(
-        Crops(seed, steps * 12, 256), batch_size=12, num_workers=workers, collate_fn=list, prefetch_factor=4
+        Crops(seed, steps * 12, 256),
+        batch_size=12,
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
     )
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -138,7 +142,7 @@ def learn_boxes(
         batch_size=batch,
         num_workers=workers,
         collate_fn=collate,
-        prefetch_factor=4,
+        prefetch_factor=4 if workers else None,
     )
     for number, ((images, targets), say) in enumerate(_counted(drawn, steps, "images"), 1):
         losses = detector(*to_device(images, targets, "cpu"))
