@@ -7,21 +7,23 @@ front end (nbconvert, nbval, a script) everything is done but the showing.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from odkit import app, bridge
+from odkit import app, store
 from odkit.app import AppError, FrontEnd
-from odkit.bridge import Changes, changes, from_fiftyone, to_fiftyone
+from odkit.audit import audit
+from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
-from odkit.predictions import Predictions
+from odkit.edits import Changes, changes
+from odkit.evaluation import Evaluation
+from odkit.mistakes import Mistakes, mistakes
 
 if TYPE_CHECKING:
-    from odkit.evaluation import Evaluation
     from odkit.run import Run
 
 __all__ = ["AppError", "Browser", "Changes", "browse", "changes", "from_fiftyone", "to_fiftyone"]
 
 
 def browse(
-    x: "Dataset | Evaluation | Run | Sequence[Run] | Any",
+    x: "Dataset | Evaluation | Mistakes | Run | Sequence[Run] | Any",
     *,
     height: int = 600,
     port: int | None = None,
@@ -33,8 +35,9 @@ def browse(
     Browsing the same data again shows what was tagged and edited before.
 
     Args:
-        x: A Dataset (with its audit's findings as saved views), an Evaluation or a Run (with predictions, true and
-            false positives and misses), several Runs side by side, or a FiftyOne dataset or view.
+        x: A Dataset (with its audit's findings as saved views), a Run, an Evaluation or Mistakes (with predictions,
+            what each got wrong, and the labels that are probably wrong), several Runs side by side, or a FiftyOne
+            dataset or view.
         height: Height of the App in the cell, pixels.
         port: Local port of the App's server; by default a free one.
         score: Predictions below it are left out; by default the score with the best F1.
@@ -117,6 +120,26 @@ class Browser:
             )
         return changes(self.before, self.dataset)
 
+    def open_images(self, images: Sequence[int | str]) -> None:
+        """Open these images in the App, in this order: row numbers of the dataset browsed, or image ids.
+
+        Such rows are what `Confusion.images_of()`, `Mistakes.images_with()` and `Audit.images()` give.
+
+        Raises:
+            ValueError: Rows were given, but the App was opened on a dataset of FiftyOne's own.
+        """
+        ids = []
+        for image in images:
+            if isinstance(image, str):
+                ids.append(image)
+            elif self.before is None:
+                raise ValueError(
+                    "rows of which dataset? This App was opened on FiftyOne's own; give image ids"
+                )
+            else:
+                ids.append(str(self.before.image_ids[int(image)]))
+        self.view = self.dataset.select_by("image_id", ids, ordered=True)
+
     def refresh(self) -> None:
         """Show in the App what was changed from the notebook."""
         self.dataset.reload()
@@ -147,13 +170,13 @@ class Browser:
             f'<iframe src="{here}" width="100%" height="{int(height)}" style="border:0" '
             'allow="clipboard-write"></iframe>'
         )
-        _shown = display(HTML(page), display_id=True)  # type: ignore[no-untyped-call]
+        _shown = display(HTML(page), display_id=True)
 
     def _open(self, seen_from: FrontEnd, port: int | None) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
         global _session
-        fo = bridge._fiftyone()
-        uri = bridge.database_uri()
+        fo = store.fiftyone()
+        uri = store.database_uri()
         port = app.start_app(uri, owner=seen_from.pid, port=port)
         if not seen_from.proxies(port):
             raise AppError(
@@ -191,64 +214,59 @@ def _content(
     x: Any, *, score: float | None, persistent: bool, keep_edits: bool
 ) -> tuple[Any, Any, Dataset | None]:
     """The FiftyOne dataset for whatever was given, the view of it to open, and the Dataset behind it."""
-    import odkit
-
     options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
     if isinstance(x, Dataset):
-        there = to_fiftyone(x, audit=odkit.audit(x), **options)
-        return there, None, x
+        return to_fiftyone(x, audit=audit(x), **options), None, x
     if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
         return root, (None if x is root else x), None
-    found = _evaluations(x)
-    first = next(iter(found.values()))
-    for label, one in found.items():
+    judged = _judged(x, score)
+    first = next(iter(judged.values()))
+    for label, one in judged.items():
         if one.dataset.fingerprint() != first.dataset.fingerprint():
             raise ValueError(
-                f"{label!r} was judged on other data than {next(iter(found))!r}; side by side only runs with the same "
+                f"{label!r} was judged on other data than {next(iter(judged))!r}; side by side only runs with the same "
                 "validation images and labels can be shown"
             )
     there = to_fiftyone(
         first.dataset,
-        predictions={label: one.predictions for label, one in found.items()},
-        score={label: one.best_score if score is None else score for label, one in found.items()},
+        predictions={label: one.predictions for label, one in judged.items()},
+        suspects=first.suspects if len(judged) == 1 else None,
+        score={label: one.score for label, one in judged.items()},
         **options,
     )
-    view = there.load_saved_view("worst first") if list(found) == ["predictions"] else None
-    return there, view, first.dataset
+    return there, (there.load_saved_view("worst first") if len(judged) == 1 else None), first.dataset
 
 
-def _evaluations(x: Any) -> dict[str, Any]:
-    """Evaluations by label."""
-    if isinstance(getattr(x, "predictions", None), Predictions):
-        return {"predictions": x}
+def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
+    """What was got wrong, by label."""
+    if isinstance(x, Mistakes):
+        return {"predictions": x if score is None else mistakes(x.evaluation, score=score)}
+    if isinstance(x, Evaluation):
+        return {"predictions": mistakes(x, score=score)}
     if hasattr(x, "evaluation"):
-        return {"predictions": x.evaluation()}
+        return {"predictions": mistakes(x.evaluation(), score=score)}
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
-        return {_field_for(run.name, number): run.evaluation() for number, run in enumerate(x, 1)}
+        return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
     raise ValueError(
-        "browse() shows a Dataset, an Evaluation, a Run, several Runs or a FiftyOne dataset or view, not "
+        "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs or a FiftyOne dataset or view, not "
         f"{type(x).__name__} {x!r:.80}"
     )
 
 
-def _field_for(run: str, number: int) -> str:
-    return f"run_{number}_{run}"
-
-
 def _show_instead(x: Any, error: AppError) -> Browser:
     """Say why there is no App and show some of the images without it."""
-    import odkit
+    from IPython.display import display
+
+    from odkit import figures
 
     print(f"The App cannot run here, so here is a picture of some images.\n{error}")
     if isinstance(x, Dataset):
-        figure = odkit.figures.show_images(x)
+        figure = figures.show_images(x)
     else:
-        first = next(iter(_evaluations(x).values()))
-        figure = odkit.figures.show_worst(first.dataset, first)
-    from IPython.display import display
-
-    display(figure)  # type: ignore[no-untyped-call]
+        first = next(iter(_judged(x, None).values()))
+        figure = figures.show_worst(first.dataset, first)
+    display(figure)
     return _NoBrowser(error)
 
 

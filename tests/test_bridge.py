@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,22 @@ from PIL import Image
 from test_evaluation import random_case
 from tiny import squares
 
+from odkit import store
 from odkit.audit import audit
-from odkit.bridge import UNKNOWN_LABEL, _fiftyone, changes, field_name, from_fiftyone, is_edited, to_fiftyone
+from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
+from odkit.edits import changes
+from odkit.marking import field_name
+from odkit.mistakes import classify
 from odkit.predictions import Predictions
+from odkit.store import UNKNOWN_LABEL, is_edited
+from odkit.suspects import Suspect
 
 
 @pytest.fixture(autouse=True)
 def fo():
     """FiftyOne, with its database running and empty."""
-    fiftyone = _fiftyone()
+    fiftyone = store.fiftyone()
     fiftyone.delete_datasets("*")
     return fiftyone
 
@@ -203,10 +210,10 @@ def test_moved_files_are_found_again(dataset: Dataset, tmp_path: Path) -> None:
 def test_two_processes_at_once_make_one_whole_dataset(dataset: Dataset, tmp_path: Path, fo) -> None:
     dataset.save(tmp_path / "data.npz")
     code = (
-        "import sys\nfrom odkit.bridge import _fiftyone, to_fiftyone, from_fiftyone\n"
+        "import sys\nfrom odkit.bridge import to_fiftyone, from_fiftyone\nfrom odkit import store\n"
         "from odkit.dataset import Dataset\n"
         f"d = Dataset.load({str(tmp_path / 'data.npz')!r}).replace(name='at once')\n"
-        "_fiftyone()\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "store.fiftyone()\nprint('ready', flush=True)\nsys.stdin.readline()\n"
         "print(from_fiftyone(to_fiftyone(d, persistent=True)).fingerprint() == d.fingerprint())"
     )
     both = [
@@ -299,7 +306,7 @@ def test_predictions_are_marked(dataset: Dataset, fo) -> None:
     there = to_fiftyone(dataset, predictions=found_in(dataset))
     assert there.count_values("predictions.detections.eval") == {"tp": 14, "fp": 2}
     assert there.count_values("ground_truth.detections.eval") == {"tp": 14, "fn": 2}
-    assert there.list_saved_views() == ["worst first", "false positives", "missed"]
+    assert there.list_saved_views()[:3] == ["worst first", "false positives", "missed"]
     worst = there.load_saved_view("worst first").first()
     # one box missed, the other found under another name with score 0.9: 1 + 1 + 0.9
     assert (worst.image_id, worst.eval_tp, worst.eval_fp, worst.eval_fn) == ("000.png", 0, 1, 2)
@@ -309,6 +316,12 @@ def test_predictions_are_marked(dataset: Dataset, fo) -> None:
     assert wrong.count("predictions.detections") == 2
     missed = there.load_saved_view("missed")
     assert missed.values("ground_truth.detections.box_id") == [["box 1", "box 2"]]
+    # the kinds of mistake, as odkit.mistakes has them
+    kinds = classify(dataset, found_in(dataset).for_dataset(dataset))
+    assert there.count_values("predictions.detections.mistake") == dict(Counter(kinds.predictions.tolist()))
+    assert there.count_values("ground_truth.detections.mistake") == dict(Counter(kinds.boxes.tolist()))
+    background = there.load_saved_view("mistake: background")
+    assert background.values("image_id")[0] == "007.png"
     # FiftyOne takes it for an evaluation of its own: a patch for each match, false positive and miss
     assert there.list_evaluations() == ["eval"]
     assert there.to_evaluation_patches("eval").count() == 14 + 2 + 2
@@ -330,6 +343,21 @@ def test_marks_agree_with_fiftyones_own_evaluation() -> None:
     flat = [(a, b) for x, y in zip(ours, their, strict=True) for a, b in zip(x or (), y or (), strict=True)]
     agree = np.mean([a == b for a, b in flat])
     assert agree > 0.97, f"{agree:.3f} of {len(flat)} marks agree"
+
+
+def test_suspects_are_boxes_and_a_view(dataset: Dataset) -> None:
+    suspects = [
+        Suspect("wrong_class", 0.9, 3, "003.png", 6, "box 1", 5, "red", None),
+        Suspect("missing", 0.8, 1, "001.png", -1, "", 4, "blue", (8.0, 16.0, 24.0, 32.0)),
+        Suspect("spurious", 0.7, 3, "003.png", 7, "box 2", -1, "red", None),
+    ]
+    there = to_fiftyone(dataset, suspects=suspects)
+    view = there.load_saved_view("suspects first")
+    assert view.values("image_id") == ["003.png", "001.png"]
+    assert view.values("suspects.detections.kind") == [["wrong_class", "spurious"], ["missing"]]
+    assert view.values("suspects.detections.bounding_box")[1] == [[0.125, 0.25, 0.25, 0.25]]
+    assert from_fiftyone(view).num_boxes == 4, "suspects are no ground truth"
+    assert len(to_fiftyone(dataset, suspects=[]).load_saved_view("suspects first")) == 0
 
 
 def test_predictions_of_two_detectors_and_a_score(dataset: Dataset) -> None:

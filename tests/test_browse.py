@@ -12,14 +12,16 @@ from test_bridge import found_in
 from tiny import squares
 
 import odkit as od
+from odkit import store
 from odkit.browse import browse
 from odkit.dataset import Dataset
 from odkit.evaluation import evaluate
+from odkit.mistakes import mistakes
 
 
 @pytest.fixture(autouse=True)
 def fo():
-    fiftyone = od.bridge._fiftyone()
+    fiftyone = store.fiftyone()
     fiftyone.delete_datasets("*")
     return fiftyone
 
@@ -79,6 +81,22 @@ def test_an_evaluation_and_a_run_open_worst_first(dataset: Dataset) -> None:
     run = browse(SomeRun("first", dataset, 0.0), score=0.75)
     assert run.dataset.name == browser.dataset.name
     assert run.dataset.count("predictions.detections") == int((found_in(dataset).scores >= 0.75).sum())
+
+
+def test_mistakes_open_at_the_very_images(dataset: Dataset) -> None:
+    found = mistakes(dataset, found_in(dataset), score=0.5)
+    browser = browse(found)
+    assert browser.dataset.count("predictions.detections") == int((found_in(dataset).scores >= 0.5).sum())
+    browser.open_images(found.images_with("background"))
+    assert browser.view.values("image_id") == ["007.png"]
+    confusion = found.evaluation.confusion_matrix(score=0.5)
+    browser.open_images(confusion.images_of("red", "blue"))
+    assert browser.view.values("image_id") == ["000.png"]
+    browser.open_images(["005.png", "001.png"])
+    assert browser.view.values("image_id") == ["005.png", "001.png"]
+    assert browser.dataset.has_saved_view("suspects first")
+    with pytest.raises(ValueError, match="rows of which dataset"):
+        browse(browser.dataset).open_images([1])
 
 
 def test_runs_side_by_side(dataset: Dataset) -> None:

@@ -81,8 +81,8 @@ def test_the_app_in_the_cell(any_lab: Lab, page: Page) -> None:
     expect(tag).to_have_attribute("placeholder", "+ tag selected sample")
     tag.fill("blurred")
     tag.press("Enter")
-    app.locator('[data-cy="tagger-container"]').get_by_text("blurred").wait_for()
     shot(page, "tagging")
+    app.get_by_text("blurred", exact=True).first.wait_for()
     app.get_by_text("Apply", exact=True).click()
     assert "tags: 1 (blurred (1))" in ask(page, 2, "tagged ['2.jpg']")
 
