@@ -16,7 +16,7 @@ This module imports no torch: looking at runs is quick in any kernel, terminal o
 
 Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
 
-    start       machine, versions, choices with their reasons, dataset fingerprint, git commit, from_step on a resume
+    start       machine, versions, choices with their reasons, dataset fingerprint, git commit, from_step and from_epoch: where a resume goes on
     step        epoch, loss, losses by term, learning_rate, grad_norm, images_per_second, data_wait (share of the
                 step spent waiting for data, 0 to 1), memory (bytes of this process), device_memory (bytes)
     epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second
@@ -29,6 +29,7 @@ Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps tak
 """
 
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -112,9 +113,13 @@ def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for event in events:
         if event["event"] == "start" and kept:
-            step = event.get("from_step", 0)
-            redone = ("step", "epoch", "evaluation", "preview", "checkpoint")
-            kept = [e for e in kept if e["event"] not in redone or e.get("step", 0) <= step]
+            step, epoch = event.get("from_step", 0), event.get("from_epoch", math.inf)
+            by_step, by_epoch = ("step", "checkpoint"), ("epoch", "evaluation", "preview")
+            # the last step of an epoch may be saved and what closes the epoch not yet
+            kept = [
+                e for e in kept if e["event"] not in by_epoch or (e["step"] <= step and e["epoch"] <= epoch)
+            ]
+            kept = [e for e in kept if e["event"] not in by_step or e.get("step", 0) <= step]
         kept.append(event)
     return kept
 

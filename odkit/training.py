@@ -563,7 +563,9 @@ class Trainer:
         )
         self._warn("rollback", f"back to step {self.at.step} with {factor:g} of the learning rate")
         # what follows replaces the steps that went wrong, like a resume
-        self.log.write("start", from_step=self.at.step, step=self.at.step, rollback=rollbacks)
+        self.log.write(
+            "start", from_step=self.at.step, from_epoch=self.at.epoch, step=self.at.step, rollback=rollbacks
+        )
         raise _Rollback
 
     def _warn(self, kind: str, message: str) -> None:
@@ -687,6 +689,7 @@ class Trainer:
             "start",
             step=self.at.step,
             from_step=self.at.step,
+            from_epoch=self.at.epoch,
             steps_per_epoch=len(self.sampler),
             epochs=self.at.total_epochs,
             resumed=saved is not None,
