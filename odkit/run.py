@@ -16,7 +16,8 @@ This module imports no torch: looking at runs is quick in any kernel, terminal o
 
 Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
 
-    start       machine, versions, choices with their reasons, dataset fingerprint, git commit, from_step and from_epoch: where a resume goes on
+    start       machine, versions, choices with their reasons, dataset fingerprint, git commit; from_step and
+                from_epoch: where a resume goes on
     step        epoch, loss, losses by term, learning_rate, grad_norm, images_per_second, data_wait (share of the
                 step spent waiting for data, 0 to 1), memory (bytes of this process), device_memory (bytes)
     epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second

@@ -64,16 +64,6 @@ def test_database_is_shared_listens_on_loopback_and_ends_with_its_last_owner(
     assert not (database / "odkit" / "database.json").exists()
 
 
-def test_a_killed_keeper_leaves_nothing_in_the_way(database: Path) -> None:
-    uri = app.start_database()
-    mongod = child_of(database)
-    mongod.parent().kill()
-    again = app.start_database()
-    assert again != uri
-    assert not mongod.is_running() or mongod.status() == psutil.STATUS_ZOMBIE
-    assert child_of(database).pid != mongod.pid
-
-
 def test_a_database_of_ones_own_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://elsewhere:1")
     assert app.start_database() == "mongodb://elsewhere:1"
