@@ -60,7 +60,9 @@ def any_lab(request: pytest.FixtureRequest) -> Lab:
 
 
 def test_the_app_in_the_cell(any_lab: Lab, page: Page) -> None:
-    any_lab.write("browse.ipynb", MAKE, "browser = od.browse(dataset)", READ_BACK, SAVED_VIEW)
+    any_lab.write(
+        "browse.ipynb", MAKE, "browser = od.browse(dataset, keep_edits=False)", READ_BACK, SAVED_VIEW
+    )
     open_notebook(page, any_lab, "browse.ipynb")
     run_all(page)
     app = app_frame(page, 1)
