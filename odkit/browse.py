@@ -5,7 +5,6 @@ front end (nbconvert, nbval, a script) everything is done but the showing.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from odkit import app, store
@@ -15,7 +14,6 @@ from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
 from odkit.edits import Changes, changes
 from odkit.evaluation import Evaluation
-from odkit.keeper import LOOPBACK
 from odkit.mistakes import Mistakes, mistakes
 
 if TYPE_CHECKING:
@@ -56,18 +54,13 @@ def browse(
     """
     seen_from = app.front_end()
     try:
-        if seen_from is None:
-            there, view, before = _content(x, score=score, persistent=False, keep_edits=keep_edits)
-            return Browser(there, view, before=before)
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # the App's server and FiftyOne here take seconds each to import
-            starting = beside.submit(app.start_app, store.connect(), owner=seen_from.pid, port=port)
-            there, view, before = _content(x, score=score, persistent=True, keep_edits=keep_edits)
-            port = starting.result()
+        there, view, before = _content(
+            x, score=score, persistent=seen_from is not None, keep_edits=keep_edits
+        )
         browser = Browser(there, view, before=before)
-        browser._open(seen_from, port)
-        browser.show(height=height)
+        if seen_from is not None:
+            browser._open(seen_from, port)
+            browser.show(height=height)
     except AppError as error:
         if seen_from is None:
             raise
@@ -179,17 +172,21 @@ class Browser:
         )
         _shown = display(HTML(page), display_id=True)
 
-    def _open(self, seen_from: FrontEnd, port: int) -> None:
+    def _open(self, seen_from: FrontEnd, port: int | None) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
         global _session
         fo = store.fiftyone()
+        uri = store.database_uri()
+        port = app.start_app(uri, owner=seen_from.pid, port=port)
         if not seen_from.proxies(port):
             raise AppError(
                 "JupyterLab does not pass the App's port on: its environment lacks jupyter-server-proxy. "
                 "pip install jupyter-server-proxy there and start JupyterLab anew"
             )
         if _session is None or _session.server_port != port:
-            _session = fo.launch_app(self.dataset, view=self._view, port=port, address=LOOPBACK, auto=False)
+            _session = fo.launch_app(
+                self.dataset, view=self._view, port=port, address=app.LOOPBACK, auto=False
+            )
         elif self._view is not None:
             _session.view = self._view
         else:
