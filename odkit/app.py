@@ -1,9 +1,8 @@
 """The two processes behind browsing: FiftyOne's database and the server of its App.
 
-Each runs once, is shared by every kernel that needs it and ends with the JupyterLab (or script) that needed it. A
-small keeper process stands between: it starts the helper, notes its port in a file, watches the processes it runs
-for (its owners) and ends the helper when the last of them is gone. Both listen on loopback alone. FiftyOne could
-start them itself, but ties the App to one kernel and takes four seconds for the database where mongod needs half one.
+Each runs once, is shared by every kernel that needs it, ends with the JupyterLab (or script) that needed it (see
+`odkit.keeper`) and listens on loopback alone. FiftyOne could start them itself, but ties the App to one kernel and
+takes four seconds for the database where mongod needs half a second.
 """
 
 import contextlib
@@ -11,24 +10,17 @@ import hashlib
 import importlib.util
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-LOOPBACK = "127.0.0.1"
-START_SECONDS = 90.0  # an App server takes 5 s on an idle machine; a busy one must not fail for that
-GRACE_SECONDS = 5.0  # how long a helper outlives its last owner, so that the next script finds it running
+from odkit.keeper import HELD, LOOPBACK, HelperError, ensure, listens
 
 
 class AppError(RuntimeError):
@@ -152,8 +144,17 @@ def start_database() -> str:
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
 
-    port = _ensure("database", folder, command, logs=(log,))
+    try:
+        port = ensure("database", folder / "odkit", command, logs=(log,))
+    except HelperError as error:
+        raise _explain("database", error) from None
     return f"mongodb://{LOOPBACK}:{port}"
+
+
+def answers(database_uri: str) -> bool:
+    """False if a database on this machine, as `start_database()` gives it, does not listen any more."""
+    place = database_uri.removeprefix(f"mongodb://{LOOPBACK}:")
+    return not place.isdigit() or listens(int(place))
 
 
 def start_app(database_uri: str, *, owner: int, port: int | None = None) -> int:
@@ -175,9 +176,14 @@ def start_app(database_uri: str, *, owner: int, port: int | None = None) -> int:
     }
 
     def command(chosen: int) -> list[str]:
-        return [sys.executable, "-m", "odkit.app", "serve", str(chosen)]
+        return [sys.executable, "-m", "odkit.app", str(chosen)]
 
-    return _ensure(name, database_folder(), command, port=port, environment=environment)
+    try:
+        return ensure(name, database_folder() / "odkit", command, port=port, environment=environment)
+    except HelperError as error:
+        raise _explain("App", error) from None
+    except ValueError as error:
+        raise AppError(str(error)) from None
 
 
 def _mongod() -> str:
@@ -207,229 +213,19 @@ _CAUSES = {
     "Permission denied": "its folder is not writable; set FIFTYONE_DATABASE_DIR to a folder that is",
     "DBPathInUse": "another mongod uses its folder; end that one or set FIFTYONE_DATABASE_DIR to another folder",
     "featureCompatibilityVersion": "another MongoDB version wrote its folder; set FIFTYONE_DATABASE_DIR to another",
-    "held by another": "another container or machine uses its folder; set FIFTYONE_DATABASE_DIR to a folder of its own",
+    HELD: "another container or machine uses its folder; set FIFTYONE_DATABASE_DIR to a folder of its own",
     "Address already in use": "its port is taken",
 }
 
 
-def _explain(name: str, command: Sequence[str], text: str) -> AppError:
-    what = "FiftyOne's database" if name == "database" else "FiftyOne's App"
-    cause = next((advice for sign, advice in _CAUSES.items() if sign in text), "")
-    tail = "\n".join(f"  {line[:300]}" for line in text.strip().splitlines()[-6:])
+def _explain(what: str, error: HelperError) -> AppError:
+    cause = next((advice for sign, advice in _CAUSES.items() if sign in error.log), "")
+    tail = "\n".join(f"  {line[:300]}" for line in error.log.strip().splitlines()[-6:])
     return AppError(
-        f"{what} could not start ({command[0]})"
+        f"FiftyOne's {what} could not start ({error.command[0]})"
         + (f": {cause}" if cause else "")
         + (f"\nThe end of its log:\n{tail}" if tail else "")
     )
-
-
-# -- one helper, many owners -----------------------------------------------------------------------------------------
-
-
-def _ensure(
-    name: str,
-    folder: Path,
-    command: Callable[[int], list[str]],
-    *,
-    port: int | None = None,
-    environment: Mapping[str, str] | None = None,
-    logs: Sequence[Path] = (),
-) -> int:
-    """The port of the named helper, started under a keeper of its own unless it runs; this owner is noted."""
-    state = folder / "odkit"
-    (state / f"{name}.owners").mkdir(parents=True, exist_ok=True)
-    with _locked(state / f"{name}.start"):
-        _add_owner(state / f"{name}.owners")
-        running = _running(state / f"{name}.json")
-        if running:
-            if port and running != port:
-                raise AppError(
-                    f"the App already runs on port {running}, not {port}; leave port= out to use it"
-                )
-            return running
-        for path in logs:
-            path.unlink(missing_ok=True)
-        chosen = port or _free_port()
-        arguments = command(chosen)
-        output = state / f"{name}.log"
-        with output.open("wb") as log:
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "odkit.app", "keep", str(state), name, str(chosen), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # interrupting or restarting the kernel must not reach it
-                env={**os.environ, "PYTHONPATH": _package_path(), **(environment or {})},
-                cwd=state,
-            )
-        _keepers.append(keeper)
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            running = _running(state / f"{name}.json")
-            if running:
-                return running
-            if keeper.poll() is not None:
-                break
-            time.sleep(0.02)
-        else:
-            keeper.terminate()
-        text = "\n".join(p.read_text("utf-8", "replace") for p in (*logs, output) if p.exists())
-        raise _explain(name, arguments, text)
-
-
-# Held so that Python neither warns of a process left running nor leaves a zombie behind when it ends.
-_keepers: "list[subprocess.Popen[bytes]]" = []
-
-
-def _package_path() -> str:
-    """PYTHONPATH under which a child finds this very odkit, installed or not."""
-    here = str(Path(__file__).resolve().parents[1])
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=1):
-            return True
-    except OSError:
-        return False
-
-
-def _running(note: Path) -> int | None:
-    """The port a keeper noted, if that keeper lives and its helper listens."""
-    try:
-        noted = json.loads(note.read_text("utf-8"))
-        if _alive(noted["keeper"], noted["keeper_started"]) and _listens(noted["port"]):
-            return int(noted["port"])
-    except (OSError, ValueError, KeyError):
-        pass
-    return None
-
-
-def _started(pid: int) -> float:
-    return float(psutil.Process(pid).create_time())
-
-
-def _alive(pid: int, started: float) -> bool:
-    """True if this very process runs still: a process id alone may by now be another's."""
-    try:
-        process = psutil.Process(pid)
-        return bool(abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
-def _add_owner(owners: Path) -> None:
-    """Note the process this helper runs for: the Jupyter server (or nbconvert, nbval), else this process itself."""
-    parent = os.environ.get("JPY_PARENT_PID", "")
-    pid = int(parent) if parent.isdigit() and psutil.pid_exists(int(parent)) else os.getpid()
-    _write(owners / str(pid), {"started": _started(pid)})
-
-
-def _has_owner(owners: Path) -> bool:
-    for note in owners.iterdir() if owners.exists() else ():
-        try:
-            alive = note.suffix or _alive(int(note.name), json.loads(note.read_text("utf-8"))["started"])
-        except (OSError, ValueError, KeyError):
-            alive = False
-        if alive:
-            return True
-        note.unlink(missing_ok=True)
-    return False
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value), "utf-8")
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    import fcntl
-
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise AppError(f"{path} is held by another process") from None
-        yield
-
-
-def _keep(state: Path, name: str, port: int, command: list[str]) -> int:
-    """Run a helper until its last owner is gone; the body of the keeper process."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    note = state / f"{name}.json"
-    with _locked(state / f"{name}.lock", wait=False):
-        _end_orphan(note)
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        try:
-            _write(state / f"{name}.child", {"pid": child.pid, "started": _started(child.pid)})
-            while child.poll() is None and not _listens(port):
-                time.sleep(0.02)
-            if child.poll() is None:
-                me = {"keeper": os.getpid(), "keeper_started": _started(os.getpid())}
-                _write(note, {"port": port, **me})
-                _watch(child, state, name)
-            if child.returncode == -signal.SIGILL:
-                print("Illegal instruction")
-            return child.returncode or 0
-        finally:
-            note.unlink(missing_ok=True)
-            _end(child, name)
-            (state / f"{name}.child").unlink(missing_ok=True)
-            if name.startswith("app-") and not _has_owner(state / f"{name}.owners"):
-                _forget(state, name)  # its name will not come again
-
-
-def _watch(child: "subprocess.Popen[bytes]", state: Path, name: str) -> None:
-    """Return when the helper has ended or its last owner has been gone for the grace time."""
-    owners = state / f"{name}.owners"
-    last = time.monotonic()
-    while child.poll() is None:
-        time.sleep(1)
-        if _has_owner(owners):
-            last = time.monotonic()
-        elif time.monotonic() - last > GRACE_SECONDS:
-            with _locked(state / f"{name}.start"):  # nobody may come in while it ends
-                if not _has_owner(owners):
-                    (state / f"{name}.json").unlink(missing_ok=True)
-                    _end(child, name)
-                    return
-
-
-def _forget(state: Path, name: str) -> None:
-    with contextlib.suppress(OSError):
-        (state / f"{name}.owners").rmdir()
-    for kind in ("log", "start", "lock"):
-        (state / f"{name}.{kind}").unlink(missing_ok=True)
-
-
-def _end(child: "subprocess.Popen[bytes]", name: str) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            # the database writes what it holds; the App's server holds nothing and only waits for open pages
-            child.wait(15 if name == "database" else 1)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _end_orphan(note: Path) -> None:
-    """End the helper of a keeper that was itself killed: it would hold the folder for ever."""
-    with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
-        child = json.loads(note.with_suffix(".child").read_text("utf-8"))
-        if _alive(child["pid"], child["started"]):
-            process = psutil.Process(child["pid"])
-            process.terminate()
-            process.wait(15)
 
 
 # -- the App's server ------------------------------------------------------------------------------------------------
@@ -492,6 +288,4 @@ def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "keep":
-        sys.exit(_keep(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5:]))
-    _serve(int(sys.argv[2]))
+    _serve(int(sys.argv[1]))

@@ -5,6 +5,7 @@ front end (nbconvert, nbval, a script) everything is done but the showing.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from odkit import app, store
@@ -14,6 +15,7 @@ from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
 from odkit.edits import Changes, changes
 from odkit.evaluation import Evaluation
+from odkit.keeper import LOOPBACK
 from odkit.mistakes import Mistakes, mistakes
 
 if TYPE_CHECKING:
@@ -54,13 +56,18 @@ def browse(
     """
     seen_from = app.front_end()
     try:
-        there, view, before = _content(
-            x, score=score, persistent=seen_from is not None, keep_edits=keep_edits
-        )
+        if seen_from is None:
+            there, view, before = _content(x, score=score, persistent=False, keep_edits=keep_edits)
+            return Browser(there, view, before=before)
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # the App's server and FiftyOne here take seconds each to import
+            starting = beside.submit(app.start_app, store.connect(), owner=seen_from.pid, port=port)
+            there, view, before = _content(x, score=score, persistent=True, keep_edits=keep_edits)
+            port = starting.result()
         browser = Browser(there, view, before=before)
-        if seen_from is not None:
-            browser._open(seen_from, port)
-            browser.show(height=height)
+        browser._open(seen_from, port)
+        browser.show(height=height)
     except AppError as error:
         if seen_from is None:
             raise
@@ -172,21 +179,17 @@ class Browser:
         )
         _shown = display(HTML(page), display_id=True)
 
-    def _open(self, seen_from: FrontEnd, port: int | None) -> None:
+    def _open(self, seen_from: FrontEnd, port: int) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
         global _session
         fo = store.fiftyone()
-        uri = store.database_uri()
-        port = app.start_app(uri, owner=seen_from.pid, port=port)
         if not seen_from.proxies(port):
             raise AppError(
                 "JupyterLab does not pass the App's port on: its environment lacks jupyter-server-proxy. "
                 "pip install jupyter-server-proxy there and start JupyterLab anew"
             )
         if _session is None or _session.server_port != port:
-            _session = fo.launch_app(
-                self.dataset, view=self._view, port=port, address=app.LOOPBACK, auto=False
-            )
+            _session = fo.launch_app(self.dataset, view=self._view, port=port, address=LOOPBACK, auto=False)
         elif self._view is not None:
             _session.view = self._view
         else:

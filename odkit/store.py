@@ -23,6 +23,7 @@ from PIL import Image
 from odkit import app
 from odkit.boxes import xyxy_to_relative_xywh
 from odkit.dataset import Dataset
+from odkit.keeper import LOOPBACK
 
 GROUND_TRUTH = "ground_truth"
 UNKNOWN_LABEL = "(unknown class)"
@@ -34,9 +35,45 @@ _SETTINGS = {
     "FIFTYONE_DO_NOT_TRACK": "1",
     "FIFTYONE_LOGGING_LEVEL": "WARNING",
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
-    "FIFTYONE_DEFAULT_APP_ADDRESS": app.LOOPBACK,
+    "FIFTYONE_DEFAULT_APP_ADDRESS": LOOPBACK,
     "FIFTYONE_APP_DEFAULT_QUERY_PERFORMANCE": "false",  # the side bar lists tags and classes with their counts
 }
+
+
+def connect() -> str:
+    """Address of the database this process uses; it is started where it does not run, FiftyOne is not imported.
+
+    Raises:
+        AppError: The database cannot start, or it ended while this process was using it.
+    """
+    global _uri
+    _set_environment()
+    if _uri and not app.answers(_uri):
+        raise app.AppError(
+            f"FiftyOne's database ({_uri}) has ended while this process was using it; restart the kernel"
+        )
+    module = sys.modules.get("fiftyone.core.odm.database")
+    if not _uri and module is not None and module._client is not None:
+        # a person connected FiftyOne before odkit came; theirs is used
+        host, port = module._client.address
+        return str(sys.modules["fiftyone"].config.database_uri or f"mongodb://{host}:{port}")
+    if not _uri:
+        _uri = app.start_database()
+    return _uri
+
+
+_uri = ""  # address of the database that `connect()` found or started
+
+
+def _set_environment() -> None:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("FIFTYONE_DATABASE_URI"):
+        # our own mongod is known to fit; the check would only say that it is the oldest version supported
+        os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # without a home it makes a folder named "~"
+        os.environ.setdefault("FIFTYONE_DEFAULT_DATASET_DIR", str(app.state_folder() / "fiftyone"))
+        os.environ.setdefault("MPLCONFIGDIR", str(app.state_folder() / "matplotlib"))  # it imports matplotlib
 
 
 def fiftyone() -> Any:
@@ -46,36 +83,21 @@ def fiftyone() -> Any:
         AppError: The database cannot start; the message says why.
         ImportError: FiftyOne is not installed.
     """
-    first = "fiftyone" not in sys.modules
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if not os.environ.get("FIFTYONE_DATABASE_URI"):
-        # our own mongod is known to fit; the check would only say that it is the oldest version supported
-        os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
-        if not os.access(os.path.expanduser("~"), os.W_OK):  # without a home it makes a folder named "~"
-            os.environ.setdefault("FIFTYONE_DEFAULT_DATASET_DIR", str(app.state_folder() / "fiftyone"))
-    uri = app.start_database() if first else ""
+    uri = connect()
+    os.environ["FIFTYONE_DATABASE_URI"] = uri  # FiftyOne reads it on import, child processes inherit it
+    loaded = sys.modules.get("fiftyone.core.odm.database")
+    if loaded is not None and loaded._client is not None:
+        return sys.modules["fiftyone"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of its own imports
         import fiftyone as fo
-        import fiftyone.core.odm.database as connection
 
-        if not first and connection._client is None and fo.config.database_uri is None:
-            uri = app.start_database()  # imported before odkit, not connected yet
-        if uri:
-            fo.config.database_uri = uri
-            os.environ["FIFTYONE_DATABASE_URI"] = uri  # for child processes
-            fo.list_datasets()  # connects, which warns as well
+        fo.config.database_uri = uri
+        fo.config.database_validation = (
+            os.environ.get("FIFTYONE_DATABASE_VALIDATION", "true").lower() != "false"
+        )
+        fo.list_datasets()  # connects, which warns as well
     return fo
-
-
-def database_uri() -> str:
-    """Address of the database this process is connected to."""
-    fo = fiftyone()
-    from fiftyone.core.odm import get_db_conn
-
-    host, port = get_db_conn().client.address
-    return str(fo.config.database_uri or f"mongodb://{host}:{port}")
 
 
 # -- ours in FiftyOne -----------------------------------------------------------------------------------------------

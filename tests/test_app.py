@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from odkit import app
+from odkit import app, keeper
 from odkit.app import AppError
 
 
@@ -57,7 +57,7 @@ def test_database_is_shared_listens_on_loopback_and_ends_with_its_last_owner(
         f":{next(c.laddr.port for c in mongod.net_connections('tcp') if c.status == 'LISTEN')}"
     )
     first.communicate("\n")
-    time.sleep(app.GRACE_SECONDS + 3)
+    time.sleep(keeper.GRACE_SECONDS + 3)
     assert mongod.is_running(), "its second owner lives"
     second.communicate("\n")
     mongod.wait(60)
@@ -192,7 +192,7 @@ def test_a_server_without_the_proxy_is_noticed() -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not app._listens(port):
+        while not keeper.listens(port):
             time.sleep(0.05)
         assert not app.FrontEnd(server.pid, "/", f"http://127.0.0.1:{port}/", "secret").proxies(5151)
     finally:

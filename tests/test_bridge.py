@@ -1,5 +1,6 @@
 """Dataset and predictions to FiftyOne and back."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -423,3 +424,56 @@ def test_predictions_of_other_classes_are_refused(dataset: Dataset) -> None:
     other = found_in(dataset.replace(class_names=("x", "y")))
     with pytest.raises(ValueError, match="class tables"):
         to_fiftyone(dataset, predictions=other)
+
+
+# -- the connection --------------------------------------------------------------------------------------------------
+
+
+def in_a_process(code: str, **environment: str) -> str:
+    """What a fresh Python prints; a variable given as "" is taken away."""
+    kept = {k: v for k, v in {**os.environ, "FIFTYONE_DATABASE_URI": "", **environment}.items() if v}
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_fiftyone_imported_before_odkit_is_used_as_it_is(fo) -> None:
+    """Connected already it keeps its database; not connected yet it gets ours."""
+    uri = fo.config.database_uri
+    code = "import fiftyone as fo\n{}from odkit import store\nprint(store.fiftyone().config.database_uri)"
+    not_yet = in_a_process(code.format(""), FIFTYONE_DATABASE_VALIDATION="false")
+    assert uri in not_yet
+    connected = in_a_process(
+        code.format("fo.list_datasets()\n"), FIFTYONE_DATABASE_URI=uri.replace("127.0.0.1", "localhost")
+    )
+    assert uri.replace("127.0.0.1", "localhost") in connected
+
+
+def test_no_writable_home(tmp_path: Path) -> None:
+    """As in a container run with a user of its own."""
+    code = "from odkit import store\nfo = store.fiftyone()\nfo.Dataset('a')\nprint(fo.list_datasets())"
+    said = in_a_process(
+        f"import os\nos.chdir({str(tmp_path)!r})\n{code}",
+        HOME="/proc/nowhere",
+        XDG_DATA_HOME="",
+        FIFTYONE_DATABASE_DIR="",
+        FIFTYONE_DEFAULT_DATASET_DIR="",
+        TMPDIR=str(tmp_path),
+        PYTHONPATH=str(Path(store.__file__).parents[1]),
+    )
+    assert said == "['a']\n", "and it is quiet"
+    assert [p.name for p in tmp_path.iterdir()] == [f"odkit-{os.getuid()}"], "no folder named ~"
+
+
+def test_a_database_that_was_killed_is_named(tmp_path: Path) -> None:
+    code = (
+        "import json, pathlib, psutil\nfrom odkit import app, store\nstore.fiftyone()\n"
+        "note = app.database_folder() / 'odkit' / 'database.child'\n"
+        "mongod = psutil.Process(json.loads(note.read_text())['pid'])\nmongod.kill()\n"
+        "psutil.wait_procs([mongod], 30)\n"
+        "try:\n    store.fiftyone()\nexcept app.AppError as error:\n    print(error)\nimport os\nos._exit(0)"
+    )
+    said = in_a_process(code, FIFTYONE_DATABASE_DIR=str(tmp_path / "database"))
+    assert "has ended while this process was using it; restart the kernel" in said
