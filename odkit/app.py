@@ -8,81 +8,17 @@ takes four seconds for the database where mongod needs half a second.
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 import sys
 import tempfile
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from odkit.keeper import HELD, LOOPBACK, HelperError, ensure, listens
 
 
 class AppError(RuntimeError):
     """FiftyOne's database or App cannot run here; the message says why and what to do."""
-
-
-# -- where a notebook is looked at from ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FrontEnd:
-    """The Jupyter server whose kernel this process is: a browser is looking.
-
-    Attributes:
-        pid: Process id of the Jupyter server.
-        base_url: Path under which it serves, "/" or "/some/prefix/".
-        url: Its own address as seen from this machine.
-        token: Its token, "" where it asks for a password instead.
-    """
-
-    pid: int
-    base_url: str
-    url: str
-    token: str
-
-    def path(self, port: int) -> str:
-        """Path, on the address the browser already uses, under which a local port is reached."""
-        return f"{self.base_url}proxy/{port}/"
-
-    def proxies(self, port: int) -> bool:
-        """False if this Jupyter server certainly does not pass local ports on (no jupyter-server-proxy)."""
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/proxy/{port}/fiftyone", headers={"Authorization": f"token {self.token}"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return bool(answer.status < 400)
-        except urllib.error.HTTPError as error:
-            return error.code != 404
-        except OSError:
-            return True  # a certificate of its own, a socket in place of a port: not known, so the browser may try
-
-
-def front_end() -> FrontEnd | None:
-    """The Jupyter server that shows this kernel's output; None in a script, under nbconvert or nbval, in CI.
-
-    A kernel is told its parent's process id (JPY_PARENT_PID), and a Jupyter server writes its address into
-    Jupyter's runtime folder under its own process id. Where the two agree a front end is there; nbconvert and nbval
-    start kernels too, but are no servers. ODKIT_HEADLESS=1 says there is none whatever is found.
-    """
-    if os.environ.get("ODKIT_HEADLESS", "0") not in ("", "0") or "ipykernel" not in sys.modules:
-        return None
-    parent = os.environ.get("JPY_PARENT_PID", "")
-    if not parent.isdigit() or not psutil.pid_exists(int(parent)):
-        return None
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    try:
-        info = json.loads(Path(jupyter_runtime_dir(), f"jpserver-{parent}.json").read_text("utf-8"))
-        return FrontEnd(int(parent), info["base_url"], info["url"], info.get("token", ""))
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 # -- the two helpers -------------------------------------------------------------------------------------------------

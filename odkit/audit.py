@@ -27,6 +27,7 @@ from PIL import Image
 
 from odkit.boxes import clip_boxes, upright_boxes
 from odkit.dataset import UNKNOWN_CLASS, Dataset, SourceProblem, file_hash
+from odkit.watching import progress_bar
 
 SEVERITIES = ("fatal", "warning", "info")
 """Fatal: training would crash or learn wrong boxes. Warning: look at it. Info: good to know."""
@@ -393,16 +394,13 @@ def _read_files(dataset: Dataset, decode: bool, workers: int) -> _Files:
 
 
 def _in_threads(work: Callable[[str], _T], paths: list[str], workers: int, label: str) -> list[_T]:
-    from tqdm.auto import tqdm
-
     chunks = [paths[i : i + 32] for i in range(0, len(paths), 32)]
     results: list[_T] = []
     # Pillow warns about odd but harmless files, once a thread and file; filters are the process's, so they are set here
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")
         try:
-            # a bar only when it takes long; none at all where nobody looks (a log file)
-            with tqdm(total=len(paths), desc=label, unit="image", delay=2, disable=None, leave=False) as bar:
+            with progress_bar(total=len(paths), desc=label, unit="image", delay=2) as bar:
                 for done in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
                     results += done
                     bar.update(len(done))

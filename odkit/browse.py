@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from odkit import app, store
-from odkit.app import AppError, FrontEnd
+from odkit.app import AppError
 from odkit.audit import audit
 from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
@@ -17,6 +17,7 @@ from odkit.edits import Changes, changes
 from odkit.evaluation import Evaluation
 from odkit.keeper import LOOPBACK
 from odkit.mistakes import Mistakes, mistakes
+from odkit.watching import FrontEnd, front_end
 
 if TYPE_CHECKING:
     from odkit.run import Run
@@ -54,7 +55,7 @@ def browse(
             a picture of the images instead.
         ValueError: Runs side by side were judged on different data.
     """
-    seen_from = app.front_end()
+    seen_from = front_end()
     try:
         if seen_from is None:
             there, view, before = _content(x, score=score, persistent=False, keep_edits=keep_edits)

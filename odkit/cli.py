@@ -343,7 +343,7 @@ def evaluate(
     found = read_detector(detector, device)
     dataset = read_dataset(path)
     chosen = dataset.split(split) if split else dataset
-    evaluation = odkit.evaluate(chosen, odkit.predict(found, chosen, progress=sys.stderr.isatty()))
+    evaluation = odkit.evaluate(chosen, odkit.predict(found, chosen))
     if json:
         _print_json(evaluation.to_dict())
     else:
@@ -375,7 +375,7 @@ def predict(
     dataset = images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
         raise ValueError(f"--out {out} is where the images are: their pictures would take their place")
-    predictions = odkit.predict(found, dataset, score=score, progress=sys.stderr.isatty())
+    predictions = odkit.predict(found, dataset, score=score)
     rows = []
     for index, path in enumerate(dataset.image_paths):
         part = predictions.of(index)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from odkit import watching
 from odkit.dataset import Dataset
 from odkit.run import Run, epoch_rows, follow
 
@@ -38,16 +39,9 @@ def front_end() -> FrontEnd:
 
     ODKIT_HEADLESS=1 makes any notebook count as unwatched.
     """
-    if "ipykernel" not in sys.modules:
+    if not watching.in_notebook():
         return "terminal"
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return "terminal"
-    from odkit import app
-
-    return "lab" if app.front_end() is not None else "notebook-headless"
+    return "lab" if watching.front_end() is not None else "notebook-headless"
 
 
 def show_run(run: Run) -> None:

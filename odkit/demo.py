@@ -41,6 +41,7 @@ from odkit.scenes import (
     plastic,
     scaled,
 )
+from odkit.watching import progress_bar
 
 DEMO_VERSION = 4
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
@@ -837,14 +838,12 @@ def _move(workshop: Path, folder: Path, images: int, seed: int, faults: bool) ->
 
 def _draw_all(workshop: Path, folder: Path, images: int, seed: int, faults: bool) -> None:
     """Draw everything in `workshop`; the paths in it are those of `folder`, where it will be."""
-    from tqdm.auto import tqdm
-
     dealt = _deal(images, seed)
     for split in _SPLITS:
         (workshop / split).mkdir()
     (workshop / "annotations").mkdir()
     pictures, number = [], 0
-    for index in tqdm(range(images), desc="drawing the demo", unit="image", delay=1.0, leave=False):
+    for index in progress_bar(range(images), desc="drawing the demo", unit="image", delay=1):
         rgb, boxes, classes = demo_image(seed, index)
         picture = _Picture(
             index, index + 1, dealt[index], f"bench_{index:04d}.jpg", rgb.shape[1], rgb.shape[0]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from odkit.dataset import Dataset
 from odkit.detectors import Detector
 from odkit.evaluation import Predictions
 from odkit.loading import TrainingImages, evaluation_loader, to_device
+from odkit.watching import progress_bar
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -28,7 +28,6 @@ def predict(
     workers: int = 0,
     device: str | torch.device | None = None,
     precision: torch.dtype | None = None,
-    progress: bool = False,
 ) -> Predictions:
     """What a detector finds in every image of a dataset.
 
@@ -40,7 +39,6 @@ def predict(
         workers: Processes that decode images; 0: this one.
         device: Where to compute; None: where the detector is.
         precision: torch.bfloat16 or float16 for autocast; None: float32.
-        progress: Show a progress bar.
 
     Raises:
         ImageReadError: An image cannot be read; the message names it.
@@ -53,7 +51,6 @@ def predict(
         workers=workers,
         device=device,
         precision=precision,
-        progress=progress,
     )
     return gather(rows, dataset, detector.class_names).above(score)
 
@@ -67,7 +64,6 @@ def predict_rows(
     workers: int = 0,
     device: str | torch.device | None = None,
     precision: torch.dtype | None = None,
-    progress: bool = False,
 ) -> dict[int, Found]:
     """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n])."""
     here = next(detector.parameters()).device
@@ -75,7 +71,7 @@ def predict_rows(
     images = TrainingImages(dataset, image_size=detector.image_size, square=detector.square)
     loader = evaluation_loader(images, rows, batch=batch, workers=workers, pin=device.type == "cuda")
     found: dict[int, Found] = {}
-    bar = tqdm(total=len(rows), desc="predicting", unit="image", disable=not progress)
+    bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
     with bar, torch.inference_mode(), _evaluating(detector.to(device)), autocast(device, precision):
         for inputs, targets in loader:
             moved, _ = to_device(inputs, (), device)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -150,54 +149,6 @@ def test_a_folder_used_from_another_container(database: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(AppError, match="another container or machine uses its folder"):
             app.start_database()
-
-
-# -- the front end ---------------------------------------------------------------------------------------------------
-
-
-def test_no_front_end_outside_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert app.front_end() is None
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
-    assert app.front_end() is None
-    monkeypatch.setenv("JPY_PARENT_PID", str(os.getpid()))  # as under nbval: a parent that is no server
-    assert app.front_end() is None
-
-
-def test_the_front_end_is_the_server_the_kernel_belongs_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    monkeypatch.delenv("ODKIT_HEADLESS", raising=False)
-    monkeypatch.setenv("JPY_PARENT_PID", str(os.getpid()))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    info = {"base_url": "/user/ann/", "url": "http://127.0.0.1:9/user/ann/", "token": "secret"}
-    (tmp_path / f"jpserver-{os.getpid()}.json").write_text(json.dumps(info))
-    seen_from = app.front_end()
-    assert seen_from is not None
-    assert seen_from.path(5151) == "/user/ann/proxy/5151/"
-    assert seen_from.proxies(5151), "a server that cannot be asked may proxy"
-    monkeypatch.setenv("ODKIT_HEADLESS", "1")
-    assert app.front_end() is None
-
-
-def test_a_server_without_the_proxy_is_noticed() -> None:
-    """An HTTP server that knows no /proxy/ answers 404."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not keeper.listens(port):
-            time.sleep(0.05)
-        assert not app.FrontEnd(server.pid, "/", f"http://127.0.0.1:{port}/", "secret").proxies(5151)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 # -- the App's server ------------------------------------------------------------------------------------------------

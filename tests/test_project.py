@@ -30,12 +30,12 @@ MAKEFILE = (PROJECT / "Makefile").read_text()
 
 # No module imports one that stands after it. A new module gets its place here and its line in CONTRIBUTING.md.
 ORDER = (
-    *("boxes", "dataset"),
+    *("watching", "boxes", "dataset"),
     *("gathering", "placing", "coco", "voc", "yolo", "csv_labels", "formats"),
     *("audit", "similar", "scenes", "demo"),
     *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
     *("sheets", "figures"),
-    *("machine", "app", "store", "marking", "bridge", "edits", "browse"),
+    *("machine", "keeper", "app", "store", "marking", "bridge", "edits", "browse"),
     *("settings", "loading", "detectors", "prediction"),
     *("run", "checkpoints", "recipe", "training", "replay", "tensorboard"),
     *("dashboard", "report", "export", "doctor", "cli"),

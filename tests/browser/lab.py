@@ -81,17 +81,21 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
     notification.parent.mkdir(parents=True)
     notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    # earlier tests of this process may have connected to a database of their own
+    environment = {key: value for key, value in os.environ.items() if key != "FIFTYONE_DATABASE_URI"}
+    log = (folder / "lab.log").open("wb")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base_url}"),
             f"--ServerApp.root_dir={folder}",
         ],
-        env={**os.environ, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
+        env={**environment, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
         cwd=folder,
-        stdout=(folder / "lab.log").open("wb"),
+        stdout=log,
         stderr=subprocess.STDOUT,
     )
+    log.close()
     lab = Lab(
         folder,
         f"http://127.0.0.1:{port}{base_url}",
