@@ -63,8 +63,9 @@ RUN groupadd --gid 1000 odkit \
     && mkdir -p /data /work && chown odkit:odkit /work && chmod 1777 /home/odkit
 
 COPY --from=plan /plan/keep.txt /source/requirements.lock /opt/odkit/
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    /opt/venv/bin/pip install --no-cache-dir --no-deps /wheel/*.whl
+# Copied, not mounted: podman decides by what was copied whether a layer is still good, and would keep an old odkit.
+COPY --from=wheel /wheel /opt/odkit/wheel
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps /opt/odkit/wheel/*.whl
 COPY container/jupyter_server_config.py /opt/venv/etc/jupyter/
 COPY container/overrides.json /opt/venv/share/jupyter/lab/settings/
 COPY container/start.py container/healthcheck.py /opt/odkit/
