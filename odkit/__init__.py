@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from odkit.detectors import load_detector as load_detector
     from odkit.evaluation import Evaluation as Evaluation
     from odkit.evaluation import evaluate as evaluate
+    from odkit.exporters import export_mlflow as export_mlflow
+    from odkit.exporters import export_tensorboard as export_tensorboard
     from odkit.formats import convert as convert
     from odkit.formats import load_dataset as load_dataset
     from odkit.formats import write_dataset as write_dataset
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     from odkit.run import open_run as open_run
     from odkit.settings import Settings as Settings
     from odkit.similar import near_duplicates as near_duplicates
-    from odkit.tensorboard import export_tensorboard as export_tensorboard
 
 # public name -> the module it stands in; a name that is its own module is that module
 _MODULES = {
@@ -79,7 +80,8 @@ _MODULES = {
     "demo_faults": "odkit.demo",
     "doctor": "odkit",
     "evaluate": "odkit.evaluation",
-    "export_tensorboard": "odkit.tensorboard",
+    "export_mlflow": "odkit.exporters",
+    "export_tensorboard": "odkit.exporters",
     "figures": "odkit",
     "fine_tune": "odkit.run",
     "from_fiftyone": "odkit.bridge",

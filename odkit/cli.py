@@ -236,9 +236,25 @@ def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int
         run: Run folder, or the name of a run under runs/.
         out: Folder for all runs; this one goes to a folder of its name in it.
     """
-    from odkit.tensorboard import export_tensorboard
+    from odkit.exporters import export_tensorboard
 
     print(f"{export_tensorboard(open_run(run), out)}\n  tensorboard --logdir {out}")
+    return 0
+
+
+@command
+def mlflow(run: Positional[str], *, tracking: str | None = None, experiment: str = "odkit") -> int:
+    """Send what a run has logged to MLflow.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        tracking: Where MLflow keeps its runs, as http://127.0.0.1:5000 or sqlite:///mlflow.db; default:
+            $MLFLOW_TRACKING_URI, else MLflow's own.
+        experiment: The experiment that the run goes to.
+    """
+    from odkit.exporters import export_mlflow
+
+    print(f"MLflow's run {export_mlflow(open_run(run), tracking, experiment=experiment)} in {experiment!r}")
     return 0
 
 
