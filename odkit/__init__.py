@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from odkit.run import open_run as open_run
     from odkit.settings import Settings as Settings
     from odkit.similar import near_duplicates as near_duplicates
+    from odkit.suspects import corrected as corrected
 
 # public name -> the module it stands in; a name that is its own module is that module
 _MODULES = {
@@ -89,6 +90,7 @@ _MODULES = {
     "load_dataset": "odkit.formats",
     "load_detector": "odkit.detectors",
     "mistakes": "odkit.mistakes",
+    "corrected": "odkit.suspects",
     "near_duplicates": "odkit.similar",
     "open_run": "odkit.run",
     "predict": "odkit.prediction",

@@ -16,7 +16,9 @@ from odkit.dataset import Dataset
 from odkit.edits import Changes, changes
 from odkit.evaluation import Evaluation
 from odkit.keeper import LOOPBACK
+from odkit.marking import suspects_tagged
 from odkit.mistakes import Mistakes, mistakes
+from odkit.suspects import Suspect
 from odkit.watching import FrontEnd, front_end
 
 if TYPE_CHECKING:
@@ -127,6 +129,17 @@ class Browser:
                 "this App was opened on a FiftyOne dataset; odkit does not know what it was before"
             )
         return changes(self.before, self.dataset)
+
+    def accepted(self, tag: str = "accept") -> list[Suspect]:
+        """The suspects that were tagged so in the App; `od.corrected(dataset, browser.accepted())` puts them right.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own.
+        """
+        if self.before is None:
+            raise ValueError("this App was opened on a FiftyOne dataset, which has no suspects of odkit's")
+        self.dataset.reload()
+        return suspects_tagged(self.dataset, self.before, tag)
 
     def open_images(self, images: Sequence[int | str]) -> None:
         """Open these images in the App, in this order: row numbers of the dataset browsed, or image ids.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from odkit.boxes import relative_xywh_to_xyxy
 from odkit.dataset import Dataset
 from odkit.matching import match
 from odkit.mistakes import KINDS, classify
@@ -203,14 +204,54 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
         by_image.setdefault(one.image, []).append(row)
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     operations = []
-    for sample in made._sample_collection.find({}, {"image_id": 1}):
+    for sample in made._sample_collection.find({}, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
         rows = by_image.get(place.get(sample.get("image_id"), -1), [])
+        tagged = {_same(row): row["tags"] for row in (sample.get(SUSPECTS) or {}).get("detections", ())}
+        for row in rows:
+            row["tags"] = tagged.get(_same(row), [])
         changed: dict[str, Any] = {SUSPECTS: {"_cls": "Detections", "detections": rows}}
         changed["suspicion"] = max((row["confidence"] for row in rows), default=0.0)
         operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
     _write(made, operations)
     suspicious = made.match(fo.ViewField("suspicion") > 0).sort_by("suspicion", reverse=True)
     made.save_view("suspects first", suspicious, overwrite=True)
+
+
+def _same(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells that a suspect is one that was there before, tagged perhaps."""
+    return row["kind"], row["box_id"], row["label"], *(round(value, 3) for value in row["bounding_box"])
+
+
+def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
+    """The suspects that a person gave a tag in the App, the most suspicious first."""
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    rows = {
+        (image, box_id): row
+        for row, (image, box_id) in enumerate(zip(dataset.box_images.tolist(), dataset.box_ids, strict=True))
+    }
+    found = []
+    wanted = {f"{SUSPECTS}.detections.tags": tag}
+    for sample in made._sample_collection.find(wanted, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
+        image = place.get(sample.get("image_id"), -1)
+        for row in sample[SUSPECTS]["detections"] if image >= 0 else ():
+            if tag not in row["tags"]:
+                continue
+            size = sizes_to_draw(dataset)[[image]]
+            seen = relative_xywh_to_xyxy(np.array([row["bounding_box"]]), size)[0]
+            found.append(
+                Suspect(
+                    kind=row["kind"],
+                    score=row["confidence"],
+                    image=image,
+                    image_id=sample["image_id"],
+                    box=rows.get((image, row["box_id"]), -1),
+                    box_id=row["box_id"],
+                    prediction=-1,
+                    class_name=row["label"],
+                    suggestion=None if row["kind"] in ("spurious", "duplicate") else tuple(seen.tolist()),
+                )
+            )
+    return sorted(found, key=lambda one: -one.score)
 
 
 def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:

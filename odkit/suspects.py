@@ -1,12 +1,14 @@
-"""Labels that are probably wrong: where a trustworthy detector contradicts them."""
+"""Labels that are probably wrong: where a trustworthy detector contradicts them, and the labels put right."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.boxes import box_area, box_iou
+from odkit.boxes import as_boxes, box_area, box_iou
+from odkit.dataset import Dataset
 from odkit.evaluation import Evaluation
 from odkit.matching import Rows, on_crowd, overlaps
 
@@ -70,6 +72,60 @@ def find_suspects(evaluation: Evaluation) -> list[Suspect]:
     explained = {prediction for _, _, prediction in strongest.values()}
     suspects += [judge.about_nothing(row, score) for row, score in judge.missing(explained) if score > _LEAST]
     return _taking_turns(suspects, evaluation.dataset.num_boxes)
+
+
+def corrected(dataset: Dataset, suspects: Sequence[Suspect]) -> Dataset:
+    """The dataset with the labels put right as the detector suggests: a view, the files stay as they are.
+
+    A wrong class is replaced, a badly drawn box is redrawn, a spurious or second label is dropped, and a missing one
+    is added under the id "suggested N". Only give what a person has looked at (`browser.accepted()`): a detector is
+    wrong often enough, and one trained on its own opinions learns nothing.
+
+    Args:
+        dataset: The dataset the suspects are from, or one with the same images and box ids in it.
+        suspects: What to accept, of `Mistakes.suspects`.
+
+    Raises:
+        ValueError: A suspect is about an image, box or class that is not in the dataset; the message names it.
+    """
+    images = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    rows: dict[tuple[str, str], int] = {}
+    for row, (image, box_id) in enumerate(zip(dataset.box_images.tolist(), dataset.box_ids, strict=True)):
+        rows[dataset.image_ids[image], box_id] = row
+    classes = {name: k for k, name in enumerate(dataset.class_names)}
+
+    boxes, box_classes = dataset.boxes.copy(), dataset.box_classes.copy()
+    dropped: set[int] = set()
+    added: list[tuple[int, tuple[float, ...], int]] = []  # image row, xyxy, class index
+    for one in suspects:
+        row = rows.get((one.image_id, one.box_id), -1)
+        if one.image_id not in images or (row < 0 and one.kind != "missing") or one.class_name not in classes:
+            raise ValueError(f"this suspect is not about {dataset.name!r} ({len(dataset):,} images): {one}")
+        if one.kind == "missing" and one.suggestion is not None:
+            added.append((images[one.image_id], one.suggestion, classes[one.class_name]))
+        elif one.kind == "wrong_class":
+            box_classes[row] = classes[one.class_name]
+        elif one.kind == "bad_box" and one.suggestion is not None:
+            boxes[row] = one.suggestion
+        else:
+            dropped.add(row)
+
+    kept = np.setdiff1d(np.arange(dataset.num_boxes), list(dropped))
+    box_images = np.r_[dataset.box_images[kept], [image for image, _, _ in added]].astype(np.int32)
+    order = np.argsort(box_images, kind="stable")
+    taken = set(dataset.box_ids)
+    new_ids = (f"suggested {n}" for n in range(1, len(taken) + len(added) + 2))
+    fresh = [next(i for i in new_ids if i not in taken) for _ in added]
+    counts = Counter(one.kind.replace("_", " ") for one in suspects)
+    said = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "nothing"
+    return dataset.replace(
+        boxes=np.r_[boxes[kept], as_boxes([box for _, box, _ in added])][order],
+        box_classes=np.r_[box_classes[kept], [k for _, _, k in added]].astype(np.int32)[order],
+        box_images=box_images[order],
+        box_crowd=np.r_[dataset.box_crowd[kept], np.zeros(len(added), bool)][order],
+        box_ids=np.array([*dataset.box_ids[kept], *fresh], object)[order],
+        notes=(*dataset.notes, f"corrected as a detector suggested: {said}"),
+    )
 
 
 def _taking_turns(suspects: list[Suspect], boxes: int) -> list[Suspect]:

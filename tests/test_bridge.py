@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation import random_case
+from test_evaluation import ORACLE_CASES, pycocotools_figures, random_case
 from tiny import squares
 
 from odkit import store
@@ -18,6 +18,7 @@ from odkit.audit import audit
 from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
 from odkit.edits import changes
+from odkit.evaluation import evaluate
 from odkit.marking import field_name
 from odkit.mistakes import classify
 from odkit.predictions import Predictions
@@ -346,7 +347,7 @@ def test_marks_agree_with_fiftyones_own_evaluation() -> None:
     assert agree > 0.97, f"{agree:.3f} of {len(flat)} marks agree"
 
 
-def test_suspects_are_boxes_and_a_view(dataset: Dataset) -> None:
+def test_suspects_are_boxes_and_a_view(dataset: Dataset, fo) -> None:
     suspects = [
         Suspect("wrong_class", 0.9, 3, "003.png", 6, "box 1", 5, "red", None),
         Suspect("missing", 0.8, 1, "001.png", -1, "", 4, "blue", (8.0, 16.0, 24.0, 32.0)),
@@ -358,6 +359,9 @@ def test_suspects_are_boxes_and_a_view(dataset: Dataset) -> None:
     assert view.values("suspects.detections.kind") == [["wrong_class", "spurious"], ["missing"]]
     assert view.values("suspects.detections.bounding_box")[1] == [[0.125, 0.25, 0.25, 0.25]]
     assert from_fiftyone(view).num_boxes == 4, "suspects are no ground truth"
+    view.filter_labels("suspects", fo.ViewField("kind") == "missing").tag_labels("accept", "suspects")
+    there = to_fiftyone(dataset, suspects=suspects)
+    assert there.count_label_tags() == {"accept": 1}, "looked at once, it stays accepted"
     assert len(to_fiftyone(dataset, suspects=[]).load_saved_view("suspects first")) == 0
 
 
@@ -477,3 +481,38 @@ def test_a_database_that_was_killed_is_named(tmp_path: Path) -> None:
     )
     said = in_a_process(code, FIFTYONE_DATABASE_DIR=str(tmp_path / "database"))
     assert "has ended while this process was using it; restart the kernel" in said
+
+
+# -- FiftyOne's own evaluation ---------------------------------------------------------------------------------------
+
+
+def their_ap(dataset: Dataset, predictions) -> float:
+    there = to_fiftyone(dataset, predictions=predictions, score=0.0, keep_edits=False)
+    results = there.evaluate_detections(
+        "predictions", gt_field="ground_truth", method="coco", compute_mAP=True, progress=False
+    )
+    return float(results.mAP())
+
+
+@pytest.mark.parametrize("name", [name for name in ORACLE_CASES if "ties" not in name])
+def test_fiftyones_coco_evaluation_agrees(name: str) -> None:
+    """All three on the same predictions: pycocotools, ours and FiftyOne's."""
+    dataset, predictions = random_case(3, **ORACLE_CASES[name])
+    ours = evaluate(dataset, predictions).ap
+    assert ours == pytest.approx(pycocotools_figures(dataset, predictions)[0][0], abs=1e-9)
+    assert ours == pytest.approx(their_ap(dataset, predictions), abs=1e-9)
+
+
+def test_fiftyones_coco_evaluation_is_kinder_to_equal_scores() -> None:
+    """At one score it counts the right predictions before the wrong ones; COCO takes them as they come."""
+    dataset, predictions = random_case(3, **ORACLE_CASES["ties in score and overlap"])
+    ours = evaluate(dataset, predictions).ap
+    assert ours == pytest.approx(pycocotools_figures(dataset, predictions)[0][0], abs=1e-9)
+    assert their_ap(dataset, predictions) > ours + 0.01
+
+    order = np.argsort(-predictions.scores, kind="stable")
+    apart = predictions.scores.copy()
+    apart[order] -= np.arange(len(order), dtype=np.float32) * 1e-5  # in COCO's order, no two alike
+    apart = replace(predictions, scores=apart)
+    assert evaluate(dataset, apart).ap == pytest.approx(ours, abs=1e-9), "COCO sees no difference"
+    assert their_ap(dataset, apart) == pytest.approx(ours, abs=1e-9), "and nothing else differs"

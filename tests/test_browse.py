@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from test_bridge import found_in
@@ -17,6 +18,7 @@ from odkit.browse import browse
 from odkit.dataset import Dataset
 from odkit.evaluation import evaluate
 from odkit.mistakes import mistakes
+from odkit.predictions import Predictions
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,29 @@ def test_mistakes_open_at_the_very_images(dataset: Dataset) -> None:
     assert browser.dataset.has_saved_view("suspects first")
     with pytest.raises(ValueError, match="rows of which dataset"):
         browse(browser.dataset).open_images([1])
+
+
+def test_suspects_accepted_in_the_app_put_the_labels_right(dataset: Dataset) -> None:
+    exact = Predictions(
+        boxes=dataset.boxes,
+        scores=np.full(dataset.num_boxes, 0.9),
+        classes=dataset.box_classes,
+        images=dataset.box_images,
+        class_names=dataset.class_names,
+    )
+    classes = dataset.box_classes.copy()
+    classes[3] = 1 - classes[3]
+    spoiled = dataset.replace(box_classes=classes).select_boxes(np.arange(dataset.num_boxes) != 7)
+    browser = browse(mistakes(spoiled, exact))
+    assert browser.accepted() == []
+    browser.dataset.tag_labels("accept", "suspects")
+    accepted = browser.accepted()
+    assert {one.kind for one in accepted} == {"wrong_class", "missing"}
+    right = od.corrected(spoiled, accepted)
+    assert right.class_counts() == dataset.class_counts()
+    assert np.abs(right.boxes - dataset.boxes).max() < 0.01
+    with pytest.raises(ValueError, match="has no suspects of odkit's"):
+        browse(browser.dataset).accepted()
 
 
 def test_runs_side_by_side(dataset: Dataset) -> None:

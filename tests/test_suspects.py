@@ -6,7 +6,7 @@ from test_evaluation import make_dataset, make_predictions
 
 from odkit.boxes import box_iou
 from odkit.evaluation import evaluate
-from odkit.suspects import find_suspects
+from odkit.suspects import corrected, find_suspects
 
 GOOD = [(k, k % 2, (20 + k, 20, 80 + k, 80)) for k in range(40)]  # one sound label in each of forty images
 SEEN = [(k, label, 0.9 + k / 1000, box) for k, label, box in GOOD]
@@ -46,6 +46,51 @@ def test_each_kind_by_hand(kind):
     assert suspect.prediction == (-1 if kind == "spurious" else 40)
     assert "40.jpg" in str(suspect)
     assert "probably" in str(suspect)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_each_kind_is_put_right(kind):
+    labels, seen = CASES[kind]
+    dataset = make_dataset(sorted([*GOOD, *labels], key=lambda row: row[0]), images=41)
+    found = find_suspects(evaluate(dataset, make_predictions(SEEN + seen)))
+    right = corrected(dataset, found)
+    assert (right.boxes_per_image()[:40] == 1).all()
+    mended = right.boxes_of(40)
+    truth = {
+        "wrong_class": [(1, BOX)],
+        "missing": [(1, BOX)],
+        "bad_box": [(1, seen[0][3] if seen else None)],
+        "spurious": [],
+        "duplicate": [(1, BOX)],
+    }
+    assert [(c, tuple(b)) for c, b in zip(right.box_classes[mended], right.boxes[mended], strict=True)] == (
+        truth[kind]
+    )
+    assert right.notes[-1] == f"corrected as a detector suggested: 1 {kind.replace('_', ' ')}"
+    assert suspects_of(right, SEEN + seen) == [], "nothing is left to accuse"
+    assert corrected(right, []).fingerprint() == right.fingerprint()
+
+
+def suspects_of(dataset, seen):
+    return find_suspects(evaluate(dataset, make_predictions(seen)))
+
+
+def test_a_missing_label_is_added_where_it_belongs():
+    dataset = make_dataset(GOOD, images=41)
+    truth = [*GOOD, (20, 1, (200, 200, 300, 300))]
+    seen = [(k, label, 0.95, box) for k, label, box in truth]
+    right = corrected(dataset, suspects_of(dataset, seen))
+    assert right.num_boxes == 41
+    assert right.boxes[right.boxes_of(20)].tolist() == [[40, 20, 100, 80], [200, 200, 300, 300]]
+    assert right.box_ids[right.boxes_of(20)][1] == "suggested 1"
+    assert dataset.num_boxes == 40, "the dataset itself stays as it is"
+
+
+def test_a_suspect_of_another_dataset_is_refused():
+    labels, seen = CASES["wrong_class"]
+    found = suspects(GOOD + labels, SEEN + seen)
+    with pytest.raises(ValueError, match=r"not about 'made' \(40 images\): 40.jpg"):
+        corrected(make_dataset(GOOD, images=40), found)
 
 
 def test_an_unsure_contradiction_ranks_below_a_sure_one():
