@@ -4,9 +4,13 @@ The App is shown in the cell through JupyterLab's own port, so behind its token 
 front end (nbconvert, nbval, a script) everything is done but the showing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from odkit import app, store
 from odkit.app import AppError
@@ -14,7 +18,7 @@ from odkit.audit import audit
 from odkit.bridge import from_fiftyone, to_fiftyone
 from odkit.dataset import Dataset
 from odkit.edits import Changes, changes
-from odkit.evaluation import Evaluation
+from odkit.evaluation import Confusion, Evaluation
 from odkit.keeper import LOOPBACK
 from odkit.marking import suspects_tagged
 from odkit.mistakes import Mistakes, mistakes
@@ -60,15 +64,13 @@ def browse(
     seen_from = front_end()
     try:
         if seen_from is None:
-            there, view, before = _content(x, score=score, persistent=False, keep_edits=keep_edits)
-            return Browser(there, view, before=before)
+            return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
         with ThreadPoolExecutor(
             1
         ) as beside:  # the App's server and FiftyOne here take seconds each to import
             starting = beside.submit(app.start_app, store.connect(), owner=seen_from.pid, port=port)
-            there, view, before = _content(x, score=score, persistent=True, keep_edits=keep_edits)
+            browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
             port = starting.result()
-        browser = Browser(there, view, before=before)
         browser._open(seen_from, port)
         browser.show(height=height)
     except AppError as error:
@@ -84,12 +86,16 @@ class Browser:
     Attributes:
         dataset: The `fiftyone.Dataset`.
         before: The Dataset it was made from, None where FiftyOne's own was given.
+        mistakes: What the detector got wrong, None where a dataset was given.
         url: Path of the App on JupyterLab's address; "" without a front end.
     """
 
-    def __init__(self, dataset: Any, view: Any = None, *, before: Dataset | None = None) -> None:
+    def __init__(
+        self, dataset: Any, view: Any, before: Dataset | None = None, mistakes: Mistakes | None = None
+    ) -> None:
         self.dataset = dataset
         self.before = before
+        self.mistakes = mistakes
         self.url = ""
         self._view = view
         self._session: Any = None
@@ -141,7 +147,7 @@ class Browser:
         self.dataset.reload()
         return suspects_tagged(self.dataset, self.before, tag)
 
-    def open_images(self, images: Sequence[int | str]) -> None:
+    def open_images(self, images: Sequence[int | str] | NDArray[np.int64]) -> None:
         """Open these images in the App, in this order: row numbers of the dataset browsed, or image ids.
 
         Such rows are what `Confusion.images_of()`, `Mistakes.images_with()` and `Audit.images()` give.
@@ -160,6 +166,23 @@ class Browser:
             else:
                 ids.append(str(self.before.image_ids[int(image)]))
         self.view = self.dataset.select_by("image_id", ids, ordered=True)
+
+    def confusion_matrix(self) -> Any:
+        """The confusion matrix as a table of buttons, each of which opens its images in the App.
+
+        With more classes than fit, those that are confused most are shown. Without a front end it is a figure.
+
+        Raises:
+            ValueError: The App was opened on a dataset, so there are no predictions to be confused.
+        """
+        if self.mistakes is None:
+            raise ValueError("a dataset has no confusion matrix: browse a Run, an Evaluation or Mistakes")
+        evaluation, score = self.mistakes.evaluation, self.mistakes.score
+        if not self._path:
+            from odkit import figures
+
+            return figures.confusion_matrix(evaluation, score=score)
+        return _buttons(evaluation.confusion_matrix(score=score), self.open_images)
 
     def refresh(self) -> None:
         """Show in the App what was changed from the notebook."""
@@ -229,14 +252,14 @@ _shown: Any = None  # the display of the cell that has the App
 
 def _content(
     x: Any, *, score: float | None, persistent: bool, keep_edits: bool
-) -> tuple[Any, Any, Dataset | None]:
-    """The FiftyOne dataset for whatever was given, the view of it to open, and the Dataset behind it."""
+) -> tuple[Any, Any, Dataset | None, Mistakes | None]:
+    """The FiftyOne dataset for whatever was given, the view of it to open, the Dataset behind it, the mistakes."""
     options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
     if isinstance(x, Dataset):
-        return to_fiftyone(x, audit=audit(x), **options), None, x
+        return to_fiftyone(x, audit=audit(x), **options), None, x, None
     if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
-        return root, (None if x is root else x), None
+        return root, (None if x is root else x), None, None
     judged = _judged(x, score)
     first = next(iter(judged.values()))
     for label, one in judged.items():
@@ -252,7 +275,59 @@ def _content(
         score={label: one.score for label, one in judged.items()},
         **options,
     )
-    return there, (there.load_saved_view("worst first") if len(judged) == 1 else None), first.dataset
+    view = there.load_saved_view("worst first") if len(judged) == 1 else None
+    return there, view, first.dataset, first
+
+
+MOST_CLASSES = 20  # in a table of buttons
+
+
+def _buttons(confusion: Confusion, open_images: Callable[[NDArray[np.int64]], None]) -> Any:
+    """A confusion matrix of buttons; one that is empty cannot be pressed."""
+    import ipywidgets as widgets
+
+    off_diagonal = confusion.counts - np.diag(np.diag(confusion.counts))
+    confused = (off_diagonal.sum(0) + off_diagonal.sum(1))[:-1]  # background always has its row and column
+    chosen = [*np.sort(np.argsort(-confused, kind="stable")[:MOST_CLASSES]).tolist(), len(confused)]
+    names = [*confusion.names[:-1], "nothing"]
+    share = confusion.counts / np.maximum(confusion.counts.sum(1, keepdims=True), 1)
+
+    def text(what: str, title: str = "") -> Any:
+        style = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap;line-height:28px"
+        return widgets.HTML(f'<div style="{style}" title="{escape(title or what)}">{escape(what)}</div>')
+
+    cells = [text("is \\ found as"), *(text("missed" if k == len(confused) else names[k]) for k in chosen)]
+    for row in chosen:
+        cells.append(text(names[row]))
+        for column in chosen:
+            count, blue = int(confusion.counts[row, column]), float(share[row, column])
+            wrong = row != column
+            paint = (
+                f"rgba({'200,60,40' if wrong else '40,90,180'},{0.1 + 0.6 * blue:.2f})"
+                if count
+                else "transparent"
+            )
+            button = widgets.Button(
+                description=f"{count:,}" if count else "",
+                disabled=not count,
+                tooltip=f"{names[row]} found as {names[column]}: show these images" if count else "",
+                layout={"width": "auto", "height": "28px", "margin": "1px"},
+            )
+            button.style.button_color = paint
+            cell = (confusion.names[row], confusion.names[column])
+            button.on_click(lambda _, cell=cell: open_images(confusion.images_of(*cell)))
+            cells.append(button)
+    grid = widgets.GridBox(
+        cells,
+        layout={
+            "grid_template_columns": f"110px repeat({len(chosen)}, minmax(40px, 84px))",
+            "grid_gap": "0px",
+        },
+    )
+    if len(chosen) - 1 < len(confused):
+        note = f"The {MOST_CLASSES} classes confused most, of {len(confused):,}."
+        return widgets.VBox([widgets.HTML(note), grid])
+    return grid
 
 
 def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:

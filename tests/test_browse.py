@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from test_bridge import found_in
 from tiny import squares
@@ -99,6 +100,13 @@ def test_mistakes_open_at_the_very_images(dataset: Dataset) -> None:
     assert browser.dataset.has_saved_view("suspects first")
     with pytest.raises(ValueError, match="rows of which dataset"):
         browse(browser.dataset).open_images([1])
+
+
+def test_the_confusion_matrix_is_a_figure_where_nobody_can_press_it(dataset: Dataset) -> None:
+    found = mistakes(dataset, found_in(dataset), score=0.5)
+    assert isinstance(browse(found).confusion_matrix(), Figure)
+    with pytest.raises(ValueError, match="a dataset has no confusion matrix"):
+        browse(dataset).confusion_matrix()
 
 
 def test_suspects_accepted_in_the_app_put_the_labels_right(dataset: Dataset) -> None:

@@ -121,6 +121,35 @@ def test_the_app_in_a_tab_of_its_own(any_lab: Lab, page: Page) -> None:
     assert page.outside == []  # type: ignore[attr-defined]
 
 
+JUDGED = """
+found = od.Predictions(
+    boxes=dataset.boxes, scores=np.linspace(0.9, 0.6, 12), classes=[1, 1] + [0, 1] * 5, images=dataset.box_images,
+    class_names=dataset.class_names,
+)
+browser = od.browse(od.evaluate(dataset, found))
+"""
+OPENED = """
+print("opened", browser.view.values("image_id"), len(browser.accepted()))
+"""
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_images(lab: Lab, page: Page) -> None:
+    lab.stop_kernels()
+    lab.write("confusion.ipynb", MAKE, JUDGED, "browser.confusion_matrix()", OPENED)
+    open_notebook(page, lab, "confusion.ipynb")
+    run_all(page)
+    app = app_frame(page, 1)
+    assert app.locator('[data-cy="looker"]').count() == 6
+    cell = page.locator('button[title="red found as blue: show these images"]')
+    cell.wait_for()
+    shot(page, "confusion")
+    cell.click()
+    assert ask(page, 3, "opened ['0.jpg'] 0")
+    page.locator(".jp-Notebook .jp-CodeCell").nth(1).locator("iframe").scroll_into_view_if_needed()
+    expect(app.locator('[data-cy="looker"]')).to_have_count(1)
+    shot(page, "opened")
+
+
 def test_running_the_cell_again_keeps_what_was_done_and_one_app(lab: Lab, page: Page) -> None:
     lab.stop_kernels()
     again = """
