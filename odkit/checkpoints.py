@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from odkit.loading import last_line
 from odkit.run import EventLog, Run
 
 
@@ -78,10 +79,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def last_line(error: BaseException) -> str:
-    """The line of an error that says what happened, without the tracebacks of other processes before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else type(error).__name__
-    return last.split("Error: ", 1)[-1]

@@ -9,7 +9,6 @@ import functools
 import inspect
 import itertools
 import linecache
-import math
 import os
 import shlex
 import signal
@@ -27,7 +26,7 @@ from tyro.extras import SubcommandApp
 
 import odkit
 from odkit.run import RUNS, Run, RunError, create_run, hold_lock, list_runs, open_run
-from odkit.settings import LOCK_VARIABLE, MAY_CHANGE, Settings, make_settings
+from odkit.settings import LOCK_VARIABLE, MAY_CHANGE, Settings, end_with_parent, make_settings
 
 if TYPE_CHECKING:
     from odkit.dataset import Dataset
@@ -126,8 +125,10 @@ def train(
     if prepare:
         print(shlex.join(run.command()))
         return 0
-    run.start()
-    return _watch(run) if wait else _say_background(run)
+    if not wait:
+        return _say_background(run.start())
+    _ = odkit.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
+    return _watch(run.start())
 
 
 @command
@@ -152,9 +153,12 @@ def worker(run: Positional[Path]) -> int:
         run: Run folder.
     """
     found = Run(run)
-    if os.environ.get("RANK", "0") == "0":  # of the processes of one run, one is its owner
-        # before the seconds that importing torch takes; data workers, forked from here, let go of it by this
-        os.environ[LOCK_VARIABLE] = str(hold_lock(found.path))
+    if "WORLD_SIZE" in os.environ:  # the launcher's processes save themselves and end if it is killed
+        end_with_parent(signal.SIGTERM)
+    # before the seconds that importing torch takes; data workers, forked from here, let go of it by the variable
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of one run, one is its owner
+    handle = hold_lock(found.path, inherited_alone=not first)
+    os.environ[LOCK_VARIABLE] = "" if handle is None else str(handle)
     from odkit.training import work
 
     status = work(found.path)
@@ -175,7 +179,7 @@ def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
     if not found.alive:
         print(f"{found.name} is not running: {found.state}")
         return 0
-    found.stop(when, timeout=math.inf)  # a step or an epoch takes what it takes; Ctrl-C ends the waiting
+    found.stop(when)  # a step or an epoch takes what it takes; Ctrl-C ends the waiting
     return _say_end(found)
 
 

@@ -8,6 +8,8 @@ epoch), so an image's augmentation is the same whichever worker process draws it
 import contextlib
 import math
 import os
+import signal
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from odkit.dataset import Dataset
-from odkit.settings import LOCK_VARIABLE
+from odkit.settings import LOCK_VARIABLE, end_with_parent
 
 AUGMENTATIONS = ("none", "flip", "photo", "strong")
 """none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
@@ -34,6 +36,17 @@ Item = tuple[Tensor, dict[str, Tensor]]
 
 class ImageReadError(ValueError):
     """An image file cannot be read, or is not what its labels say; the message names the file."""
+
+
+class DataWorkerError(RuntimeError):
+    """A process that decodes images died or hangs."""
+
+
+def last_line(error: BaseException) -> str:
+    """The line of an error that says what happened, without the tracebacks of other processes before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return last.split("Error: ", 1)[-1]
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -240,9 +253,15 @@ def training_loader(
 
 
 def evaluation_loader(
-    images: TrainingImages, rows: Sequence[int], *, batch: int, workers: int, pin: bool = False
+    images: TrainingImages,
+    rows: Sequence[int],
+    *,
+    batch: int,
+    workers: int,
+    pin: bool = False,
+    timeout: float = 0,
 ) -> Any:
-    """A DataLoader over the given rows in order, without augmentation."""
+    """A DataLoader over the given rows in order, without augmentation; `timeout` as for `training_loader`."""
     indices = [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
     return DataLoader(
         images,
@@ -251,7 +270,32 @@ def evaluation_loader(
         collate_fn=collate,
         pin_memory=pin,
         worker_init_fn=_settle,
+        timeout=timeout if workers else 0,
     )
+
+
+def next_batch(batches: Iterator[Any], limit: float) -> Any:
+    """The next batch of a loader's iterator, None after the last.
+
+    The loader is made with a short timeout and asked again, so that a dead worker is noticed soon, and one that has
+    taken more than `limit` seconds (0: no limit) is one that hangs.
+
+    Raises:
+        DataWorkerError: A data worker died or hangs.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return next(batches, None)
+        except RuntimeError as error:
+            if "timed out" in str(error) and not (limit and time.monotonic() - began >= limit):
+                continue
+            if "DataLoader" not in str(error):
+                raise
+            raise DataWorkerError(last_line(error)) from error
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            # the batch had been announced, and who was to hand it over is gone
+            raise DataWorkerError(f"it was gone before its batch was taken: {last_line(error)}") from error
 
 
 def to_device(
@@ -265,6 +309,7 @@ def to_device(
 
 def _settle(worker: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent(signal.SIGKILL)  # one that hangs would not notice
     # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end
     if handle := os.environ.get(LOCK_VARIABLE):
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
 """A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odkit.dataset import Dataset
 from odkit.detectors import Detector
 from odkit.evaluation import Predictions
-from odkit.loading import TrainingImages, evaluation_loader, to_device
+from odkit.loading import DataWorkerError, TrainingImages, evaluation_loader, next_batch, to_device
 from odkit.watching import progress_bar
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
@@ -64,16 +64,32 @@ def predict_rows(
     workers: int = 0,
     device: str | torch.device | None = None,
     precision: torch.dtype | None = None,
+    worker_timeout: float = 300.0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, Found]:
-    """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n])."""
+    """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n]).
+
+    Once `stop()` is true, the rows so far are returned.
+
+    Raises:
+        DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
+        ImageReadError: An image cannot be read.
+    """
     here = next(detector.parameters()).device
     device = torch.device(device) if device is not None else here
     images = TrainingImages(dataset, image_size=detector.image_size, square=detector.square)
-    loader = evaluation_loader(images, rows, batch=batch, workers=workers, pin=device.type == "cuda")
+    loader = evaluation_loader(
+        images,
+        rows,
+        batch=batch,
+        workers=workers,
+        pin=device.type == "cuda",
+        timeout=min(5.0, worker_timeout or 5.0),
+    )
     found: dict[int, Found] = {}
     bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
     with bar, torch.inference_mode(), _evaluating(detector.to(device)), autocast(device, precision):
-        for inputs, targets in loader:
+        for inputs, targets in _whole_batches(loader, dataset, rows, found, batch, worker_timeout):
             moved, _ = to_device(inputs, (), device)
             for image, target, one in zip(inputs, targets, detector(moved), strict=True):
                 size = target["size"].to(torch.float32)
@@ -82,8 +98,28 @@ def predict_rows(
                 classes = one["labels"].cpu().numpy().astype(np.int32)
                 found[int(target["row"])] = (boxes.numpy(), one["scores"].float().cpu().numpy(), classes)
             bar.update(len(inputs))
+            if stop():
+                break
     detector.to(here)
     return found
+
+
+def _whole_batches(
+    loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch: int, limit: float
+) -> Iterator[Any]:
+    """A loader's batches; where its workers die or hang, an error with the images that were next."""
+    batches = iter(loader)
+    while True:
+        try:
+            one = next_batch(batches, limit)
+        except DataWorkerError as error:
+            files = [str(dataset.image_paths[row]) for row in rows if row not in found][:batch]
+            raise DataWorkerError(
+                f"a data worker died or hung ({error}) at one of: {', '.join(files)}"
+            ) from error
+        if one is None:
+            return
+        yield one
 
 
 def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str]) -> Predictions:

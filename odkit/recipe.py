@@ -92,11 +92,11 @@ def choose_workers(settings: Settings, choices: Choices) -> tuple[int, str]:
 
 
 def pick_device(settings: Settings) -> torch.device:
-    if settings.device != "auto":
-        return torch.device(settings.device)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+    """The device of this process; "auto" and "cuda" give each process of a machine its own GPU."""
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if settings.device == "auto":
+        return own if torch.cuda.is_available() else torch.device("cpu")
+    return own if settings.device == "cuda" else torch.device(settings.device)
 
 
 def _device_reason(settings: Settings, device: torch.device) -> str:

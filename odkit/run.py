@@ -16,12 +16,15 @@ This module imports no torch: looking at runs is quick in any kernel, terminal o
 
 Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
 
-    start       machine, versions, choices with their reasons, dataset fingerprint, git commit; from_step and
-                from_epoch: where a resume goes on
-    step        epoch, loss, losses by term, learning_rate, grad_norm, images_per_second, data_wait (share of the
-                step spent waiting for data, 0 to 1), memory (bytes of this process), device_memory (bytes)
-    epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second
-    evaluation  epoch, ap, ap50, ap75, per_class, seconds, best (whether it is the best so far)
+    start       machine, versions, settings, choices with their reasons, dataset fingerprint, git commit; from_step
+                and from_epoch: where a resume goes on
+    step        epoch, loss, losses by term (means over the batch of all processes), learning_rate, grad_norm,
+                images_per_second, data_wait (share of the step spent waiting for data, 0 to 1), memory (bytes of
+                this process), device_memory (bytes)
+    epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second, total_seconds (of training
+                since step 0)
+    evaluation  epoch, ap, ap50, ap75, per_class, seconds, best (whether it is the best so far), best_so_far (epoch,
+                ap, ap50)
     preview     epoch, predictions on a few held-out images (for the dashboard)
     checkpoint  file, seconds, bytes
     warning     kind, message
@@ -29,6 +32,8 @@ Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps tak
     end         reason ("finished", "stopped", "failed"), message, seconds
 """
 
+import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -75,15 +80,39 @@ class EventReader:
             return []
         end = data.rfind(b"\n") + 1
         self.offset += end
-        events = []
-        for line in data[:end].splitlines():
-            try:
-                event = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue  # a line torn by a crash
-            if isinstance(event, dict) and "event" in event:
-                events.append(event)
-        return events
+        return [event for line in data[:end].splitlines() if (event := _parsed(line))]
+
+
+def backwards(path: Path, *, block: int = 1 << 16) -> Iterator[dict[str, Any]]:
+    """The whole events of an `events.jsonl`, newest first; only as much of the file is read as is asked for."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        place, rest, newest = file.seek(0, os.SEEK_END), b"", True
+        while place:
+            size = min(block, place)
+            place -= size
+            file.seek(place)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            if newest and lines:
+                lines.pop()  # what stands after the last line's end: nothing, or a line being written
+                newest = False
+            for line in reversed(lines):
+                if event := _parsed(line):
+                    yield event
+        if not newest and (event := _parsed(rest)):
+            yield event
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """An event, or None for a line that a crash tore."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 class EventLog:
@@ -91,17 +120,20 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if torn:
-            os.write(self.file, b"\n")
+        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self.file).st_size
+        self.torn = (
+            size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+        )  # by a crash: the line is not gone on with
 
     def write(self, event: str, **fields: Any) -> None:
         line = orjson.dumps(
-            {"event": event, "time": time.time(), **fields}, option=orjson.OPT_SERIALIZE_NUMPY
+            {"event": event, "time": time.time(), **fields},
+            option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
         )
         try:
-            os.write(self.file, line + b"\n")
+            whole = b"\n" + line if self.torn else line
+            self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
         except OSError as error:  # a full disk must not end what the log only describes
             print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
 
@@ -199,9 +231,10 @@ class Run:
         """One of "new", "running", "finished", "stopped" (resumable), "failed" and "died" (killed; resumable)."""
         if self.alive:
             return "running"
-        last = next((e for e in reversed(self.events(raw=True)) if e["event"] in ("start", "end")), None)
+        last = next(backwards(self.path / "events.jsonl"), None)
         if last is None:
             return "died" if (self.path / "worker.log").exists() else "new"
+        # a worker's last event is its end; whatever else stands last was written by one that was killed
         reason: State = last.get("reason", "failed") if last["event"] == "end" else "died"
         return reason
 
@@ -232,7 +265,9 @@ class Run:
     def log_tail(self, lines: int = 20) -> str:
         """The last lines the worker printed."""
         try:
-            text = (self.path / "worker.log").read_text(errors="replace")
+            with (self.path / "worker.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+                text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
@@ -247,13 +282,16 @@ class Run:
         """Start a worker in a session of its own; it goes on from the newest checkpoint, if there is one.
 
         Raises:
-            RunError: A worker is already at it.
+            RunError: A worker is already at it, or the folder cannot be written.
         """
-        handle = _own_lock(self.path)
-        if handle is None:
-            raise RunError(f"{self.name} is running already; open_run({str(self.path)!r}) attaches to it")
-        (self.path / "stop").unlink(missing_ok=True)
-        environment = {**os.environ, LOCK_VARIABLE: str(handle)}
+        with _writing(self.path):
+            handle = _own_lock(self.path)
+            if handle is None:
+                raise RunError(f"{self.name} is running already; open_run({str(self.path)!r}) attaches to it")
+            (self.path / "stop").unlink(missing_ok=True)
+        # The locked handle is the child's stdin, so there is no moment without an owner, and torchrun's own children
+        # inherit it as well: the lock is held until the last of them has ended, and a crash releases it.
+        environment = {**os.environ, LOCK_VARIABLE: "0"}
         # threads that wait must sleep: spinning ones slow training tenfold as soon as anything else wants a core
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         package_parent = str(Path(__file__).resolve().parents[1])
@@ -261,15 +299,13 @@ class Run:
             filter(None, [package_parent, os.environ.get("PYTHONPATH")])
         )
         try:
-            with (self.path / "worker.log").open("ab") as log:
-                # the child inherits the locked handle, so there is no moment without an owner; a crash releases it
+            with _writing(self.path), (self.path / "worker.log").open("ab") as log:
                 process = subprocess.Popen(
                     self.command(),
-                    stdin=subprocess.DEVNULL,
+                    stdin=handle,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    pass_fds=(handle,),
                     start_new_session=True,
                 )
         finally:
@@ -277,30 +313,37 @@ class Run:
         _CHILDREN.append(process)
         return self
 
-    def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = 120.0) -> "Run":
-        """Ask the worker to finish the step ("now") or the epoch, save, and end; waits for it up to `timeout` seconds.
+    def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = None) -> "Run":
+        """Ask the worker to save and end, and wait until it has; nothing happens where none is at it.
+
+        Args:
+            when: Finish the step ("now") or the epoch first.
+            timeout: Seconds to wait at most; None: as long as it takes, 0: ask and return at once. Interrupting ends
+                the waiting; the request stands either way.
 
         Raises:
-            RunError: It has not ended in time; the request stays in place.
+            RunError: It has not ended in `timeout` seconds, or the folder cannot be written.
         """
         if not self.alive:
             return self
         self.request(when)
-        if timeout is not None:
-            end = time.monotonic() + timeout
-            while self.alive:
-                if time.monotonic() > end:
-                    raise RunError(
-                        f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder"
-                    )
-                time.sleep(0.05)
+        if timeout == 0:
+            return self
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while self.alive:
+            if time.monotonic() > end:
+                raise RunError(
+                    f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder"
+                )
+            time.sleep(0.05)
         return self
 
     def request(self, what: Literal["now", "epoch", "checkpoint"]) -> None:
         """Leave a request for the worker and return at once."""
-        temporary = self.path / f"stop.{os.getpid()}.tmp"
-        temporary.write_text(what)
-        temporary.replace(self.path / "stop")
+        with _writing(self.path):
+            temporary = self.path / f"stop.{os.getpid()}.tmp"
+            temporary.write_text(what)
+            temporary.replace(self.path / "stop")
 
     def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
         """Go on where the newest checkpoint stands, exactly as if there had been no break.
@@ -321,7 +364,8 @@ class Run:
             new = make_settings({**config["settings"], **changes})
             check_resume(old, new)
             config["settings"] = new.to_dict()
-            _write_json(self.path / "config.json", config)
+            with _writing(self.path):
+                _write_json(self.path / "config.json", config)
         if self.state == "finished" and not changes:
             raise RunError(f"{self.name} is finished; resume(epochs=...) with more epochs takes it further")
         self.start()
@@ -350,7 +394,7 @@ class Run:
         """Why the run failed or died, and what to do; "" where nothing is wrong."""
         if self.state not in ("failed", "died"):
             return ""
-        end: dict[str, Any] = next((e for e in reversed(self.events(raw=True)) if e["event"] == "end"), {})
+        end = next(backwards(self.path / "events.jsonl"), {})
         saved = self.checkpoints()
         way_on = (
             f"`odkit resume {self.path}` goes on from {saved[-1].name}."
@@ -369,28 +413,41 @@ class Run:
         """
         if self.alive:
             raise RunError(f"{self.name} is running; stop it first")
-        shutil.rmtree(self.path)
+        with _writing(self.path):
+            shutil.rmtree(self.path)
 
     # -- showing -------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
         """The run in a row: name, state, detector, epoch, epochs, loss, ap, ap50 (the best), minutes."""
-        events = self.events()
-        rows = epoch_rows(events)
-        best = max((r for r in rows if r.get("ap") is not None), key=lambda r: r["ap"], default={})
         settings = self.settings
-        seconds = sum(r.get("seconds", 0.0) for r in rows)
+        epoch, judged = self._newest_figures()
+        best = judged.get("best_so_far", judged)
         return {
             "name": self.name,
             "state": self.state,
             "detector": settings.detector,
-            "epoch": rows[-1]["epoch"] if rows else 0,
-            "epochs": settings.epochs,
-            "loss": rows[-1].get("loss") if rows else None,
+            "epoch": epoch.get("epoch", 0),
+            "epochs": epoch.get("epochs", settings.epochs) if settings.minutes else settings.epochs,
+            "loss": epoch.get("loss"),
             "ap": best.get("ap"),
             "ap50": best.get("ap50"),
-            "minutes": round(seconds / 60, 2),
+            "minutes": round(epoch.get("total_seconds", 0.0) / 60, 2),
         }
+
+    def _newest_figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last epoch event and the last evaluation that stand, from the end of the log; empty before the first."""
+        found: dict[str, dict[str, Any]] = {}
+        step, epoch = math.inf, math.inf  # later ones were done over
+        for event in backwards(self.path / "events.jsonl"):
+            kind = event["event"]
+            if kind == "start":
+                step, epoch = min(step, event["from_step"]), min(epoch, event.get("from_epoch", math.inf))
+            elif kind in ("epoch", "evaluation") and event["step"] <= step and event["epoch"] <= epoch:
+                found.setdefault(kind, event)
+            if len(found) == 2 or step == 0:
+                break
+        return found.get("epoch", {}), found.get("evaluation", {})
 
     def __repr__(self) -> str:
         s = self.summary()
@@ -529,16 +586,25 @@ def worker_command(path: Path, processes: int) -> list[str]:
     return [*launcher, "-m", "odkit", "worker", str(path)]
 
 
-def hold_lock(path: Path) -> int:
-    """The run's lock for this process: the inherited one, or a new one.
+def hold_lock(path: Path, *, inherited_alone: bool = False) -> int | None:
+    """The run's lock for this process: the one it was started with, else a new one (None if `inherited_alone`).
 
     Raises:
         RunError: Another worker holds it.
     """
-    inherited = os.environ.get(LOCK_VARIABLE)
-    if inherited is not None:
-        return int(inherited)
-    handle = _own_lock(path)
+    inherited = int(os.environ.get(LOCK_VARIABLE) or -1)
+    with contextlib.suppress(OSError):  # no such handle, or no lock file yet
+        if inherited >= 0 and os.path.samestat(os.fstat(inherited), os.stat(path / "worker.lock")):
+            if inherited == 0:  # helpers that this process starts must not hold it by their stdin
+                inherited = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(nothing, 0)
+                os.close(nothing)
+            return inherited
+    if inherited_alone:
+        return None
+    with _writing(path):
+        handle = _own_lock(path)
     if handle is None:
         raise RunError(f"another worker is at {path}")
     return handle
@@ -578,11 +644,35 @@ def _locked(handle: int, kind: int) -> bool:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise RunError(
+            f"the file system of this run cannot lock files ({error.strerror}), and without a lock two workers could "
+            "write one run: keep runs on another disk (--folder)"
+        ) from error
     return True
 
 
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write in a run's folder into an error that says what can be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}): it can be looked at, but not trained, stopped or deleted "
+            f"from here. Do that as its owner, or on a copy: cp -r {path} runs/"
+        ) from error
+
+
 def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _made_folder(folder, name, stem)
+
+
+def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
     if name is not None:
         if Path(name).name != name or name in ("", ".", ".."):
             raise RunError(f"a run's name is a plain folder name, not {name!r}")

@@ -1,12 +1,20 @@
 """Every setting of a training run: one flat dataclass, from which the command line, notebooks and docs derive."""
 
+import ctypes
 import dataclasses
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
 LOCK_VARIABLE = "ODKIT_LOCK_FD"
 """Environment variable that tells a worker which open file holds its run's lock."""
+
+
+def end_with_parent(number: int) -> None:
+    """Have the system send this process a signal when its parent is gone, killed or not (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG, prctl(2)
 
 
 @dataclass(frozen=True, kw_only=True)

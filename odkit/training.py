@@ -3,12 +3,14 @@
 `work()` is what a worker process runs; under `torchrun` each process runs it with its share of every batch. A step is
 the mean over equal shares (micro-batches, processes) of the detector's own loss, so one process that accumulates and
 several that share a batch compute the same gradient. Batch norms see their own share alone, as is usual for
-fine-tuning; the first process' running figures are the ones saved.
+fine-tuning; the first process' running figures are the ones judged with and saved.
+
+Processes meet between the passes of a step only, never inside one (so there is no DistributedDataParallel here, whose
+messages travel in the middle of both passes): when memory runs out in one of them, all can halve their micro-batches
+and take the step again, where the others would wait for ever.
 """
 
 import contextlib
-import ctypes
-import errno
 import math
 import multiprocessing
 import os
@@ -17,8 +19,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from odkit.checkpoints import last_line, newest_checkpoint, random_state, set_random_state, write_checkpoint
+from odkit.checkpoints import newest_checkpoint, random_state, set_random_state, write_checkpoint
 from odkit.detectors import (
     Detector,
     build_detector,
@@ -41,10 +45,14 @@ from odkit.detectors import (
     write_atomically,
 )
 from odkit.evaluation import evaluate
+from odkit.faults import explained, is_out_of_memory
 from odkit.loading import (
+    DataWorkerError,
     EpochSampler,
     ImageReadError,
     TrainingImages,
+    last_line,
+    next_batch,
     to_device,
     training_loader,
 )
@@ -67,6 +75,12 @@ from odkit.settings import Settings
 PREVIEW_IMAGES = 4
 BAD_BATCHES_IN_A_ROW = 3  # then back to the last good checkpoint with half the learning rate
 ROLLBACKS = 3  # then the run ends
+WISHES = (
+    "",
+    "checkpoint",
+    "epoch",
+    "now",
+)  # what a worker may be asked for; a later one wins over an earlier one
 
 
 class TrainingError(RuntimeError):
@@ -83,6 +97,7 @@ class Progress:
     total_epochs: int = 0
     best_ap: float = -1.0
     best_epoch: int = 0
+    best_figures: dict[str, Any] = field(default_factory=dict)  # epoch, ap, ap50
     skipped: int = 0  # batches left out for a loss that was not finite
     bad_in_a_row: int = 0
     rollbacks: int = 0
@@ -111,18 +126,17 @@ def work(path: str | Path) -> int:
             trainer = Trainer(run, log)
             reason = trainer.train()
             message = ""
-    except (TrainingError, ImageReadError, ValueError) as error:
+    except (TrainingError, ImageReadError, DataWorkerError, ValueError) as error:
         reason, message = "failed", str(error)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        reason = "failed"
-        message = (
-            f"the disk is full ({error}); the last whole checkpoint is intact: free some space, then resume"
-        )
     except Exception as error:
-        log.write("end", reason="failed", message=f"{type(error).__name__}: {error}", step=_step(trainer))
-        raise  # the traceback goes to worker.log
+        message = explained(error, str(run.path))
+        if not message:
+            log.write("end", reason="failed", message=f"{type(error).__name__}: {error}", step=_step(trainer))
+            raise  # the traceback goes to worker.log
+        reason = "failed"
+        traceback.print_exc()
+        if trainer is not None and not isinstance(error, OSError):
+            trainer.rescue()
     finally:
         for child in multiprocessing.active_children():  # a hung data worker would outlive this process
             child.kill()
@@ -151,15 +165,12 @@ def _processes(settings: Settings) -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
-    if sys.platform == "linux":
-        # if the launcher is killed, its processes save themselves and end too (PR_SET_PDEATHSIG, prctl(2))
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    backend = "nccl" if pick_device(settings).type == "cuda" else "gloo"
-    dist.init_process_group(backend)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    device = pick_device(settings)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL's messages are put together
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield
+    dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
 class Trainer:
@@ -168,6 +179,8 @@ class Trainer:
     def __init__(self, run: Run, log: EventLog) -> None:
         self.run, self.log, self.settings = run, log, run.settings
         self.device = pick_device(self.settings)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # whose memory is counted
         dataset = run.dataset()
         self.train_set = dataset.split(self.settings.train_split)
         self.val_set = dataset.split(self.settings.val_split)
@@ -191,12 +204,26 @@ class Trainer:
         self.sampler = EpochSampler(
             len(self.train_set), self.choices.batch, seed=self.settings.seed, world=world_size(), rank=rank()
         )
-        self.forward = self._forward_function()
+        self.forward: Callable[..., Any] = self.detector
+        self.running = [  # the figures that a pass in training mode changes
+            buffer
+            for module in self.detector.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
+        self.before: tuple[dict[str, Any], list[Tensor]] | None = None  # the step's beginning
+        self.updating = False  # between the first changed weight and the step's being counted
+        if self.settings.compile:
+            self._compile()
+        self.judging_batch = self.choices.micro_batch
         self.request = ""
+        self.last_step_saved = -1
         self.last_saved = time.monotonic()
         self.clock = time.monotonic()
         if saved:
             self.restore(saved)
+        if dist.is_initialized():
+            _spread(self.detector.state_dict().values())
         self._listen()
         self._say_start(saved)
 
@@ -224,8 +251,7 @@ class Trainer:
             except _Rollback:
                 self.loader = self._loader()
                 continue
-            if whole:
-                self.finish_epoch()
+            whole = whole and self.finish_epoch()
             if self.request in ("now", "epoch") or not whole:
                 self.save()
                 self.log.write("stop", reason=self.request, step=self.at.step)
@@ -243,132 +269,218 @@ class Trainer:
             began = time.monotonic()
             losses, norm = self.step(images, targets)
             self._count(losses, norm, len(images), waited, time.monotonic() - began)
+            self.before, self.updating = None, False
             self._fit_to_budget()
-            self._check_requests()
+            save = self._take_requests()
             if self.request == "now":
                 return False
-            if self._save_is_due():
+            if save:
                 self.save()
         return True
 
     def step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[dict[str, float], float]:
         """One optimizer step over a batch; halves the micro-batches when memory runs out. Loss terms, gradient norm."""
-        state = random_state()
+        self.before = random_state(), [figure.clone() for figure in self.running]
         while True:
+            shortage: BaseException | None = None
             try:
                 losses = self._accumulate(images, targets)
-                break
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._smaller_micro_batch(error)
-                set_random_state(state)  # the step starts again with the same random numbers
-        if not self._all_finite(losses):
-            self._skip(images, targets, state, losses)
+                shortage = error
+            if not _most([shortage is not None])[0]:
+                break
+            self._smaller_micro_batch(shortage)
+            self._take_back()
+        sound = all(map(math.isfinite, losses.values()))
+        losses = self._share(losses)
+        if not all(map(math.isfinite, losses.values())):
+            self._skip(images, targets, losses, sound)
             return losses, math.nan
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip or math.inf)
-        if self.choices.precision != "fp16" and not math.isfinite(float(norm)):
-            self._skip(images, targets, state, losses)
+        norm = float(nn.utils.clip_grad_norm_(self._trained(), self.settings.clip or math.inf))
+        if self.choices.precision != "fp16" and not math.isfinite(norm):
+            self._skip(images, targets, losses, sound=False)
             return losses, math.nan
+        self.updating = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update_parameters(self.detector)
         self.at.bad_in_a_row = 0
-        return losses, float(norm)
+        return losses, norm
 
     def _accumulate(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Gradients of this process' share of the batch, a micro-batch after the other; the share's loss terms."""
         self.optimizer.zero_grad(set_to_none=True)
-        totals: dict[str, float] = {}
+        totals: dict[str, Tensor] = {}
         precision = DTYPES[self.choices.precision]
         size = self.choices.micro_batch
         for first in range(0, len(images), size):
             part = slice(first, first + size)
             share = len(images[part]) / len(images)
-            last = first + size >= len(images)
-            with self._no_sync() if not last else contextlib.nullcontext():
-                moved, moved_targets = to_device(images[part], targets[part], self.device)
-                with autocast(self.device, precision):
-                    losses: dict[str, Tensor] = self.forward(moved, moved_targets)
-                    loss = torch.stack([v.float() for v in losses.values()]).sum()
-                self.scaler.scale(loss * share).backward()
+            moved, moved_targets = to_device(images[part], targets[part], self.device)
+            with autocast(self.device, precision):
+                losses: dict[str, Tensor] = self.forward(moved, moved_targets)
+                loss = torch.stack([v.float() for v in losses.values()]).sum()
+            self.scaler.scale(loss * share).backward()
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
-        return totals
+                value = value.detach().double() * share
+                totals[name] = totals[name] + value if name in totals else value
+        return dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))
 
-    def finish_epoch(self) -> None:
-        """Count the epoch, judge it, save."""
-        self.at.epoch += 1
-        self.at.batch = 0
+    def _share(self, losses: dict[str, float]) -> dict[str, float]:
+        """Means over all processes of gradients and loss terms, in one message."""
+        if not dist.is_initialized():
+            return losses
+        trained = self._trained()
+        there = [parameter.grad is not None for parameter in trained]
+        figures = torch.tensor([*losses.values(), *there], dtype=torch.float32, device=self.device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        message = torch.cat([part.reshape(-1) for part in parts] + [figures])
+        dist.all_reduce(message)
+        message /= world_size()
+        *means, known = message.split([*(part.numel() for part in parts), len(figures)])
+        values = known.tolist()
+        for parameter, mean, some in zip(trained, means, values[len(losses) :], strict=True):
+            if not some:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(mean.view_as(parameter))  # in the gradient's own memory format
+        return dict(zip(losses, values, strict=False))
+
+    def _take_back(self) -> None:
+        """Undo what the passes of the step under way have changed besides gradients: random state, running figures."""
+        assert self.before is not None
+        state, figures = self.before
+        set_random_state(state)  # the step starts again with the same random numbers
+        with torch.no_grad():
+            for figure, old in zip(self.running, figures, strict=True):
+                figure.copy_(old)
+
+    def finish_epoch(self) -> bool:
+        """Judge the epoch, count it, save; False where a request to stop came in between: a resume then judges it."""
+        epoch = self.at.epoch + 1
         mean = self.at.loss_sum / max(1, self.at.loss_count)
         images = self.at.loss_count * self.choices.batch
         self.log.write(
             "epoch",
-            epoch=self.at.epoch,
+            epoch=epoch,
             epochs=self.at.total_epochs,
             step=self.at.step,
             loss=mean,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             seconds=self.at.epoch_seconds,
             images_per_second=images / max(1e-9, self.at.epoch_seconds),
+            total_seconds=self.at.seconds,
         )
+        last = epoch >= self.at.total_epochs
+        due = last or epoch % self.settings.evaluate_every == 0 or self.request == "epoch"
+        if due and not self.judge(epoch):
+            return False
+        self.at.epoch, self.at.batch = epoch, 0
         self.at.loss_sum, self.at.loss_count, self.at.epoch_seconds = 0.0, 0, 0.0
-        last = self.at.epoch >= self.at.total_epochs
-        if last or self.at.epoch % self.settings.evaluate_every == 0 or self.request == "epoch":
-            self.judge()
         self.save()
+        return True
 
     # -- judging -------------------------------------------------------------------------------------------------
 
-    def judge(self) -> None:
-        """Evaluate the averaged weights on the validation split; keep them where they are the best so far."""
+    def judge(self, epoch: int) -> bool:
+        """Evaluate the averaged weights on the validation split; keep them where they are the best so far.
+
+        Returns:
+            False where a request to stop came before the last image.
+        """
         began = time.monotonic()
         detector = self.average.module
         assert isinstance(detector, Detector)
-        rows = list(range(rank(), len(self.val_set), world_size()))
-        found = predict_rows(
-            detector,
-            self.val_set,
-            rows,
-            batch=self.choices.micro_batch,
-            workers=self.workers,
-            precision=DTYPES[self.choices.precision],
-        )
+        if dist.is_initialized():  # each process has running figures of its own: judged is what is saved
+            _spread(self.average.buffers())
+        found: dict[int, Any] | None = self._found(detector)
         if dist.is_initialized():
             parts: list[Any] = [None] * world_size()
             dist.all_gather_object(parts, found)
-            found = {row: value for part in parts for row, value in part.items()}
+            found = None if None in parts else {row: value for part in parts for row, value in part.items()}
+        if found is None:
+            self.request = "now"
+            return False
         if rank() == 0:
             predictions = gather(found, self.val_set, self.run.class_names)
             evaluation = evaluate(self.val_set, predictions)
             ap = evaluation.ap if math.isfinite(evaluation.ap) else 0.0
             best = ap > self.at.best_ap
             if best:
-                self.at.best_ap, self.at.best_epoch = ap, self.at.epoch
+                self.at.best_ap, self.at.best_epoch = ap, epoch
+                self.at.best_figures = {
+                    "epoch": epoch,
+                    "ap": _plain(evaluation.ap),
+                    "ap50": _plain(evaluation.ap50),
+                }
                 save_detector(detector, self.run.path / "detector.safetensors")
                 predictions.save(self.run.path / "predictions.npz")
-                figures = {"epoch": self.at.epoch, "step": self.at.step, **evaluation.to_dict()}
+                figures = {"epoch": epoch, "step": self.at.step, **evaluation.to_dict()}
                 write_atomically(
                     self.run.path / "evaluation.json", orjson.dumps(figures, option=orjson.OPT_INDENT_2)
                 )
             self.log.write(
                 "evaluation",
-                epoch=self.at.epoch,
+                epoch=epoch,
                 step=self.at.step,
                 **{key: _plain(value) for key, value in evaluation.metrics.items()},
                 per_class={row["class"]: _plain(row["ap"]) for row in evaluation.per_class},
                 best=best,
+                best_so_far=self.at.best_figures,
                 seconds=time.monotonic() - began,
             )
-            self._write_preview(predictions)
+            self._write_preview(epoch, predictions)
         if dist.is_initialized():  # early stopping must be one decision
             shared = [self.at.best_ap, self.at.best_epoch]
             dist.broadcast_object_list(shared, src=0)
             self.at.best_ap, self.at.best_epoch = float(shared[0]), int(shared[1])
+        return True
 
-    def _write_preview(self, predictions: Any) -> None:
+    def _found(self, detector: Detector) -> dict[int, Any] | None:
+        """What is found in this process' share of the validation split; None where a request to stop came."""
+        rows = list(range(rank(), len(self.val_set), world_size()))
+        tried_again = False
+        while True:
+            try:
+                found = predict_rows(
+                    detector,
+                    self.val_set,
+                    rows,
+                    batch=self.judging_batch,
+                    workers=self.workers,
+                    precision=DTYPES[self.choices.precision],
+                    worker_timeout=self.settings.worker_timeout,
+                    stop=self._stop_is_asked_for,
+                )
+                return found if len(found) == len(rows) else None
+            except DataWorkerError as error:
+                if tried_again:
+                    raise
+                tried_again = True
+                self._warn("data_worker", f"{error}; started anew")
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.judging_batch <= 1:
+                    raise
+                self.judging_batch = max(1, self.judging_batch // 2)
+                self._warn(
+                    "out_of_memory",
+                    f"out of memory while judging: {self.judging_batch} images at once from now on",
+                )
+
+    def _stop_is_asked_for(self) -> bool:
+        """Between two batches of judging: whether to stop at once; a checkpoint asked for is saved on the way."""
+        wish = self._filed_request()
+        if wish == "checkpoint" and rank() == 0:
+            self.save()
+        return "now" in (self.request, wish)
+
+    def _write_preview(self, epoch: int, predictions: Any) -> None:
         shown = np.unique(np.linspace(0, len(self.val_set) - 1, PREVIEW_IMAGES).round().astype(int))
         images = []
         for row in shown:
@@ -382,7 +494,7 @@ class Trainer:
                     "scores": predictions.scores[keep].round(3).tolist(),
                 }
             )
-        self.log.write("preview", epoch=self.at.epoch, step=self.at.step, images=images)
+        self.log.write("preview", epoch=epoch, step=self.at.step, images=images)
 
     def _patience_is_over(self) -> bool:
         waited = self.at.epoch - self.at.best_epoch
@@ -422,6 +534,8 @@ class Trainer:
         backbone = getattr(self.detector.module, "backbone", None)
         if backbone is None or not self.settings.freeze_epochs:
             return
+        # fixed means its batch norms' running figures too; thawed, they are trained like all others
+        backbone.train(not frozen)
         stem = catalogue_entry(self.settings.detector).frozen if self.settings.weights != "random" else ()
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(not frozen and not f"backbone.{name}".startswith(stem or ("\0",)))
@@ -459,46 +573,34 @@ class Trainer:
                 # torch's own handler raises a dead worker's error anywhere, in the middle of a step too; without it
                 # the loader finds out when it is next asked for a batch
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                while (batch := self._next(batches)) is not None:
+                while (batch := next_batch(batches, self.settings.worker_timeout)) is not None:
                     yield *batch, time.monotonic() - began
                     tries = 0
                     began = time.monotonic()
                 return
-            except (ImageReadError, RuntimeError, OSError) as error:
-                if isinstance(error, ImageReadError):
-                    raise ImageReadError(last_line(error)) from None
-                if "DataLoader" not in str(error) or isinstance(error, _Rollback):
-                    raise
+            except ImageReadError as error:
+                raise ImageReadError(last_line(error)) from None
+            except DataWorkerError as error:
                 files = [self.train_set.image_paths[row] for row in self.sampler.rows()[self.at.batch]]
                 if tries:
                     raise TrainingError(
-                        f"data workers died or hung twice in a row ({last_line(error)}). They were reading one of: "
+                        f"data workers died or hung twice in a row ({error}). They were reading one of: "
                         f"{', '.join(files)}. Try --workers 0, or look at these files."
                     ) from error
                 tries += 1
-                self._warn("data_worker", f"a data worker died or hung ({last_line(error)}); started anew")
+                self._warn("data_worker", f"a data worker died or hung ({error}); started anew")
                 self.loader = self._loader()
-
-    def _next(self, batches: Iterator[Any]) -> Any:
-        """The next batch, None after the last; asked for every few seconds, so that a dead worker is soon noticed."""
-        limit, began = self.settings.worker_timeout, time.monotonic()
-        while True:
-            try:
-                return next(batches, None)
-            except RuntimeError as error:
-                waiting = "timed out" in str(error) and not (limit and time.monotonic() - began >= limit)
-                if not waiting:
-                    raise
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 
-    def _smaller_micro_batch(self, error: BaseException) -> None:
+    def _smaller_micro_batch(self, error: BaseException | None) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.choices.micro_batch <= 1:
+            said = last_line(error) if error else "in another process"
             raise TrainingError(
-                f"out of memory with a single {self.choices.image_size}-pixel image ({last_line(error)}); "
+                f"out of memory with a single {self.choices.image_size}-pixel image ({said}); "
                 "try a smaller --image-size or a smaller detector"
             ) from error
         self.choices.micro_batch = max(1, self.choices.micro_batch // 2)
@@ -508,23 +610,28 @@ class Trainer:
             f"{self.choices.batch}",
         )
 
-    def _all_finite(self, losses: dict[str, float]) -> bool:
-        return bool(_same_everywhere(all(map(math.isfinite, losses.values()))))
-
     def _skip(
         self,
         images: list[Tensor],
         targets: list[dict[str, Tensor]],
-        state: dict[str, Any],
         losses: dict[str, float],
+        sound: bool,
     ) -> None:
-        """Leave a batch out whose loss or gradient is not finite, keep it for a replay, and count."""
+        """Leave a batch out whose loss or gradient is not finite, keep it for a replay, and count.
+
+        `sound`: this process' share of the batch gave finite losses, so there is nothing in it to replay.
+        """
+        assert self.before is not None
+        state = self.before[0]
         self.optimizer.zero_grad(set_to_none=True)
+        self._take_back()  # batch norms have taken the batch into their running figures
+        self.before = None
         self.at.skipped += 1
         self.at.bad_in_a_row += 1
         folder = self.run.path / "bad_batches"
-        kept = folder / f"step-{self.at.step:08d}-{self.at.skipped}.pt"
-        if rank() == 0 and len(list(folder.glob("*.pt"))) < 20:
+        part = f"-{rank()}" if world_size() > 1 else ""
+        kept = folder / f"step-{self.at.step:08d}-{self.at.skipped}{part}.pt"
+        if not sound and len(list(folder.glob("*.pt"))) < 20:
             folder.mkdir(exist_ok=True)
             batch = {
                 "images": images,
@@ -533,7 +640,11 @@ class Trainer:
                 "detector": self.detector.state_dict(),
             }
             torch.save(batch, kept)
-        names = [self.train_set.image_ids[int(target["row"])] for target in targets]
+        names = [] if sound else [str(self.train_set.image_ids[int(target["row"])]) for target in targets]
+        if dist.is_initialized():
+            every: list[Any] = [None] * world_size()
+            dist.all_gather_object(every, names)
+            names = [name for some in every for name in some]
         self._warn(
             "not_finite",
             f"loss or gradient is not finite ({', '.join(f'{k} {v:.3g}' for k, v in losses.items())}); the batch was "
@@ -580,21 +691,28 @@ class Trainer:
         for number in STOP_SIGNALS:
             signal.signal(number, stop)
 
-    def _check_requests(self) -> None:
+    def _take_requests(self) -> bool:
+        """Take up what was asked for, the same in all processes at the same step; whether to save now."""
+        filed = self._filed_request() if rank() == 0 else ""
+        wish = max(self.request, filed, key=WISHES.index)
+        which, save = _most([WISHES.index(wish), self._save_is_due()])
+        if WISHES[which] in ("epoch", "now"):
+            self.request = WISHES[which]
+        return bool(save) or WISHES[which] == "checkpoint"
+
+    def _filed_request(self) -> str:
+        """What the run folder's stop file asks for; a wish for a checkpoint is taken away: the run goes on after it."""
         file = self.run.path / "stop"
-        if not self.request and file.exists():
+        try:
             wish = file.read_text().strip()
-            if wish == "checkpoint":
-                if rank() == 0:
-                    self.save()
-                    file.unlink(missing_ok=True)
-            elif wish in ("now", "epoch"):
-                self.request = wish
-        if dist.is_initialized():
-            # all processes must leave the loop at the same step
-            wishes: list[Any] = [None] * world_size()
-            dist.all_gather_object(wishes, self.request)
-            self.request = "now" if "now" in wishes else max(wishes)
+            if wish == "checkpoint" and rank() == 0:
+                taken = file.with_name("stop.taken")
+                file.replace(taken)
+                wish = taken.read_text().strip()  # a wish to stop may have taken its place meanwhile
+                taken.unlink()
+        except FileNotFoundError:
+            return ""
+        return wish if wish in WISHES else ""
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -602,7 +720,7 @@ class Trainer:
         every = self.settings.checkpoint_steps
         due = bool(every) and self.at.step % every == 0
         minutes = (time.monotonic() - self.last_saved) / 60
-        return bool(_same_everywhere(due or minutes >= self.settings.checkpoint_minutes > 0))
+        return due or minutes >= self.settings.checkpoint_minutes > 0
 
     def save(self) -> None:
         """A checkpoint, whole or not at all; then the oldest ones beyond `keep` go."""
@@ -614,9 +732,28 @@ class Trainer:
         size = write_checkpoint(path, self.state())
         for old in self.run.checkpoints()[: -self.settings.keep]:
             old.unlink(missing_ok=True)
+        self.last_step_saved = self.at.step
         self.log.write(
             "checkpoint", step=self.at.step, file=path.name, bytes=size, seconds=time.monotonic() - began
         )
+
+    def rescue(self) -> None:
+        """A last checkpoint after a fault, where the state is that between two steps and can still be read."""
+        if rank() != 0 or self.last_step_saved == self.at.step:
+            return
+        try:
+            if self.updating:
+                raise TrainingError("the fault came in the middle of the weights' update")
+            if self.before is not None:
+                self._take_back()
+            self.save()
+        except (
+            Exception
+        ) as error:  # on a device that is gone everything fails; the last good checkpoint is there
+            message = (
+                f"no checkpoint could be written after the fault ({last_line(error)}); the last one stands"
+            )
+            self._warn("no_checkpoint", message)
 
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as plain tensors and numbers."""
@@ -705,37 +842,30 @@ class Trainer:
 
     # -- several processes, compiling ----------------------------------------------------------------------------
 
-    def _forward_function(self) -> Callable[..., Any]:
-        if self.settings.compile:
-            self._compile()
-        if dist.is_initialized():
-            devices = [self.device.index or 0] if self.device.type == "cuda" else None
-            return nn.parallel.DistributedDataParallel(
-                self.detector, device_ids=devices, find_unused_parameters=bool(self.settings.freeze_epochs)
-            )
-        return self.detector
-
-    def _no_sync(self) -> Any:
-        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
-            return self.forward.no_sync()
-        return contextlib.nullcontext()
-
     def _compile(self) -> None:
         backbone: Any = self.detector.module.backbone
         size = self.choices.image_size
+        images = torch.zeros(2, 3, size, size, device=self.device).contiguous(
+            memory_format=torch.channels_last
+        )
+        self.before = random_state(), [figure.clone() for figure in self.running]
         try:
             backbone.compile(dynamic=True)
-            with torch.no_grad():
-                backbone(
-                    torch.zeros(2, 3, size, size, device=self.device).contiguous(
-                        memory_format=torch.channels_last
-                    )
-                )
+            with autocast(self.device, DTYPES[self.choices.precision]):
+                found = backbone(images)
+            maps = found.values() if isinstance(found, Mapping) else [found]
+            torch.stack([one.float().sum() for one in maps]).sum().backward()
+            # an image shape that it cannot compile for at hour three must not end the run
+            torch._dynamo.config.suppress_errors = True
         except Exception as error:  # whatever the compiler raises: it is an option, training is not
             backbone._compiled_call_impl = None
             self._warn(
                 "compile", f"torch.compile did not work here, training goes on without: {last_line(error)}"
             )
+        finally:
+            self._take_back()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.before = None
 
 
 class _Rollback(Exception):
@@ -745,16 +875,10 @@ class _Rollback(Exception):
 # -- small things ------------------------------------------------------------------------------------------------------
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the device or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "out of memory" in text or "DefaultCPUAllocator: can't allocate memory" in text
-
-
 def machine(device: torch.device) -> dict[str, Any]:
     """What the run ran on: for the log."""
+    import odkit
+
     commit = ""
     with contextlib.suppress(OSError):  # there may be no git
         asked = ["git", "rev-parse", "HEAD"]
@@ -762,7 +886,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         commit = answer.stdout.strip() if answer.returncode == 0 else ""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "odkit": odkit.__version__,
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
@@ -771,13 +896,32 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _same_everywhere(value: Any) -> Any:
-    """The first process' value (for a truth value: whether it holds everywhere)."""
+def _same_everywhere(value: int) -> int:
+    """The first process' value."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
+def _spread(tensors: Iterable[Tensor]) -> None:
+    """Give all processes the first one's values."""
+    for tensor in tensors:
+        whole = tensor.detach().contiguous()
+        dist.broadcast(whole, 0)
+        if whole.data_ptr() != tensor.data_ptr():
+            tensor.copy_(whole)
+
+
+def _most(values: Sequence[int | bool]) -> list[int]:
+    """The largest of each value over all processes."""
     if not dist.is_initialized():
-        return value
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return all(values) if isinstance(value, bool) else values[0]
+        return [int(value) for value in values]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    shared = torch.tensor([int(value) for value in values], device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    most: list[int] = shared.tolist()
+    return most
 
 
 def _plain(value: float) -> float | None:

@@ -37,7 +37,7 @@ ORDER = (
     *("sheets", "figures"),
     *("machine", "keeper", "app", "store", "marking", "bridge", "edits", "browse"),
     *("settings", "loading", "detectors", "prediction"),
-    *("run", "checkpoints", "recipe", "training", "replay", "exporters"),
+    *("run", "held_out", "checkpoints", "faults", "recipe", "training", "replay", "exporters"),
     *("dashboard", "report", "export", "doctor", "cli"),
 )
 

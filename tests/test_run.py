@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from odkit.run import (
     EventReader,
     Run,
     RunError,
+    backwards,
     create_run,
     effective,
     epoch_rows,
@@ -62,8 +64,17 @@ def steps(first: int, last: int, loss: float = 1.0) -> list[dict[str, Any]]:
     return [{"event": "step", "step": step, "loss": loss} for step in range(first, last + 1)]
 
 
-def epoch(number: int, step: int, ap: float | None = None, loss: float = 1.0) -> list[dict[str, Any]]:
-    done: dict[str, Any] = {"event": "epoch", "epoch": number, "step": step, "loss": loss, "seconds": 30.0}
+def epoch(
+    number: int, step: int, ap: float | None = None, loss: float = 1.0, *, best: float | None = None
+) -> list[dict[str, Any]]:
+    done: dict[str, Any] = {
+        "event": "epoch",
+        "epoch": number,
+        "step": step,
+        "loss": loss,
+        "seconds": 30.0,
+        "total_seconds": 30.0 * number,
+    }
     if ap is None:
         return [done]
     judged = {
@@ -73,6 +84,7 @@ def epoch(number: int, step: int, ap: float | None = None, loss: float = 1.0) ->
         "ap": ap,
         "ap50": ap + 0.1,
         "seconds": 5.0,
+        "best_so_far": {"epoch": number, "ap": best or ap, "ap50": (best or ap) + 0.1},
     }
     return [done, judged]
 
@@ -181,6 +193,45 @@ def test_follow_gives_every_event_and_ends_with_the_worker(run: Run, worker: "su
     assert seen[0]["event"] == "start"
     assert seen[-1]["event"] == "end"
     assert seen == run.events(raw=True)
+
+
+def test_backwards_is_the_log_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert list(backwards(path)) == []
+    lines = [orjson.dumps({"event": "step", "step": step, "x": "x" * (step % 50)}) for step in range(200)]
+    path.write_bytes(b"\n".join(lines))  # the last one is still being written
+    events = [orjson.loads(line) for line in lines]
+    for block in (1, 7, 64, 1 << 16):
+        assert list(backwards(path, block=block)) == events[-2::-1]
+    with path.open("ab") as file:
+        file.write(b'\n{"event":"st\x00\n')  # torn by a crash, and gone on after it
+    assert list(backwards(path)) == events[::-1]
+    path.write_bytes(lines[0] + b"\n")
+    assert list(backwards(path)) == events[:1]
+
+
+def test_a_long_log_is_not_read_whole_to_say_how_a_run_stands(run: Run) -> None:
+    """The log's beginning is a hole of 64 GB, which no one reads in a moment."""
+    with (run.path / "events.jsonl").open("wb") as file:
+        file.truncate(64 << 30)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n")
+    write(run, *epoch(1, 3, 0.5), *epoch(2, 6, 0.25, loss=0.75, best=0.5), *steps(7, 8))
+    assert run.state == "died"
+    write(run, {"event": "start", "step": 6, "from_step": 6, "from_epoch": 2}, {**END, "reason": "stopped"})
+    assert run.state == "stopped"
+    summary = run.summary()
+    assert (summary["epoch"], summary["loss"], summary["ap"], summary["minutes"]) == (2, 0.75, 0.5, 1.0)
+    assert "stopped" in repr(run)
+
+
+def test_summary_leaves_out_what_was_done_over(run: Run) -> None:
+    write(run, start(), *epoch(1, 3, 0.5), *epoch(2, 6, 0.75), *epoch(3, 9, 0.8))
+    write(run, {"event": "start", "step": 6, "from_step": 6, "from_epoch": 1}, *steps(7, 8))
+    assert (run.summary()["epoch"], run.summary()["ap"]) == (1, 0.5)
+    write(run, start(0))
+    assert (run.summary()["epoch"], run.summary()["ap"]) == (0, None)
+    assert run.history() == []
 
 
 EFFECTIVE = {
@@ -357,7 +408,14 @@ def test_died_says_the_last_words(run: Run) -> None:
 
 
 def test_summary_and_repr(run: Run) -> None:
-    write(run, start(), *steps(1, 3), *epoch(1, 3, 0.25, loss=1.5), *epoch(2, 6, 0.125, loss=1.25), END)
+    write(
+        run,
+        start(),
+        *steps(1, 3),
+        *epoch(1, 3, 0.25, loss=1.5),
+        *epoch(2, 6, 0.125, loss=1.25, best=0.25),
+        END,
+    )
     summary = run.summary()
     assert summary == {
         "name": "one",
@@ -464,7 +522,7 @@ def test_stop_that_is_not_obeyed_says_so(run: Run) -> None:
         with pytest.raises(RunError, match=r"not stopped after 0\.2 s"):
             run.stop("epoch", timeout=0.2)
         assert (run.path / "stop").read_text() == "epoch"
-        assert run.stop(timeout=None).alive  # asks and goes
+        assert run.stop(timeout=0).alive  # asks and goes
         assert (run.path / "stop").read_text() == "now"
     finally:
         deaf.kill()
@@ -483,6 +541,42 @@ def test_resume_refuses(run: Run) -> None:
     with pytest.raises(ValueError, match="epochs must be 1 or more"):
         run.resume(epochs=0)
     assert run.settings == SMALL
+
+
+@pytest.fixture
+def read_only(run: Run, dataset: Dataset) -> Iterator[Run]:
+    """The run as one sees it who may not write there: a folder without the right, a process without root's."""
+    for folder in (run.path, *run.path.parents, dataset.root, *dataset.root.parents):
+        if folder != Path(tempfile.gettempdir()) and folder.is_relative_to(tempfile.gettempdir()):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    run.path.chmod(0o555)
+    (run.path / "worker.lock").touch(0o644)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)  # nobody
+    yield run
+    if was_root:
+        os.seteuid(0)
+    run.path.chmod(0o755)
+
+
+def test_a_read_only_run_can_be_looked_at_and_no_more(read_only: Run, dataset: Dataset) -> None:
+    assert read_only.state == "new"
+    assert read_only.summary()["epoch"] == 0
+    assert len(read_only.dataset()) > 0
+    attempts = [
+        read_only.start,
+        read_only.resume,
+        read_only.delete,
+        lambda: read_only.resume(epochs=9),
+        lambda: read_only.request("now"),
+        lambda: hold_lock(read_only.path),
+        lambda: create_run(dataset, SMALL, read_only.path / "below"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(RunError, match=r"cannot be written \((Permission denied|Read-only).*cp -r"):
+            attempt()
+    assert read_only.state == "new"
 
 
 def test_delete(run: Run) -> None:
