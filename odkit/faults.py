@@ -28,6 +28,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def compiler_said(error: BaseException) -> str:
+    """Why torch.compile failed, without its advice to those who develop it."""
+    cause = getattr(error, "inner_exception", error)
+    return last_line(RuntimeError(str(cause).split("Set TORCHDYNAMO_VERBOSE", maxsplit=1)[0] or str(error)))
+
+
+def fault_line(error: BaseException) -> str:
+    """The line of an error that says what happened; a device's stands in front of torch's advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if _DEVICE.search(line)), last_line(error))
+
+
 def explained(error: BaseException, run: str) -> str:
     """What happened to a run whose training ended with this error, and what to type; "" for an error of our own.
 
@@ -35,7 +47,7 @@ def explained(error: BaseException, run: str) -> str:
         error: Out of memory is none of these: `is_out_of_memory` tells, and the run goes on.
         run: What `odkit resume` is to be told.
     """
-    said = last_line(error)
+    said = fault_line(error)
     if isinstance(error, OSError):
         if error.errno != errno.ENOSPC:
             return ""
@@ -46,7 +58,7 @@ def explained(error: BaseException, run: str) -> str:
         # after such an error every call to the device fails in this process; a new process starts clean
         return (
             f"the GPU failed or is gone ({said}). If `nvidia-smi` still lists it: odkit resume {run}. If not, reset it "
-            f"(a restart of the machine or container), or go on elsewhere: odkit resume {run} --device cuda:1, or "
+            "(a restart of the machine or container), or go on elsewhere with --device cuda:1 or "
             "--device cpu. `odkit doctor` looks at it; `dmesg | grep -i xid` says what the driver saw"
         )
     if isinstance(error, dist.DistBackendError | dist.DistNetworkError) or (

@@ -274,8 +274,18 @@ def evaluation_loader(
     )
 
 
+def start_epoch(loader: Any) -> Iterator[Any]:
+    """A loader's batches, to be asked for with `next_batch`.
+
+    Raises:
+        DataWorkerError: A data worker of the epoch before has died since.
+    """
+    with _said_plainly():
+        return iter(loader)
+
+
 def next_batch(batches: Iterator[Any], limit: float) -> Any:
-    """The next batch of a loader's iterator, None after the last.
+    """The next batch, None after the last.
 
     The loader is made with a short timeout and asked again, so that a dead worker is noticed soon, and one that has
     taken more than `limit` seconds (0: no limit) is one that hangs.
@@ -285,17 +295,25 @@ def next_batch(batches: Iterator[Any], limit: float) -> Any:
     """
     began = time.monotonic()
     while True:
-        try:
-            return next(batches, None)
-        except RuntimeError as error:
-            if "timed out" in str(error) and not (limit and time.monotonic() - began >= limit):
-                continue
-            if "DataLoader" not in str(error):
-                raise
-            raise DataWorkerError(last_line(error)) from error
-        except (EOFError, ConnectionError, FileNotFoundError) as error:
-            # the batch had been announced, and who was to hand it over is gone
-            raise DataWorkerError(f"it was gone before its batch was taken: {last_line(error)}") from error
+        with _said_plainly():
+            try:
+                return next(batches, None)
+            except RuntimeError as error:
+                if "timed out" not in str(error) or (limit and time.monotonic() - began >= limit):
+                    raise
+
+
+@contextlib.contextmanager
+def _said_plainly() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise DataWorkerError(last_line(error)) from error
+    except (EOFError, ConnectionError, FileNotFoundError) as error:
+        # the batch had been announced, and who was to hand it over is gone
+        raise DataWorkerError(f"it was gone before its batch was taken: {last_line(error)}") from error
 
 
 def to_device(

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from odkit.dataset import Dataset
 from odkit.detectors import Detector
 from odkit.evaluation import Predictions
-from odkit.loading import DataWorkerError, TrainingImages, evaluation_loader, next_batch, to_device
+from odkit.loading import (
+    DataWorkerError,
+    TrainingImages,
+    evaluation_loader,
+    next_batch,
+    start_epoch,
+    to_device,
+)
 from odkit.watching import progress_bar
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
@@ -108,7 +115,7 @@ def _whole_batches(
     loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch: int, limit: float
 ) -> Iterator[Any]:
     """A loader's batches; where its workers die or hang, an error with the images that were next."""
-    batches = iter(loader)
+    batches = start_epoch(loader)
     while True:
         try:
             one = next_batch(batches, limit)

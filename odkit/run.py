@@ -9,6 +9,7 @@ line, report. It holds
     checkpoints/        step-00000120.pt and so on: everything a resume needs
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
     stop                a request to the worker: "now", "epoch" or "checkpoint"
+    events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
     worker.lock         held by the living worker, released by the system when it ends, however it ends
     worker.log          what the worker printed
 
@@ -116,10 +117,18 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 class EventLog:
-    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long."""
+    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long.
 
-    def __init__(self, path: Path) -> None:
+    With `reserve`, so many bytes are kept in a file beside it, which gives way when the disk is full: the events that
+    say so can then be written.
+    """
+
+    def __init__(self, path: Path, *, reserve: int = 0) -> None:
         self.path = path
+        self.reserve = path.with_name("events.reserve") if reserve else None
+        if self.reserve:
+            with contextlib.suppress(OSError):  # the disk is full already
+                self.reserve.write_bytes(bytes(reserve))
         self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self.file).st_size
         self.torn = (
@@ -131,14 +140,24 @@ class EventLog:
             {"event": event, "time": time.time(), **fields},
             option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
         )
+        if not self._append(line) and self.reserve and self.reserve.exists():
+            self.reserve.unlink()
+            self._append(line)
+
+    def _append(self, line: bytes) -> bool:
+        """Whether the line could be written whole."""
         try:
             whole = b"\n" + line if self.torn else line
             self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
         except OSError as error:  # a full disk must not end what the log only describes
             print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
+            return False
+        return not self.torn
 
     def close(self) -> None:
         os.close(self.file)
+        if self.reserve:
+            self.reserve.unlink(missing_ok=True)
 
 
 def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

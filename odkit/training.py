@@ -45,7 +45,7 @@ from odkit.detectors import (
     write_atomically,
 )
 from odkit.evaluation import evaluate
-from odkit.faults import explained, is_out_of_memory
+from odkit.faults import compiler_said, explained, fault_line, is_out_of_memory
 from odkit.loading import (
     DataWorkerError,
     EpochSampler,
@@ -53,6 +53,7 @@ from odkit.loading import (
     TrainingImages,
     last_line,
     next_batch,
+    start_epoch,
     to_device,
     training_loader,
 )
@@ -73,6 +74,7 @@ from odkit.run import STOP_SIGNALS, EventLog, Run
 from odkit.settings import Settings
 
 PREVIEW_IMAGES = 4
+LAST_WORDS = 1 << 16  # bytes kept free for the events that say how a run ended
 BAD_BATCHES_IN_A_ROW = 3  # then back to the last good checkpoint with half the learning rate
 ROLLBACKS = 3  # then the run ends
 WISHES = (
@@ -119,7 +121,7 @@ def work(path: str | Path) -> int:
     """
     run = Run(path)
     began = time.monotonic()
-    log = EventLog(run.path / "events.jsonl") if rank() == 0 else _Silent()
+    log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _Silent()
     trainer = None
     try:
         with _processes(run.settings):
@@ -141,6 +143,7 @@ def work(path: str | Path) -> int:
         for child in multiprocessing.active_children():  # a hung data worker would outlive this process
             child.kill()
     log.write("end", reason=reason, message=message, step=_step(trainer), seconds=time.monotonic() - began)
+    log.close()
     if message:
         print(message, file=sys.stderr, flush=True)
     return 1 if reason == "failed" else 0
@@ -153,6 +156,9 @@ class _Silent(EventLog):
         pass
 
     def write(self, event: str, **fields: Any) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -452,7 +458,7 @@ class Trainer:
                     detector,
                     self.val_set,
                     rows,
-                    batch=self.judging_batch,
+                    batch=min(self.judging_batch, self.choices.micro_batch),
                     workers=self.workers,
                     precision=DTYPES[self.choices.precision],
                     worker_timeout=self.settings.worker_timeout,
@@ -465,9 +471,10 @@ class Trainer:
                 tried_again = True
                 self._warn("data_worker", f"{error}; started anew")
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.judging_batch <= 1:
+                batch = min(self.judging_batch, self.choices.micro_batch)
+                if not is_out_of_memory(error) or batch <= 1:
                     raise
-                self.judging_batch = max(1, self.judging_batch // 2)
+                self.judging_batch = batch // 2
                 self._warn(
                     "out_of_memory",
                     f"out of memory while judging: {self.judging_batch} images at once from now on",
@@ -569,7 +576,7 @@ class Trainer:
             self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
             began = time.monotonic()
             try:
-                batches = iter(self.loader)
+                batches = start_epoch(self.loader)
                 # torch's own handler raises a dead worker's error anywhere, in the middle of a step too; without it
                 # the loader finds out when it is next asked for a batch
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -751,7 +758,7 @@ class Trainer:
             Exception
         ) as error:  # on a device that is gone everything fails; the last good checkpoint is there
             message = (
-                f"no checkpoint could be written after the fault ({last_line(error)}); the last one stands"
+                f"no checkpoint could be written after the fault ({fault_line(error)}); the last one stands"
             )
             self._warn("no_checkpoint", message)
 
@@ -843,6 +850,8 @@ class Trainer:
     # -- several processes, compiling ----------------------------------------------------------------------------
 
     def _compile(self) -> None:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
         backbone: Any = self.detector.module.backbone
         size = self.choices.image_size
         images = torch.zeros(2, 3, size, size, device=self.device).contiguous(
@@ -850,6 +859,8 @@ class Trainer:
         )
         self.before = random_state(), [figure.clone() for figure in self.running]
         try:
+            if self.device.type == "cpu":
+                get_cpp_compiler()  # says at once what would come out after a minute of work
             backbone.compile(dynamic=True)
             with autocast(self.device, DTYPES[self.choices.precision]):
                 found = backbone(images)
@@ -860,7 +871,8 @@ class Trainer:
         except Exception as error:  # whatever the compiler raises: it is an option, training is not
             backbone._compiled_call_impl = None
             self._warn(
-                "compile", f"torch.compile did not work here, training goes on without: {last_line(error)}"
+                "compile",
+                f"torch.compile did not work here, training goes on without: {compiler_said(error)}",
             )
         finally:
             self._take_back()

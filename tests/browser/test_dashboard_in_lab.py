@@ -145,6 +145,7 @@ def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page) -> None
     assert points.split()[-1].startswith("458.0,"), (
         "the curve ends at the right end, so it begins at the left one"
     )
+    shown.get_by_text("Held-out images").wait_for()
     shot(page, "attached")
 
     shown.get_by_role("button", name="Finish this epoch").click()
