@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Two machines (or more) that share a folder: run this on each, with the same run folder.
 #
-#   HEAD=10.0.0.1 NODES=2 GPUS=8 deploy/two-machines.sh /shared/data/photos /shared/runs first-try
+#   HEAD=10.0.0.1 NODES=2 GPUS=8 deploy/two-machines.sh /shared/data/photos /shared/runs first-try --epochs 24
 #
-# The first machine to come writes the run folder; all of them then join through HEAD, which is one of them.
+# The first machine to come writes the run folder; all of them then join through HEAD, which is one of them, at PORT.
+# What stands after the name are further options of `odkit train`. Run it again on each to go on after a stop.
 set -euo pipefail
 data=${1:?folder with images and labels, on every machine at the same path}
 folder=${2:?shared folder for runs}
 name=${3:?name of the run}
-: "${HEAD:?address of one of the machines}" "${NODES:=2}" "${GPUS:=8}"
+: "${HEAD:?address of one of the machines}" "${NODES:=2}" "${GPUS:=8}" "${PORT:=29500}"
 
 if mkdir "$folder/.$name.claim" 2>/dev/null; then
-    odkit train "$data" --repair --folder "$folder" --name "$name" --batch $((16 * NODES * GPUS)) --prepare
+    odkit train "$data" --repair --folder "$folder" --name "$name" --batch $((16 * NODES * GPUS)) --prepare \
+        "${@:4}"
     touch "$folder/.$name.claim/ready"
 fi
 until [ -e "$folder/.$name.claim/ready" ]; do sleep 1; done
 
-exec torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d --rdzv-endpoint "$HEAD:29500" \
+exec torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d --rdzv-endpoint "$HEAD:$PORT" \
     --rdzv-id "$name" -m odkit worker "$folder/$name"
