@@ -72,11 +72,10 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(dataset: Dataset,
     run = a_run(dataset, small_disk, epochs=200, checkpoint_steps=1)
     run.start()
     wait_for_steps(run, 3)
-    with (small_disk / "filler").open("wb") as filler:
+    with (small_disk / "filler").open("wb", buffering=0) as filler:  # that takes nothing more once it is full
         try:
             while True:
                 filler.write(bytes(1_000_000))
-                filler.flush()
         except OSError:
             pass
     wait_until_ended(run)
