@@ -329,16 +329,18 @@ def _table_text(history: Sequence[dict[str, Any]]) -> str:
 
 
 def _table_html(text: str, history: Sequence[dict[str, Any]]) -> str:
-    best = max((row["ap"] for row in history if row.get("ap") is not None), default=None)
+    judged = [row for row in history if row.get("ap") is not None]
+    best = max(judged, key=lambda row: row["ap"], default=None)  # the first, where several are equal
     head = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in _COLUMNS)
     body = ""
     for row in history:
-        bold = ' style="font-weight:bold"' if best is not None and row.get("ap") == best else ""
+        bold = ' style="font-weight:bold"' if row is best else ""
         cells = "".join(f"<td>{_number(row.get(key), digits)}</td>" for key, digits in _COLUMNS.items())
         body += f"<tr{bold}>{cells}</tr>"
-    shown = "open" if len(history) <= 15 else ""
+    shown, many = "open" if len(history) <= 15 else "", "s" if len(history) > 1 else ""
     return (
-        f"<p>{escape(text).replace(chr(10), '<br>')}</p><details {shown}><summary>{len(history)} epochs</summary>"
+        f"<p>{escape(text).replace(chr(10), '<br>')}</p>"
+        f"<details {shown}><summary>{len(history)} epoch{many}</summary>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>"
     )
 
