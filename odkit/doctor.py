@@ -254,7 +254,7 @@ def run_line(options: dict[str, str]) -> str:
     kind = machine.container()
     if kind == "kubernetes":
         return "; ".join(
-            _KUBERNETES[name].format(_kubernetes_size(value))
+            _KUBERNETES[name].format(_kubernetes_value(value))
             for name, value in options.items()
             if name in _KUBERNETES
         )
@@ -268,7 +268,8 @@ def run_line(options: dict[str, str]) -> str:
         f"--{name}={value}" for name, value in options.items() if name not in ("gpus", "-v data", "-v work")
     ]
     parts += ["-p 127.0.0.1:8888:8888", f"-v {options.get('-v data', './data:/data')}"]
-    parts += [f"-v {options.get('-v work', './work:/work')}", os.environ.get("ODKIT_IMAGE", "odkit")]
+    image = os.environ.get("ODKIT_IMAGE") or ("odkit" if machine.own_image() else "IMAGE")
+    parts += [f"-v {options.get('-v work', './work:/work')}", image]
     return " ".join(parts)
 
 
@@ -277,14 +278,29 @@ _KUBERNETES = {
     "shm-size": "volumes: [{{name: shm, emptyDir: {{medium: Memory, sizeLimit: {0}}}}}], mounted at /dev/shm",
     "memory": "resources.limits: {{memory: {0}}}",
     "cpus": "resources.limits: {{cpu: {0}}}",
-    "user": "securityContext: {{runAsUser: {0}}}",
+    "user": "securityContext: {{{0}}}",
+    "fsGroup": "securityContext: {{fsGroup: {0}}}",
+    "env": "env: {0}",
     "-v data": "a volume mounted at /data",
     "-v work": "a volume mounted at /work",
 }
 
 
-def _kubernetes_size(value: str) -> str:
+def _kubernetes_value(value: str) -> str:
+    """A value of docker's options as Kubernetes writes it: "2g" and "1007:100"."""
+    if ids := re.fullmatch(r"(\d+):(\d+)", value):
+        return f"runAsUser: {ids[1]}, runAsGroup: {ids[2]}"
     return f"{value[:-1]}Gi" if re.fullmatch(r"\d+g", value) else value
+
+
+def _engine(*, ours: bool = False) -> str:
+    """What starts this container with options of its own; "" where nothing does.
+
+    Apptainer is no such engine: memory, cores, shared memory, folders and the user are the machine's own. `ours`: only
+    where the container is one of odkit's image; in another, nobody knows who should be its user and own its folders.
+    """
+    kind = machine.container()
+    return "" if kind == "apptainer" or (ours and not machine.own_image()) else kind
 
 
 # -- the GPU ----------------------------------------------------------------------------------------------------------
@@ -381,13 +397,17 @@ def _driver_complaint(complaint: str, kind: str) -> Check:
     if "version mismatch" in lower:
         meaning = "The driver was updated, and the old kernel module is still loaded: restart the host."
         command = "sudo reboot"
-    elif "unknown error" in lower or "insufficient permissions" in lower:
+    elif ("unknown error" in lower or "insufficient permissions" in lower) and kind:
         meaning = (
             "The container had a GPU and lost it: a 'systemctl daemon-reload' on the host takes the device away from "
             "containers whose cgroups systemd manages. Start the container anew; to prevent it, create the device "
             "links (nvidia-ctk system create-dev-char-symlinks --create-all) or use the cgroupfs driver."
         )
-        command = f"{'podman' if kind == 'podman' else 'docker'} restart {socket.gethostname()}"
+        command = {
+            "docker": f"docker restart {socket.gethostname()}",
+            "podman": f"podman restart {socket.gethostname()}",
+            "kubernetes": f"kubectl delete pod {socket.gethostname()}",
+        }.get(kind, "apptainer exec --nv odkit.sif odkit doctor")
     elif "couldn't communicate" in lower or "no devices were found" in lower:
         meaning = (
             "The kernel module is not loaded (often after a kernel update), or the GPU fell off the bus."
@@ -741,7 +761,7 @@ def check_shm(subject: Subject) -> Check | list[Check]:
     fitting, _ = machine.workers_that_fit(subject.workers, subject.batch_bytes)
     meaning = f"{need}. Training will use {fitting} in place of {subject.workers} and may wait for data."
     options = {"shm-size": machine.size_option(max(needed, 2 * GB))}
-    if machine.container():
+    if _engine():
         command = run_line(options)
     else:
         options, command = {}, f"sudo mount -o remount,size={machine.size_option(needed).upper()} /dev/shm"
@@ -755,7 +775,7 @@ def check_memory(_: Subject) -> Check | list[Check]:
         machine.memory_free_bytes(),
         machine.cgroup_memory_limit(),
     )
-    where = "the container's limit" if machine.container() else "the limit of this session"
+    where = "the container's limit" if _engine() else "the limit of this session"
     seen = f"{megabytes(free)} of {megabytes(total)} free" + (f" ({where})" if limit == total else "")
     if free >= 2 * GB:
         return Check("memory", "ok", seen)
@@ -767,10 +787,8 @@ def check_memory(_: Subject) -> Check | list[Check]:
     command = "ps -eo pid,rss,comm --sort=-rss | head"
     if limit == total:
         options = {"memory": "8g"}
-        command = (
-            run_line(options) if machine.container() else "ulimit -v; systemctl --user show -p MemoryMax"
-        )
-        options = options if machine.container() else {}
+        command = run_line(options) if _engine() else "ulimit -v; systemctl --user show -p MemoryMax"
+        options = options if _engine() else {}
     return Check("memory", status, seen, meaning, command, options)
 
 
@@ -780,7 +798,7 @@ def check_cpu(subject: Subject) -> Check | list[Check]:
     seen = _count(cores, "core") + (f" (a quota of {quota:g})" if quota is not None else "")
     if cores > subject.workers or cores >= 2:
         return Check("cpu", "ok", seen)
-    options = {"cpus": "4"} if machine.container() and quota is not None else {}
+    options = {"cpus": "4"} if _engine() and quota is not None else {}
     return Check(
         "cpu",
         "warning",
@@ -848,7 +866,7 @@ def check_data(subject: Subject) -> Check | list[Check]:
         return Check("data", "ok", "no data folder given; the notebooks bring a demo dataset")
     status: Status = "failure" if subject.data_given else "warning"
     mount = {"-v data": "/path/to/your/data:/data:ro"}
-    options = mount if machine.container() and data == Path("/data") else {}
+    options = mount if _engine(ours=True) and data == Path("/data") else {}
     command = run_line(options) if options else f"ls -la {data}"
     if not data.is_dir():
         seen, meaning = (
@@ -900,16 +918,20 @@ def check_work(subject: Subject) -> Check | list[Check]:
     its_uid, its_gid = owner(work)
     seen = f"user {uid}:{gid} cannot write to {work}, which belongs to {its_uid}:{its_gid}: {reason}"
     if "read-only" in reason.lower():
-        options = {"-v work": "./work:/work"} if machine.container() else {}
+        options = {"-v work": "./work:/work"} if _engine(ours=True) else {}
         command = run_line(options) if options else f"findmnt -T {work}"
         meaning = "It is mounted read-only; runs, notebooks and checkpoints need to be written."
-    elif machine.container() == "podman" and machine.rootless():
+    elif _engine(ours=True) == "podman" and machine.rootless():
         options = {"userns": f"keep-id:uid={uid},gid={gid}"}
         command = run_line(options)
         meaning = (
             "Rootless podman maps you to root in here; keep-id maps you to the container's user instead."
         )
-    elif machine.container():
+    elif _engine(ours=True) == "kubernetes" and not its_uid:
+        options = {"fsGroup": str(gid)}
+        command = run_line(options)
+        meaning = "The volume belongs to root: let Kubernetes give it to the pod's group."
+    elif _engine(ours=True):
         options = {"user": f"{its_uid}:{its_gid}"} if its_uid else {}
         hand_over = f"sudo chown -R {uid}:{gid} ./work"
         command = f"{run_line(options)}" if options else hand_over
@@ -929,22 +951,23 @@ def check_user(_: Subject) -> Check | list[Check]:
     uid, gid = current_user()
     home = Path(os.environ.get("HOME") or "/")
     if not home.is_dir() or can_write(home):
-        inside = machine.container()
+        inside = _engine(ours=True)
+        home_option = "[{name: HOME, value: /work/.home}]" if inside == "kubernetes" else "HOME=/work/.home"
         return Check(
             "user",
             "failure",
             f"user {uid}:{gid}, whose home {home} cannot be written to",
             "Jupyter, matplotlib, FiftyOne's database and torch's weights all keep files there.",
-            f"{run_line({'env': 'HOME=/work/.home'})}" if inside else "export HOME=$(mktemp -d)",
-            {"env": "HOME=/work/.home"} if inside else {},
+            run_line({"env": home_option}) if inside else "export HOME=$(mktemp -d)",
+            {"env": home_option} if inside else {},
         )
-    if uid == 0 and machine.container() and not machine.rootless():
+    if uid == 0 and _engine(ours=True) and not machine.rootless():
         return Check(
             "user",
             "warning",
             "root",
             "Files written from here belong to root on the host. Give your own ids.",
-            run_line({"user": "$(id -u):$(id -g)"}),
+            run_line({"user": "1000:1000" if _engine(ours=True) == "kubernetes" else "$(id -u):$(id -g)"}),
         )
     return Check("user", "ok", f"user {uid}:{gid}, home {home}")
 

@@ -196,6 +196,11 @@ def container() -> str:
     return "apptainer" if (ROOT / ".singularity.d").exists() else ""
 
 
+def own_image() -> bool:
+    """Whether this is a container of odkit's own image, which starts in /opt/odkit."""
+    return (ROOT / "opt" / "odkit" / "start.py").exists()
+
+
 def rootless() -> bool:
     """Whether this is a user namespace in which root is really the person who started it (rootless podman, docker)."""
     words = _text(PROC / "self" / "uid_map").split()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from odkit import doctor, machine
+from odkit.cli import main
 from odkit.doctor import DatabaseTrial, Step, Subject, TorchBuild
 from odkit.machine import GB, MB, Gpu
 
@@ -38,6 +39,7 @@ def facts(monkeypatch):
 
     change(
         container="docker",
+        own_image=True,
         rootless=False,
         gpus=([RTX], ""),
         kernel_driver="580.65.06",
@@ -115,6 +117,20 @@ def test_a_report_reads_as_text_as_a_table_and_as_json(facts, tmp_path):
         report["gpu"]
 
 
+def test_some_checks_alone_from_the_command_line(capsys):
+    assert main(["doctor", "--only", "cpu", "ports", "--json"]) == 0
+    assert [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["cpu", "ports"]
+
+
+def test_what_pays_on_which_gpu(monkeypatch):
+    capability = {"of": (7, 5)}
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability["of"])
+    assert doctor.precision_support("cuda") == {"bf16": False, "fp16": True, "tf32": False}
+    capability["of"] = (8, 0)
+    assert doctor.precision_support("cuda") == {"bf16": True, "fp16": True, "tf32": True}
+    assert doctor.precision_support("mps")["bf16"] is False
+
+
 def test_an_unknown_check_is_named():
     with pytest.raises(ValueError, match="no check 'gpu'; there are driver, torch"):
         doctor.check(only=["gpu"])
@@ -142,6 +158,55 @@ def test_the_corrected_line_for_each_engine(facts, kind, line):
     facts(container=kind)
     rest = "-p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
     assert doctor.run_line({"shm-size": "2g"}) == line.replace("{}", rest)
+
+
+def test_nothing_is_to_be_started_anew_where_no_container_is(facts, tmp_path, monkeypatch):
+    """Not on a bare machine, and not in Apptainer, which hands its options to nobody."""
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    trouble = {
+        "shm_free_bytes": MB, "shm_total_bytes": MB, "memory_free_bytes": MB, "memory_total_bytes": GB,
+        "cgroup_memory_limit": GB, "cpu_count": 1, "cpu_quota": 0.5, "can_write": "Permission denied",
+        "owner": (1007, 100), "current_user": (0, 0),
+    }  # fmt: skip
+    wanted = ["shm", "memory", "cpu", "work", "user"]
+    for kind in ("", "apptainer"):
+        facts(container=kind, own_image=False, **trouble)
+        report = doctor.check(work=tmp_path, only=wanted)
+        assert [check.status != "ok" for check in report.checks] == [True] * 5
+        assert "docker" not in repr(report)
+        assert report.command == ""
+    facts(container="docker", own_image=True)
+    report = doctor.check(work=tmp_path, only=wanted)
+    assert all(check.command.startswith("docker run ") for check in report.checks)
+    start = (
+        "docker run --gpus all --shm-size=2g --memory=8g --cpus=4 --user=1007:100 --env=HOME=/work/.home -p "
+    )
+    assert report.command.startswith(start)
+
+
+def test_in_a_container_of_another_image_folders_and_user_are_its_own(facts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    facts(own_image=False, current_user=(0, 0), shm_free_bytes=MB, shm_total_bytes=MB)
+    assert one(doctor.check_user).status == "ok"
+    line = "docker run --gpus all --shm-size=2g -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work IMAGE"
+    assert one(doctor.check_shm).command == line
+    facts(can_write="Permission denied", owner=(0, 0))
+    assert one(doctor.check_work, Subject(work=tmp_path)).command == f"sudo chown -R 0:0 {tmp_path}"
+
+
+def test_advice_in_kubernetes_is_fields_of_the_pod(facts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    facts(container="kubernetes", current_user=(0, 0))
+    user = "securityContext: {runAsUser: 1000, runAsGroup: 1000}"
+    assert one(doctor.check_user).command == user
+    facts(can_write="Permission denied", owner=(1007, 100), current_user=(1000, 1000))
+    assert one(doctor.check_user).command == "env: [{name: HOME, value: /work/.home}]"
+    work = Subject(work=tmp_path)
+    assert one(doctor.check_work, work).command == "securityContext: {runAsUser: 1007, runAsGroup: 100}"
+    facts(owner=(0, 0))
+    check = one(doctor.check_work, work)
+    assert check.command == "securityContext: {fsGroup: 1000}"
+    assert "let Kubernetes give it to the pod's group" in check.meaning
 
 
 # -- the GPU ----------------------------------------------------------------------------------------------------------
@@ -216,6 +281,24 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             "Unknown Error",
             "The container had a GPU and lost it",
             f"docker restart {socket.gethostname()}",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Insufficient Permissions"), "container": "podman"},
+            "Insufficient Permissions",
+            "The container had a GPU and lost it",
+            f"podman restart {socket.gethostname()}",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Unknown Error"), "container": "kubernetes"},
+            "Unknown Error",
+            "The container had a GPU and lost it",
+            f"kubectl delete pod {socket.gethostname()}",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Unknown Error"), "container": ""},
+            "Unknown Error",
+            "does not answer",
+            "sudo dmesg | grep -i nvrm | tail",
         ),
         (
             {"gpus": ([], "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")},
@@ -674,6 +757,35 @@ def test_no_network(facts, monkeypatch):
     assert check.command.startswith("export ODKIT_WEIGHTS_URL=https://MIRROR/models")
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     assert "through proxy.example:3128" in one(doctor.check_network).seen
+
+
+def test_a_database_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    trial = doctor.start_database(Path("/no/mongod"), tmp_path / "file" / "db")
+    assert trial.problem == f"{tmp_path / 'file'} cannot be written to: Not a directory"
+    trial = doctor.start_database(Path("/no/mongod"), tmp_path / "db")
+    assert trial.problem == "[Errno 2] No such file or directory: '/no/mongod'"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sound_weights_and_no_lock_are_well(facts, tmp_path):
+    facts(starter_weights=tmp_path / "starter.safetensors")
+    assert one(doctor.check_weights).seen.startswith("starter bundled; 2 sound files in ")
+    assert one(doctor.check_packages).seen == "no requirements.lock here to compare with"
+
+
+def test_the_facts_of_this_machine_can_be_had(monkeypatch, tmp_path):
+    assert doctor.current_user() == (os.getuid(), os.getgid())
+    assert doctor.torch_build().version
+    assert doctor.starter_weights().is_file()
+    lock = tmp_path / "mine.lock"
+    lock.write_text("")
+    monkeypatch.setenv("ODKIT_LOCK", str(lock))
+    assert doctor.lock_file() == lock
+    monkeypatch.delenv("ODKIT_LOCK")
+    assert doctor.lock_file() == Path(doctor.__file__).parents[1] / "requirements.lock"
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
+    assert doctor.mongod_path() is None
 
 
 def test_reach_gives_up_and_says_why():

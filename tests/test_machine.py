@@ -119,6 +119,9 @@ def test_kind_of_container(kernel, monkeypatch):
     assert machine.container() == "podman"
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert machine.container() == "kubernetes"
+    assert not machine.own_image()
+    write(kernel / "opt/odkit/start.py", "")
+    assert machine.own_image()
 
 
 def test_rootless(kernel):
@@ -184,6 +187,22 @@ def test_gpus_as_nvidia_smi_lists_them(tmp_path, monkeypatch):
 def test_gpus_when_nvidia_smi_fails(tmp_path, monkeypatch):
     nvidia_smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML: Unknown Error'; exit 255")
     assert machine.gpus() == ([], "Failed to initialize NVML: Unknown Error")
+
+
+def test_an_nvidia_smi_that_cannot_be_run_is_quoted(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("not a program")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == ([], "[Errno 8] Exec format error: 'nvidia-smi'")
+
+
+def test_sizes_of_disk_and_shared_memory(tmp_path, monkeypatch):
+    assert machine.disk_free_bytes(tmp_path / "not" / "there") > 0
+    monkeypatch.setattr(machine, "SHM", tmp_path)
+    assert 0 < machine.shm_free_bytes() <= machine.shm_total_bytes()
+    monkeypatch.setattr(machine, "SHM", tmp_path / "missing")
+    assert machine.shm_free_bytes() is None
+    assert machine.shm_total_bytes() is None
 
 
 def test_gpus_without_nvidia_smi(tmp_path, monkeypatch):
