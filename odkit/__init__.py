@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from odkit.formats import convert as convert
     from odkit.formats import load_dataset as load_dataset
     from odkit.formats import write_dataset as write_dataset
+    from odkit.held_out import predict_held_out as predict_held_out
     from odkit.mistakes import mistakes as mistakes
     from odkit.prediction import predict as predict
     from odkit.predictions import Predictions as Predictions
@@ -77,6 +78,7 @@ _MODULES = {
     "compare": "odkit.comparison",
     "concatenate": "odkit.dataset",
     "convert": "odkit.formats",
+    "corrected": "odkit.suspects",
     "demo_dataset": "odkit.demo",
     "demo_faults": "odkit.demo",
     "doctor": "odkit",
@@ -90,10 +92,10 @@ _MODULES = {
     "load_dataset": "odkit.formats",
     "load_detector": "odkit.detectors",
     "mistakes": "odkit.mistakes",
-    "corrected": "odkit.suspects",
     "near_duplicates": "odkit.similar",
     "open_run": "odkit.run",
     "predict": "odkit.prediction",
+    "predict_held_out": "odkit.held_out",
     "repaired": "odkit.audit",
     "show_run": "odkit.dashboard",
     "to_fiftyone": "odkit.bridge",

@@ -255,6 +255,18 @@ class Dataset:
         )
         return self.replace(image_splits=splits, notes=(*self.notes, note))
 
+    def folds(self, count: int, *, seed: int = 0) -> NDArray[np.int64]:
+        """The part of each image in a cross-validation, dealt as `with_splits` deals, int64 [N] from 0.
+
+        Raises:
+            ValueError: There are fewer different images than parts.
+        """
+        groups = _duplicate_groups(self.image_paths)
+        if len(groups) < count:
+            raise ValueError(f"{len(groups)} different images cannot be dealt to {count} parts")
+        shares = {str(part): 1 / count for part in range(count)}
+        return np.array(_stratified_deal(self, groups, shares, np.random.default_rng(seed)), np.int64)
+
     # -- saving --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
