@@ -123,6 +123,16 @@ def test_compose_gives_gpu_shared_memory_and_volumes():
     assert "deploy" not in services["lab-cpu"]
 
 
+def test_compose_describes_what_it_mounts_and_starts_nothing_twice():
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    lab, without_gpu = compose["services"]["lab"], compose["services"]["lab-cpu"]
+    named = {volume.split(":")[0] for volume in lab["volumes"] if not volume.startswith("$")}
+    assert named == set(compose["volumes"])
+    assert lab["volumes"][:2] == ["${ODKIT_DATA:-./data}:/data:ro", "${ODKIT_WORK:-./work}:/work"]
+    assert without_gpu["profiles"] == ["cpu"]  # `docker compose up` starts the other alone
+    assert "profiles" not in lab
+
+
 def test_the_manifest_gives_gpu_shared_memory_and_no_root():
     kinds = {d["kind"]: d for d in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())}
     pod = kinds["Deployment"]["spec"]["template"]["spec"]
