@@ -33,3 +33,10 @@ def lab(tmp_path_factory):
     yield one
     print(one.logs()[-6000:])
     one.remove()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was measured, at the end of the report."""
+    for report in terminalreporter.stats.get("passed", []):
+        for what, value in report.user_properties:
+            terminalreporter.write_line(f"{what}: {value}")

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from pathlib import Path
@@ -42,6 +43,7 @@ class Container:
     def __init__(self, *command, options=(), work=None, port=None):
         self.name = f"odkit-test-{uuid.uuid4().hex[:8]}"
         self.port = port
+        self.cookies = urllib.request.HTTPCookieProcessor()  # JupyterLab's, for who logs in with a password
         self.started = time.monotonic()
         flags = shlex.split(os.environ.get("ODKIT_RUN_FLAGS", ""))
         publish = ["-p", f"127.0.0.1:{port}:8888"] if port else []
@@ -79,22 +81,42 @@ class Container:
     def stop(self, seconds: int = 120) -> None:
         subprocess.run([*engine(), "stop", "-t", str(seconds), self.name], capture_output=True, check=True)
 
+    def health(self) -> str:
+        """ "starting", "healthy" or "unhealthy", as the engine has it."""
+        if (
+            engine()[0] == "podman"
+        ):  # which leaves the interval to systemd, and asks when told to where there is none
+            subprocess.run([*engine(), "healthcheck", "run", self.name], capture_output=True)
+        return self.inspect("{{.State.Health.Status}}")
+
     def remove(self) -> None:
         subprocess.run([*engine(), "rm", "-f", "-v", self.name], capture_output=True)
 
     def get(self, path, *, token=TOKEN, data=None) -> tuple[int, bytes]:
         """Status and body of a request to JupyterLab's port; redirects are not followed; 0 where nobody answers."""
         headers = {"Authorization": f"token {token}"} if token else {}
-        if data is not None:
+        if data is not None and data[:1] == b"{":
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
         try:
-            with urllib.request.build_opener(NoRedirect).open(request, timeout=60) as answer:
+            with urllib.request.build_opener(NoRedirect, self.cookies).open(request, timeout=60) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
         except OSError:
             return 0, b""
+
+    def log_in(self, password: str) -> "Container":
+        """Fill in JupyterLab's form, as a browser does."""
+        self.cookies = urllib.request.HTTPCookieProcessor()
+        status, page = self.get("/login", token=None)
+        assert status == 200
+        assert b'type="password"' in page
+        xsrf = next(cookie.value for cookie in self.cookies.cookiejar if cookie.name == "_xsrf")
+        self.get(
+            "/login", token=None, data=urllib.parse.urlencode({"_xsrf": xsrf, "password": password}).encode()
+        )
+        return self
 
     def ready(self, base="/", *, token=TOKEN, seconds=120) -> float:
         """Wait until JupyterLab answers; how long that took since the container was started, in seconds."""
