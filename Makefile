@@ -28,7 +28,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run test image image-test lint format lock clean
+.PHONY: help setup lab run test bench image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -50,6 +50,9 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+bench: $(READY)  ## measure odkit beside the alternatives, on this machine
+	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
 
 image:  ## build the container image with docker or podman
 	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) \

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from odkit.settings import Settings as Settings
     from odkit.similar import near_duplicates as near_duplicates
     from odkit.suspects import corrected as corrected
+    from odkit.suspects import fault_ranks as fault_ranks
 
 # public name -> the module it stands in; a name that is its own module is that module
 _MODULES = {
@@ -85,6 +86,7 @@ _MODULES = {
     "evaluate": "odkit.evaluation",
     "export_mlflow": "odkit.exporters",
     "export_tensorboard": "odkit.exporters",
+    "fault_ranks": "odkit.suspects",
     "figures": "odkit",
     "fine_tune": "odkit.run",
     "from_fiftyone": "odkit.bridge",

@@ -1,8 +1,9 @@
 """Labels that are probably wrong: where a trustworthy detector contradicts them, and the labels put right."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +127,43 @@ def corrected(dataset: Dataset, suspects: Sequence[Suspect]) -> Dataset:
         box_ids=np.array([*dataset.box_ids[kept], *fresh], object)[order],
         notes=(*dataset.notes, f"corrected as a detector suggested: {said}"),
     )
+
+
+# The demo's planted label faults that repaired() leaves, because only somebody who looks at the picture can tell.
+HIDDEN_FAULTS = ("wrong_class", "missing_box", "bad_box", "spurious_box", "two_classes", "tiny")
+
+
+def fault_ranks(dataset: Dataset, suspects: Sequence[Suspect]) -> list[int]:
+    """Where in a list of suspects each planted fault stands: how good is the list?
+
+    A fault is found by a suspect about its very box or, where a label is missing, by one whose suggestion lies on the
+    object (IoU from 0.5).
+
+    Args:
+        dataset: The demo with planted faults, repaired or not, or a part of it.
+        suspects: Of `Mistakes.suspects`, the most suspicious first.
+
+    Returns:
+        A rank (0-based, -1: not in the list) for each fault of `HIDDEN_FAULTS` in the dataset's images.
+    """
+    from odkit.demo import demo_faults
+
+    there = set(dataset.image_ids)
+    return [
+        next((k for k, one in enumerate(suspects) if _points_at(one, fault)), -1)
+        for fault in demo_faults(dataset)
+        if fault["kind"] in HIDDEN_FAULTS and fault["image"] in there
+    ]
+
+
+def _points_at(suspect: Suspect, fault: Mapping[str, Any]) -> bool:
+    if suspect.image_id != fault["image"]:
+        return False
+    if fault["kind"] != "missing_box":
+        return suspect.box_id == str(fault["annotation"])
+    if suspect.kind != "missing" or suspect.suggestion is None:
+        return False
+    return float(box_iou([suspect.suggestion], [fault["true_box"]])[0, 0]) >= 0.5
 
 
 def _taking_turns(suspects: list[Suspect], boxes: int) -> list[Suspect]:

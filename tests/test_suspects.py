@@ -1,12 +1,16 @@
 """Planted label faults, by hand and by the hundred: a good detector's contradictions point at them."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_evaluation import make_dataset, make_predictions
 
+import odkit as od
 from odkit.boxes import box_iou
 from odkit.evaluation import evaluate
-from odkit.suspects import corrected, find_suspects
+from odkit.suspects import Suspect, corrected, find_suspects
 
 GOOD = [(k, k % 2, (20 + k, 20, 80 + k, 80)) for k in range(40)]  # one sound label in each of forty images
 SEEN = [(k, label, 0.9 + k / 1000, box) for k, label, box in GOOD]
@@ -172,3 +176,58 @@ def test_what_a_weak_detector_misses_does_not_crowd_out_the_rest():
     found = suspects([*labels, *swapped], [*seen, *((k, 0, 0.5, box) for k, _, box in swapped)], images=100)
     assert sum(suspect.kind == "spurious" for suspect in found) == 80
     assert [suspect.kind for suspect in found[:6]].count("wrong_class") == 3
+
+
+# -- the demo's planted faults, and what real detectors make of them ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    return od.demo_dataset(faults=True).repaired()
+
+
+def test_real_detectors_lead_to_nine_in_ten_planted_faults(faulty):
+    """Predictions recorded by record_suspects.py: no image was judged by a detector that was trained on it."""
+    recorded = od.Predictions.load(Path(__file__).with_name("suspects.npz"))
+    ranks = od.fault_ranks(faulty, od.mistakes(faulty, recorded).suspects)
+    assert len(ranks) >= 70
+    assert sum(0 <= rank < 2 * len(ranks) for rank in ranks) >= 0.9 * len(ranks)
+
+
+def test_accepting_what_points_at_a_fault_brings_the_labels_nearer_the_truth(faulty):
+    recorded = od.Predictions.load(Path(__file__).with_name("suspects.npz"))
+    suspects = od.mistakes(faulty, recorded).suspects
+    found = sorted({rank for rank in od.fault_ranks(faulty, suspects) if rank >= 0})
+    right = od.corrected(faulty, [suspects[rank] for rank in found])
+    truth = od.demo_dataset()
+    assert labels_apart(right, truth) < 0.35 * labels_apart(faulty, truth)
+
+
+def labels_apart(dataset, truth):
+    """Labels of either that have no counterpart of the same class and place (IoU from 0.6) in the other."""
+    apart = 0
+    for row, image_id in enumerate(truth.image_ids):
+        if image_id not in dataset.image_ids:
+            continue
+        here, there = dataset.boxes_of(dataset.index_of(image_id)), truth.boxes_of(row)
+        same = (
+            np.array(dataset.class_names)[dataset.box_classes[here]][:, None]
+            == (np.array(truth.class_names)[truth.box_classes[there]][None])
+        )
+        pairs = same & (box_iou(dataset.boxes[here], truth.boxes[there]) >= 0.6)
+        apart += int((~pairs.any(1)).sum() + (~pairs.any(0)).sum())
+    return apart
+
+
+def test_ranks_of_faults(faulty):
+    wanted = [
+        f for f in od.demo_faults(faulty) if f["kind"] == "wrong_class" and f["image"] in faulty.image_ids
+    ]
+    one = Suspect(
+        "wrong_class", 0.9, 0, wanted[0]["image"], 0, str(wanted[0]["annotation"]), -1, "gear", None
+    )
+    here = faulty.select([faulty.index_of(wanted[0]["image"])])
+    assert od.fault_ranks(here, []) == [-1]
+    assert od.fault_ranks(here, [one]) == [0]
+    elsewhere = replace(one, image_id="somewhere else")
+    assert od.fault_ranks(here, [elsewhere, one]) == [1]
