@@ -270,8 +270,9 @@ def test_one_of_two_processes_short_of_memory_and_with_a_bad_batch(dataset: Data
     steps = [[e for e in run.events() if e["event"] == "step"] for run in (one, two)]
     assert [len(some) for some in steps] == [3, 3]
     for a, b in list(zip(*steps, strict=True))[:2]:
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
+        # sums in another order: float32's tolerance, grown by the step between
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=5e-3)
+        assert b["loss"] == pytest.approx(a["loss"], rel=5e-3)
     assert steps[1][2]["loss"] is None
     (kept,) = (two.path / "bad_batches").glob("*.pt")
     assert kept.name == "step-00000002-1-1.pt"
