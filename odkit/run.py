@@ -152,7 +152,8 @@ class EventLog:
             whole = b"\n" + line if self.torn else line
             self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
         except OSError as error:  # a full disk must not end what the log only describes
-            print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the worker's log is on the same disk
+                print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
             return False
         return not self.torn
 
