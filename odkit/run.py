@@ -140,9 +140,7 @@ class EventLog:
             {"event": event, "time": time.time(), **fields},
             option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
         )
-        # a lost step is no loss; the reserve is for what says why the run ended
-        last_words = event in ("warning", "stop", "end")
-        if not self._append(line) and last_words and self.reserve and self.reserve.exists():
+        if not self._append(line) and self.reserve and self.reserve.exists():
             self.reserve.unlink()
             self._append(line)
 
