@@ -4,6 +4,7 @@ Looking at runs, making the demo and asking for help import no torch: commands i
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -162,8 +163,9 @@ def worker(run: Positional[Path]) -> int:
     from odkit.training import work
 
     status = work(found.path)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk under worker.log
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)  # tearing torch down takes seconds in which the run would still count as alive
 
 

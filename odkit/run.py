@@ -150,8 +150,7 @@ class EventLog:
             whole = b"\n" + line if self.torn else line
             self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
         except OSError as error:  # a full disk must not end what the log only describes
-            with contextlib.suppress(OSError):  # the worker's log is on the same disk
-                print(f"events.jsonl: {error}", file=sys.stderr, flush=True)
+            tell(f"events.jsonl: {error}")
             return False
         return not self.torn
 
@@ -159,6 +158,12 @@ class EventLog:
         os.close(self.file)
         if self.reserve:
             self.reserve.unlink(missing_ok=True)
+
+
+def tell(text: str) -> None:
+    """Print to stderr, for a worker its worker.log; where the disk under that is full, nothing else is lost with it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,7 +69,7 @@ from odkit.recipe import (
     warm_average,
     world_size,
 )
-from odkit.run import STOP_SIGNALS, EventLog, Run
+from odkit.run import STOP_SIGNALS, EventLog, Run, tell
 from odkit.settings import Settings
 
 PREVIEW_IMAGES = 4
@@ -136,7 +135,7 @@ def work(path: str | Path) -> int:
             log.write("end", reason="failed", message=f"{type(error).__name__}: {error}", step=_step(trainer))
             raise  # the traceback goes to worker.log
         reason = "failed"
-        traceback.print_exc()
+        tell(traceback.format_exc())
         if trainer is not None and not isinstance(error, OSError):
             trainer.rescue()
     finally:
@@ -145,7 +144,7 @@ def work(path: str | Path) -> int:
     log.write("end", reason=reason, message=message, step=_step(trainer), seconds=time.monotonic() - began)
     log.close()
     if message:
-        print(message, file=sys.stderr, flush=True)
+        tell(message)
     return 1 if reason == "failed" else 0
 
 
