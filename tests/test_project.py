@@ -30,7 +30,7 @@ MAKEFILE = (PROJECT / "Makefile").read_text()
 
 # No module imports one that stands after it. A new module gets its place here and its line in CONTRIBUTING.md.
 ORDER = (
-    *("watching", "boxes", "dataset"),
+    *("kernel", "watching", "boxes", "dataset"),
     *("gathering", "placing", "coco", "voc", "yolo", "csv_labels", "formats"),
     *("audit", "similar", "scenes", "demo"),
     *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
