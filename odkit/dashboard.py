@@ -5,6 +5,7 @@ any kernel or terminal that attaches, and the run does not notice who looks.
 """
 
 import base64
+import importlib
 import io
 import math
 import sys
@@ -353,6 +354,8 @@ def show_widgets(run: Run) -> None:
     if not run.alive:
         _show_final(run, _display(_bundle(run.name)))
         return
+    # matplotlib comes now: an interrupt in the middle of its import would leave it broken when the end is drawn
+    importlib.import_module("odkit.figures")
     board = Dashboard(run)
     handle = _display(board.widget)
     try:

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,28 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
         items: What to go through; without it the caller moves the bar.
         **options: tqdm's own: total, desc, unit, and `delay`, the seconds before a bar is shown at all.
     """
-    if in_notebook():
-        from tqdm.auto import tqdm
+    from tqdm import tqdm
 
-        return tqdm(items, disable=front_end() is None, leave=False, **options)
-    from tqdm import tqdm as plain
+    if not in_notebook():  # None: tqdm itself looks whether stderr is a terminal
+        return tqdm(items, disable=None, leave=False, **options)
+    if front_end() is None:
+        return tqdm(items, disable=True, leave=False, **options)
+    return _widget_bar()(items, leave=False, **options)
 
-    return plain(items, disable=None, leave=False, **options)
+
+@lru_cache
+def _widget_bar() -> Any:
+    from tqdm.notebook import tqdm
+
+    class WidgetBar(tqdm):  # type: ignore[type-arg]
+        """tqdm's widget, which goes when it is closed.
+
+        Its own `disp` refers back to it, so it would wait for the garbage collector, and a kernel's interrupt that
+        arrives while that runs is raised in its finalizer, where Python ignores it: the cell would go on.
+        """
+
+        def close(self) -> None:
+            super().close()
+            self.disp = lambda *_, **__: None
+
+    return WidgetBar

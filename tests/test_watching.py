@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from odkit.keeper import listens
 from odkit.watching import FrontEnd, front_end, progress_bar
 
 
@@ -53,17 +55,12 @@ def test_a_server_without_the_proxy_is_noticed() -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not answers(port):
+        while not listens(port):
             time.sleep(0.05)
         assert not FrontEnd(server.pid, "/", f"http://127.0.0.1:{port}/", "secret").proxies(5151)
     finally:
         server.terminate()
         server.wait()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_bar_in_a_log_file_is_invisible_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,3 +89,27 @@ def test_a_notebook_that_nobody_watches_saves_no_bar(tmp_path: Path) -> None:
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(tmp_path))
     (output,) = notebook.cells[0].outputs
     assert output["text"] == "3\n"
+
+
+def test_a_widget_bar_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    """An interrupt that arrives while a bar's finalizer runs would be lost."""
+    code = """
+    import gc, json, os, pathlib, weakref
+    from odkit.watching import front_end, progress_bar
+    os.environ |= {"JPY_PARENT_PID": str(os.getpid()), "JUPYTER_RUNTIME_DIR": os.getcwd()}
+    server = {"base_url": "/", "url": "http://127.0.0.1:9/", "token": ""}
+    pathlib.Path(f"jpserver-{os.getpid()}.json").write_text(json.dumps(server))
+    assert front_end() is not None
+    gc.disable()
+    bars = [progress_bar(total=3, desc="counting", delay=5), progress_bar(range(3), delay=5)]
+    with bars[0]:
+        bars[0].update(3)
+    list(bars[1])
+    left = [weakref.ref(bar) for bar in bars]
+    bars.clear()
+    print([one() for one in left])
+    """
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(code))])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(tmp_path))
+    (output,) = notebook.cells[0].outputs
+    assert output["text"] == "[None, None]\n"
