@@ -65,9 +65,8 @@ def browse(
     try:
         if seen_from is None:
             return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # the App's server and FiftyOne here take seconds each to import
+        # the App's server and FiftyOne here take seconds each to import
+        with ThreadPoolExecutor(1) as beside:
             starting = beside.submit(app.start_app, store.connect(), owner=seen_from.pid, port=port)
             browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
             port = starting.result()
@@ -290,11 +289,11 @@ def _buttons(confusion: Confusion, open_images: Callable[[NDArray[np.int64]], No
     confused = (off_diagonal.sum(0) + off_diagonal.sum(1))[:-1]  # background always has its row and column
     chosen = [*np.sort(np.argsort(-confused, kind="stable")[:MOST_CLASSES]).tolist(), len(confused)]
     names = [*confusion.names[:-1], "nothing"]
-    share = confusion.counts / np.maximum(confusion.counts.sum(1, keepdims=True), 1)
+    share = confusion.share
 
-    def text(what: str, title: str = "") -> Any:
+    def text(what: str) -> Any:
         style = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap;line-height:28px"
-        return widgets.HTML(f'<div style="{style}" title="{escape(title or what)}">{escape(what)}</div>')
+        return widgets.HTML(f'<div style="{style}" title="{escape(what)}">{escape(what)}</div>')
 
     cells = [text("is \\ found as"), *(text("missed" if k == len(confused) else names[k]) for k in chosen)]
     for row in chosen:

@@ -130,6 +130,12 @@ class Confusion:
     boxes: NDArray[np.int64]
     predictions: NDArray[np.int64]
 
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """Each count as a share of its row, 0 to 1, float64 [K + 1, K + 1]; 0 in an empty row."""
+        share: NDArray[np.float64] = self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
+        return share
+
     def images_of(self, truth: str, predicted: str) -> NDArray[np.int64]:
         """Indices of the images behind one cell, those with most cases first.
 

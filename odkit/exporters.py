@@ -107,14 +107,14 @@ def _send_to_mlflow(run: Run, client: Any, entities: Any, experiment: str) -> st
     quoted = str(run.path).replace("'", "\\'")
     for old in client.search_runs([place], filter_string=f"tags.`{FOLDER_TAG}` = '{quoted}'"):
         client.delete_run(old.info.run_id)
-    events, config = run.events(), run.config
+    events, config, state = run.events(), run.config, run.state
     milliseconds = [int(event["time"] * 1000) for event in events]
     warnings = [f"- step {e['step']}: {e['message']}" for e in events if e["event"] == "warning"]
     tags = {
         FOLDER_TAG: str(run.path),
         "odkit.dataset": str(config["dataset"]),
         "odkit.fingerprint": str(config["fingerprint"]),
-        "odkit.state": run.state,
+        "odkit.state": state,
         "mlflow.note.content": "\n".join(["Warnings:", *warnings])[:5000] if warnings else "",
     }
     identity: str = client.create_run(
@@ -130,12 +130,10 @@ def _send_to_mlflow(run: Run, client: Any, entities: Any, experiment: str) -> st
     )
     for some in _parts(points, METRICS_A_CALL):
         client.log_batch(identity, metrics=some)
-    end = max(milliseconds, default=None)
-    state = run.state
     if state in ("new", "running"):
         client.update_run(identity, status=STATUS[state])
     else:
-        client.set_terminated(identity, STATUS[state], end)
+        client.set_terminated(identity, STATUS[state], max(milliseconds, default=None))
     return identity
 
 

@@ -406,7 +406,7 @@ def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float |
     """
     matrix = evaluation.confusion_matrix(iou, score)
     counts, size = matrix.counts, len(matrix.names)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    share = matrix.share
     side = min(max(0.55 * size, 3.2), 11)
     figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
     axes = figure.subplots()

@@ -16,7 +16,7 @@ from odkit.matching import match
 from odkit.mistakes import KINDS, classify
 from odkit.predictions import Predictions
 from odkit.store import BATCH, GROUND_TRUTH, arrange, relative_boxes, rows_there, sizes_to_draw
-from odkit.suspects import Suspect
+from odkit.suspects import Suspect, rows_of_boxes
 
 if TYPE_CHECKING:
     from odkit.audit import Audit
@@ -225,10 +225,7 @@ def _same(row: dict[str, Any]) -> tuple[Any, ...]:
 def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
     """The suspects that a person gave a tag in the App, the most suspicious first."""
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
-    rows = {
-        (image, box_id): row
-        for row, (image, box_id) in enumerate(zip(dataset.box_images.tolist(), dataset.box_ids, strict=True))
-    }
+    rows, sizes = rows_of_boxes(dataset), sizes_to_draw(dataset)
     found = []
     wanted = {f"{SUSPECTS}.detections.tags": tag}
     for sample in made._sample_collection.find(wanted, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
@@ -236,15 +233,14 @@ def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
         for row in sample[SUSPECTS]["detections"] if image >= 0 else ():
             if tag not in row["tags"]:
                 continue
-            size = sizes_to_draw(dataset)[[image]]
-            seen = relative_xywh_to_xyxy(np.array([row["bounding_box"]]), size)[0]
+            seen = relative_xywh_to_xyxy([row["bounding_box"]], sizes[[image]])[0]
             found.append(
                 Suspect(
                     kind=row["kind"],
                     score=row["confidence"],
                     image=image,
                     image_id=sample["image_id"],
-                    box=rows.get((image, row["box_id"]), -1),
+                    box=rows.get((sample["image_id"], row["box_id"]), -1),
                     box_id=row["box_id"],
                     prediction=-1,
                     class_name=row["label"],

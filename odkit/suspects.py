@@ -90,9 +90,7 @@ def corrected(dataset: Dataset, suspects: Sequence[Suspect]) -> Dataset:
         ValueError: A suspect is about an image, box or class that is not in the dataset; the message names it.
     """
     images = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
-    rows: dict[tuple[str, str], int] = {}
-    for row, (image, box_id) in enumerate(zip(dataset.box_images.tolist(), dataset.box_ids, strict=True)):
-        rows[dataset.image_ids[image], box_id] = row
+    rows = rows_of_boxes(dataset)
     classes = {name: k for k, name in enumerate(dataset.class_names)}
 
     boxes, box_classes = dataset.boxes.copy(), dataset.box_classes.copy()
@@ -127,6 +125,12 @@ def corrected(dataset: Dataset, suspects: Sequence[Suspect]) -> Dataset:
         box_ids=np.array([*dataset.box_ids[kept], *fresh], object)[order],
         notes=(*dataset.notes, f"corrected as a detector suggested: {said}"),
     )
+
+
+def rows_of_boxes(dataset: Dataset) -> dict[tuple[str, str], int]:
+    """Row of each ground truth box by image id and box id; the last, should an image have an id twice."""
+    pairs = zip(dataset.image_ids[dataset.box_images], dataset.box_ids, strict=True)
+    return {pair: row for row, pair in enumerate(pairs)}
 
 
 # The demo's planted label faults that repaired() leaves, because only somebody who looks at the picture can tell.

@@ -285,7 +285,7 @@ class Trainer:
 
     def step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[dict[str, float], float]:
         """One optimizer step over a batch; halves the micro-batches when memory runs out. Loss terms, gradient norm."""
-        self.before = random_state(), [figure.clone() for figure in self.running]
+        self._remember()
         while True:
             shortage: BaseException | None = None
             try:
@@ -356,6 +356,10 @@ class Trainer:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(mean.view_as(parameter))  # in the gradient's own memory format
         return dict(zip(losses, values, strict=False))
+
+    def _remember(self) -> None:
+        """Keep what passes change besides gradients, for `_take_back`."""
+        self.before = random_state(), [figure.clone() for figure in self.running]
 
     def _take_back(self) -> None:
         """Undo what the passes of the step under way have changed besides gradients: random state, running figures."""
@@ -856,7 +860,7 @@ class Trainer:
         images = torch.zeros(2, 3, size, size, device=self.device).contiguous(
             memory_format=torch.channels_last
         )
-        self.before = random_state(), [figure.clone() for figure in self.running]
+        self._remember()
         try:
             if self.device.type == "cpu":
                 get_cpp_compiler()  # says at once what would come out after a minute of work

@@ -186,19 +186,22 @@ def faulty():
     return od.demo_dataset(faults=True).repaired()
 
 
-def test_real_detectors_lead_to_nine_in_ten_planted_faults(faulty):
-    """Predictions recorded by record_suspects.py: no image was judged by a detector that was trained on it."""
+@pytest.fixture(scope="module")
+def real_suspects(faulty):
+    """By predictions that record_suspects.py recorded: no image was judged by a detector that was trained on it."""
     recorded = od.Predictions.load(Path(__file__).with_name("suspects.npz"))
-    ranks = od.fault_ranks(faulty, od.mistakes(faulty, recorded).suspects)
+    return od.mistakes(faulty, recorded).suspects
+
+
+def test_real_detectors_lead_to_nine_in_ten_planted_faults(faulty, real_suspects):
+    ranks = od.fault_ranks(faulty, real_suspects)
     assert len(ranks) >= 70
     assert sum(0 <= rank < 2 * len(ranks) for rank in ranks) >= 0.9 * len(ranks)
 
 
-def test_accepting_what_points_at_a_fault_brings_the_labels_nearer_the_truth(faulty):
-    recorded = od.Predictions.load(Path(__file__).with_name("suspects.npz"))
-    suspects = od.mistakes(faulty, recorded).suspects
-    found = sorted({rank for rank in od.fault_ranks(faulty, suspects) if rank >= 0})
-    right = od.corrected(faulty, [suspects[rank] for rank in found])
+def test_accepting_what_points_at_a_fault_brings_the_labels_nearer_the_truth(faulty, real_suspects):
+    found = sorted({rank for rank in od.fault_ranks(faulty, real_suspects) if rank >= 0})
+    right = od.corrected(faulty, [real_suspects[rank] for rank in found])
     truth = od.demo_dataset()
     assert labels_apart(right, truth) < 0.35 * labels_apart(faulty, truth)
 
