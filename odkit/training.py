@@ -221,7 +221,10 @@ class Trainer:
         if self.settings.compile:
             self._compile()
         self.judging_batch = self.choices.micro_batch
-        self.request = ""
+        self.asked = ""  # what a signal asked of this process, at any moment
+        self.request = (
+            ""  # what all processes agreed to do, at the same step: one that left alone would fail the rest
+        )
         self.last_step_saved = -1
         self.last_saved = time.monotonic()
         self.clock = time.monotonic()
@@ -488,7 +491,7 @@ class Trainer:
         wish = self._filed_request()
         if wish == "checkpoint" and rank() == 0:
             self.save()
-        return "now" in (self.request, wish)
+        return "now" in (self.asked, wish)
 
     def _write_preview(self, epoch: int, predictions: Any) -> None:
         shown = np.unique(np.linspace(0, len(self.val_set) - 1, PREVIEW_IMAGES).round().astype(int))
@@ -696,7 +699,7 @@ class Trainer:
 
     def _listen(self) -> None:
         def stop(number: int, frame: Any) -> None:
-            self.request = "now"
+            self.asked = "now"
 
         for number in STOP_SIGNALS:
             signal.signal(number, stop)
@@ -704,7 +707,7 @@ class Trainer:
     def _take_requests(self) -> bool:
         """Take up what was asked for, the same in all processes at the same step; whether to save now."""
         filed = self._filed_request() if rank() == 0 else ""
-        wish = max(self.request, filed, key=WISHES.index)
+        wish = max(self.asked, self.request, filed, key=WISHES.index)
         which, save = _most([WISHES.index(wish), self._save_is_due()])
         if WISHES[which] in ("epoch", "now"):
             self.request = WISHES[which]

@@ -246,6 +246,7 @@ def family(run: Run) -> tuple[psutil.Process, list[psutil.Process]]:
         (("second",), signal.SIGKILL, ("failed", "stopped")),
         (("launcher",), signal.SIGKILL, ("stopped",)),
         (("launcher", "second"), signal.SIGKILL, ("failed", "stopped", "died")),
+        (("second",), signal.SIGTERM, ("stopped",)),  # all leave together, whoever was asked
         (("launcher",), signal.SIGTERM, ("stopped",)),  # what SLURM, Kubernetes and `docker stop` send
     ],
     ids=str,
