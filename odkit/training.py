@@ -223,7 +223,7 @@ class Trainer:
         self.judging_batch = self.choices.micro_batch
         self.asked = ""  # what a signal asked of this process, at any moment
         self.request = (
-            ""  # what all processes agreed to do, at the same step: one that left alone would fail the rest
+            ""  # what all agreed on at the same step: a process that left alone would fail the others
         )
         self.last_step_saved = -1
         self.last_saved = time.monotonic()

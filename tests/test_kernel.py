@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from jupyter_client.manager import KernelManager
 
 
 @pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelManager:
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelManager]:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(cwd=str(tmp_path))

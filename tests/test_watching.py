@@ -83,12 +83,17 @@ def test_a_bar_in_a_terminal_is_gone_when_it_ends() -> None:
     assert shown.rsplit("\r", 2)[1].isspace(), "the line is wiped"
 
 
+def only_output(code: str, folder: Path) -> str:
+    """What a cell that nobody watches prints; an error if it leaves anything else."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(folder))
+    (output,) = notebook.cells[0].outputs
+    return str(output["text"])
+
+
 def test_a_notebook_that_nobody_watches_saves_no_bar(tmp_path: Path) -> None:
     code = "from odkit.watching import progress_bar\nprint(sum(progress_bar(range(3), desc='counting')))"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(tmp_path))
-    (output,) = notebook.cells[0].outputs
-    assert output["text"] == "3\n"
+    assert only_output(code, tmp_path) == "3\n"
 
 
 def test_a_widget_bar_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
@@ -109,7 +114,4 @@ def test_a_widget_bar_leaves_nothing_to_the_garbage_collector(tmp_path: Path) ->
     bars.clear()
     print([one() for one in left])
     """
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(code))])
-    NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(tmp_path))
-    (output,) = notebook.cells[0].outputs
-    assert output["text"] == "[None, None]\n"
+    assert only_output(textwrap.dedent(code), tmp_path) == "[None, None]\n"
