@@ -28,7 +28,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run test bench image image-test lint format lock clean
+.PHONY: help setup lab run notebooks test bench image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -47,6 +47,9 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 	$(BIN)/jupyter nbconvert --to notebook --execute --ExecutePreprocessor.kernel_name=python3 \
 		--ExecutePreprocessor.timeout=1800 --output-dir executed $(RUN_FLAGS) notebooks/*.ipynb
 	@echo "Done: $$(ls executed/*.ipynb | wc -l) notebooks in executed/"
+
+notebooks: run  ## run all notebooks and put them, tidied, into notebooks/, as they are committed
+	$(BIN)/python tests/tidy_notebooks.py executed/*.ipynb
 
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -148,10 +148,21 @@ def seed(source: Path, folder: Path) -> list[str]:
             if before:
                 done.append(f"{name} was as it came; it is the newer version now")
         given[name] = [*(d for d in before if d != new), new]
-        temporary = record.with_suffix(".tmp")
+    temporary = record.with_suffix(".tmp")
     temporary.write_text(json.dumps(given, indent=1))
     temporary.replace(record)
     return done
+
+
+def hand_out(source: Path, folder: Path) -> None:
+    """`seed`, said aloud; where another user owns what is there, JupyterLab starts all the same."""
+    try:
+        for sentence in seed(source, folder):
+            say(sentence)
+    except OSError as error:
+        say(
+            f"the notebooks could not be put into {folder}: {error.strerror}: {error.filename} (see 'work' below)"
+        )
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -344,8 +355,7 @@ def main(arguments: list[str]) -> int:
     if not writable(WORK):
         say(f"nothing can be saved in {WORK}, so JupyterLab is not started:\n\n{ask_doctor('work')}")
         return 1
-    for sentence in seed(NOTEBOOKS, WORK / "notebooks"):
-        say(sentence)
+    hand_out(NOTEBOOKS, WORK / "notebooks")
     if not os.environ.get("JUPYTER_TOKEN", "").strip():
         os.environ.pop("JUPYTER_TOKEN", None)  # an empty one must not mean "no token"
     return supervise(jupyter_command(arguments[1:] if arguments[:1] == ["lab"] else arguments), lab=True)

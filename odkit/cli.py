@@ -457,8 +457,8 @@ def doctor(
     """Say whether training will work on this machine, and if not, what to type; the exit status is 1 if it will not.
 
     Args:
-        data: Folder with the images; default: $ODKIT_DATA, or /data in a container.
-        work: Folder that runs are written to; default: $ODKIT_WORK, /work in a container, or the current one.
+        data: Folder with the images; default: $ODKIT_DATA, or /data in odkit's image.
+        work: Folder that runs are written to; default: $ODKIT_WORK, /work in odkit's image, or the current one.
         need_gpu: A missing GPU is a failure in place of a warning.
         only: Names of the checks wanted, as the report shows them; default: all.
         json: Print JSON.

@@ -187,8 +187,8 @@ def check(
     """Look at everything that training here depends on; see `Check` for what is said of each.
 
     Args:
-        data: Folder with the images; None: $ODKIT_DATA, else /data inside a container.
-        work: Folder that runs are written to; None: $ODKIT_WORK, else /work inside a container, else the current one.
+        data: Folder with the images; None: $ODKIT_DATA, else /data in odkit's image.
+        work: Folder that runs are written to; None: $ODKIT_WORK, else /work in odkit's image, else the current one.
         need_gpu: Whether a missing GPU is a failure in place of a warning.
         workers: Data workers that training will have.
         batch: Images a step.
@@ -853,6 +853,13 @@ def can_write(folder: Path) -> str:
         return error.strerror or str(error)
 
 
+def unwritable_inside(work: Path) -> list[Path]:
+    """What another user left in a work folder, where this one needs to write: notebooks, their folder, the runs'."""
+    notebooks, runs = work / "notebooks", work / "runs"
+    needed = [notebooks, *sorted(notebooks.glob("*.ipynb")), runs, *sorted(runs.glob("*"))]
+    return [path for path in needed if path.exists() and not os.access(path, os.W_OK)]
+
+
 def owner(path: Path) -> tuple[int, int]:
     """User and group id of the owner of a path."""
     status = path.stat()
@@ -913,7 +920,19 @@ def check_work(subject: Subject) -> Check | list[Check]:
             "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK",
         )
     reason = can_write(work)
+    hand_over = f"sudo chown -R {uid}:{gid} {'./work' if _engine(ours=True) else work}"
     if not reason:
+        if left := unwritable_inside(work):
+            its_uid, its_gid = owner(left[0])
+            return Check(
+                "work",
+                "failure",
+                f"{left[0]} belongs to {its_uid}:{its_gid}; user {uid}:{gid} may not change it"
+                + (f" (nor {len(left) - 1} more in {work})" if left[1:] else ""),
+                "Another user wrote it, most likely an earlier container's. Take it over (on the host, where this is "
+                "a container).",
+                hand_over,
+            )
         return Check("work", "ok", f"{work} is writable by user {uid}")
     its_uid, its_gid = owner(work)
     seen = f"user {uid}:{gid} cannot write to {work}, which belongs to {its_uid}:{its_gid}: {reason}"
@@ -933,15 +952,14 @@ def check_work(subject: Subject) -> Check | list[Check]:
         meaning = "The volume belongs to root: let Kubernetes give it to the pod's group."
     elif _engine(ours=True):
         options = {"user": f"{its_uid}:{its_gid}"} if its_uid else {}
-        hand_over = f"sudo chown -R {uid}:{gid} ./work"
-        command = f"{run_line(options)}" if options else hand_over
+        command = run_line(options) if options else hand_over
         meaning = (
             "Start the container as the folder's owner."
             if options
             else "The folder belongs to root (docker makes missing folders so): hand it over, on the host."
         )
     else:
-        options, command = {}, f"sudo chown -R {uid}:{gid} {work}"
+        options, command = {}, hand_over
         meaning = "Runs cannot be saved there: take the folder over, or name another with --work."
     return Check("work", "failure", seen, meaning, command, options)
 
@@ -1326,10 +1344,10 @@ CHECKS: dict[str, Callable[[Subject], Check | list[Check]]] = {
 
 
 def _default_folder(variable: str, inside: str) -> Path | None:
-    """The folder that a variable names, else the container's own where we are in one."""
+    """The folder that a variable names, else the one that odkit's own image has for it."""
     if given := os.environ.get(variable):
         return Path(given)
-    return Path(inside) if machine.container() and Path(inside).is_dir() else None
+    return Path(inside) if machine.own_image() and Path(inside).is_dir() else None
 
 
 def _count(number: int, what: str) -> str:

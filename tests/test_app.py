@@ -21,13 +21,9 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(folder))
     monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
     yield folder
-    for note in (folder / "odkit").glob("*.child") if folder.exists() else ():
-        end(psutil.Process(json.loads(note.read_text())["pid"]).parent())
-
-
-def end(process: psutil.Process) -> None:
-    process.terminate()
-    process.wait(30)
+    for note in (folder / "odkit").glob("*.json"):
+        keeper_of(folder, note.stem).terminate()
+        child_of(folder, note.stem).wait(30)
 
 
 def start_elsewhere(code: str = "") -> "subprocess.Popen[str]":
@@ -40,6 +36,11 @@ def start_elsewhere(code: str = "") -> "subprocess.Popen[str]":
 
 def child_of(database: Path, name: str = "database") -> psutil.Process:
     return psutil.Process(json.loads((database / "odkit" / f"{name}.child").read_text())["pid"])
+
+
+def keeper_of(database: Path, name: str = "database") -> psutil.Process:
+    """By the note it wrote, not as its child's parent: an orphan's parent is somebody else's process."""
+    return psutil.Process(json.loads((database / "odkit" / f"{name}.json").read_text())["keeper"])
 
 
 def test_database_is_shared_listens_on_loopback_and_ends_with_its_last_owner(
@@ -61,6 +62,18 @@ def test_database_is_shared_listens_on_loopback_and_ends_with_its_last_owner(
     second.communicate("\n")
     mongod.wait(60)
     assert not (database / "odkit" / "database.json").exists()
+
+
+def test_a_killed_keeper_leaves_nothing_in_the_way(database: Path) -> None:
+    uri = app.start_database()
+    mongod, killed = child_of(database), keeper_of(database)
+    killed.kill()
+    killed.wait(30)
+    again = app.start_database()
+    assert again != uri
+    assert not mongod.is_running() or mongod.status() == psutil.STATUS_ZOMBIE
+    assert child_of(database).pid != mongod.pid
+    assert keeper_of(database).pid != killed.pid
 
 
 def test_a_database_of_ones_own_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

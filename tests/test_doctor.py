@@ -604,6 +604,31 @@ def test_work_that_cannot_be_written(facts, tmp_path, changed, reason, its_owner
     assert check.command.startswith(command.format(tmp_path))
 
 
+def test_work_in_which_another_user_left_something(facts, tmp_path):
+    notebooks, notebook = tmp_path / "notebooks", tmp_path / "notebooks" / "00_start_here.ipynb"
+    facts(unwritable_inside=[notebooks, notebook], owner=(0, 0))
+    check = one(doctor.check_work, Subject(work=tmp_path))
+    assert check.status == "failure"
+    assert check.seen == (
+        f"{notebooks} belongs to 0:0; user 1000:1000 may not change it (nor 1 more in {tmp_path})"
+    )
+    assert "an earlier container's" in check.meaning
+    assert check.command == "sudo chown -R 1000:1000 ./work"
+    facts(container="")
+    assert one(doctor.check_work, Subject(work=tmp_path)).command == f"sudo chown -R 1000:1000 {tmp_path}"
+
+
+def test_what_another_user_left_is_found(tmp_path, monkeypatch):
+    for name in ("notebooks/00_start_here.ipynb", "notebooks/mine.txt", "runs/first/events.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert doctor.unwritable_inside(tmp_path) == []
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name not in ("00_start_here.ipynb", "first"))
+    left = [path.name for path in doctor.unwritable_inside(tmp_path)]
+    assert left == ["00_start_here.ipynb", "first"]  # root, who may run this, has access to everything
+    assert doctor.unwritable_inside(tmp_path / "missing") == []
+
+
 def test_work_that_is_not_there_yet(facts, tmp_path):
     missing = tmp_path / "runs"
     assert one(doctor.check_work, Subject(work=missing)).seen == f"{missing} will be made (by user 1000)"

@@ -328,6 +328,9 @@ def test_notebooks_hold_no_widget_state_and_no_ones_paths() -> None:
         assert "application/vnd.jupyter.widget-view+json" not in text, (
             f"{path.name} shows a widget that is gone"
         )
+        assert not re.search(r"\d%\|.*\d+/\d+ \[", text), (
+            f"{path.name} shows a progress bar that stands still"
+        )
         homes = re.findall(r"(?:/home/|/root/|/Users/)[^\"'\s]*", text)
         assert not homes, f"{path.name} holds somebody's paths"
         assert str(PROJECT) not in text, f"{path.name} holds the path of the checkout it was run in"

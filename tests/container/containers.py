@@ -43,7 +43,7 @@ class Container:
     def __init__(self, *command, options=(), work=None, port=None):
         self.name = f"odkit-test-{uuid.uuid4().hex[:8]}"
         self.port = port
-        self.cookies = urllib.request.HTTPCookieProcessor()  # JupyterLab's, for who logs in with a password
+        self.cookies = None  # JupyterLab's, from log_in on; without, each request stands for itself
         self.started = time.monotonic()
         flags = shlex.split(os.environ.get("ODKIT_RUN_FLAGS", ""))
         publish = ["-p", f"127.0.0.1:{port}:8888"] if port else []
@@ -99,7 +99,8 @@ class Container:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
         try:
-            with urllib.request.build_opener(NoRedirect, self.cookies).open(request, timeout=60) as answer:
+            handlers = [NoRedirect, *([self.cookies] if self.cookies else [])]
+            with urllib.request.build_opener(*handlers).open(request, timeout=60) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -285,6 +285,18 @@ def test_work_of_another_user_is_explained(container, tmp_path):
     assert "Traceback" not in log
 
 
+def test_notebooks_of_another_user_are_explained_and_jupyterlab_starts(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", SOMEBODY)
+    own(work / "notebooks", 0)
+    one = container(options=["-e", f"JUPYTER_TOKEN={TOKEN}"], work=work, port=free_port())
+    one.ready()
+    log = one.said("sudo chown -R 12345:12345 ./work")
+    assert "could not be put into /work/notebooks: Permission denied" in log
+    assert "/work/notebooks belongs to 0:0; user 12345:12345 may not change it" in log
+    assert "Traceback" not in log
+
+
 def test_a_folder_that_docker_made_goes_to_the_image_s_user(container, tmp_path):
     needs_root()
     work = own(tmp_path / "work", 0)
