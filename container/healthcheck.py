@@ -5,12 +5,18 @@ ask and is well as long as it runs.
 """
 
 import json
+import ssl
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 STATE = Path("/tmp/odkit-container.json")
+
+# As in start.py: no proxy between, and a certificate that names another host than 127.0.0.1 will do.
+LOOPBACK = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+)
 
 
 def trouble() -> str:
@@ -29,10 +35,14 @@ def jupyter_trouble(server: Path) -> str:
         info = json.loads(server.read_text())
     except (OSError, ValueError):
         return "JupyterLab has ended"
-    url = f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}{info['base_url']}api/status"
-    request = urllib.request.Request(url, headers={"Authorization": f"token {info['token']}"})
+    # without a token (a password, a hub) only this is answered to anybody
+    path = f"{info['base_url']}api/status" if info["token"] else f"{info['base_url']}api"
+    url = f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}{path}"
+    request = urllib.request.Request(
+        url, headers={"Authorization": f"token {info['token']}"} if info["token"] else {}
+    )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with LOOPBACK.open(request, timeout=10) as answer:
             return "" if answer.status == 200 else f"JupyterLab answers {answer.status}"
     except OSError as error:
         return f"JupyterLab does not answer: {error}"

