@@ -35,12 +35,13 @@ def jupyter_trouble(server: Path) -> str:
         info = json.loads(server.read_text())
     except (OSError, ValueError):
         return "JupyterLab has ended"
-    # without a token (a password, a hub) only this is answered to anybody
-    path = f"{info['base_url']}api/status" if info["token"] else f"{info['base_url']}api"
-    url = f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}{path}"
+    url = f"{'https' if info['secure'] else 'http'}://127.0.0.1:{info['port']}{info['base_url']}api"
     request = urllib.request.Request(
-        url, headers={"Authorization": f"token {info['token']}"} if info["token"] else {}
-    )
+        url
+    )  # all that is answered to anybody: a password or a hub leaves no token
+    if info["token"]:
+        headers = {"Authorization": f"token {info['token']}"}
+        request = urllib.request.Request(f"{url}/status", headers=headers)
     try:
         with LOOPBACK.open(request, timeout=10) as answer:
             return "" if answer.status == 200 else f"JupyterLab answers {answer.status}"

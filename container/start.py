@@ -385,18 +385,17 @@ def ask_doctor(only: str) -> str:
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] != ["--become"]:
-        with contextlib.suppress(
-            OSError
-        ):  # an earlier start's, perhaps as another user: while we are still root
+        # an earlier start's, perhaps another user's: while we are still root
+        with contextlib.suppress(OSError):
             STATE.unlink(missing_ok=True)
     if os.getuid() == 0:
         become(*target_user(WORK, rootless=rootless(Path("/proc/self/uid_map").read_text())))
     find_home()
     if arguments[:1] == ["--become"]:
         os.execvp(arguments[1], arguments[1:])
-    names = ("lab", "jupyterhub-singleuser")  # the second is what a hub asks for by name
-    lab = not arguments or arguments[0] in names or arguments[0].startswith("-")
-    if not lab:
+    named = arguments[:1] in (["lab"], ["jupyterhub-singleuser"])  # the second is what a hub asks for by name
+    options = arguments[1:] if named else arguments
+    if not named and options and not options[0].startswith("-"):
         note({"gpus": count_gpus()})
         return supervise(arguments, lab=False)
     if not writable(WORK):
@@ -404,9 +403,7 @@ def main(arguments: list[str]) -> int:
         return 1
     hand_out(NOTEBOOKS, WORK / "notebooks")
     set_token()
-    return supervise(
-        jupyter_command(arguments[1:] if arguments and arguments[0] in names else arguments), lab=True
-    )
+    return supervise(jupyter_command(options), lab=True)
 
 
 if __name__ == "__main__":

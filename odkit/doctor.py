@@ -896,20 +896,14 @@ def check_data(subject: Subject) -> Check | list[Check]:
         with os.scandir(data) as entries:
             empty = next(entries, None) is None
     except OSError as error:
-        uid = current_user()[0]
-        if options and uid in (0, owner(data)[0]):
+        uid, its_uid = current_user()[0], owner(data)[0]
+        if options and uid in (0, its_uid):
             options = {"-v data": "./data:/data:ro,z"}
             meaning, command = f"You own it and are refused. {_SELINUX}", run_line(options)
-            return Check(
-                "data", "failure", f"{data} cannot be read: {error.strerror}", meaning, command, options
-            )
-        return Check(
-            "data",
-            "failure",
-            f"{data} cannot be read: {error.strerror}",
-            f"User {uid} may not open it; it belongs to {owner(data)[0]}. Grant reading, on the host.",
-            f"chmod -R a+rX {'./data' if options else data}",
-        )
+        else:
+            meaning = f"User {uid} may not open it; it belongs to {its_uid}. Grant reading, on the host."
+            options, command = {}, f"chmod -R a+rX {'./data' if options else data}"
+        return Check("data", "failure", f"{data} cannot be read: {error.strerror}", meaning, command, options)
     if empty and not subject.data_given:
         return Check(
             "data", "ok", f"{data} is empty: nothing is mounted there; the notebooks bring a demo dataset"

@@ -222,9 +222,8 @@ class Trainer:
             self._compile()
         self.judging_batch = self.choices.micro_batch
         self.asked = ""  # what a signal asked of this process, at any moment
-        self.request = (
-            ""  # what all agreed on at the same step: a process that left alone would fail the others
-        )
+        # what all agreed on at the same step: a process that left alone would fail the others
+        self.request = ""
         self.last_step_saved = -1
         self.last_saved = time.monotonic()
         self.clock = time.monotonic()

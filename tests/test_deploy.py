@@ -104,9 +104,8 @@ def test_kubeflow_trains_with_the_command_a_person_types() -> None:
     assert pod["terminationGracePeriodSeconds"] > 30  # what torchrun gives its processes
     deployment = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
     lab = next(d for d in deployment if d["kind"] == "Deployment")["spec"]["template"]["spec"]
-    assert (
-        pod["securityContext"] == lab["securityContext"]
-    )  # `command` passes start.py by, which gives up root
+    # `command` passes start.py by, which gives up root
+    assert pod["securityContext"] == lab["securityContext"]
     assert container["securityContext"] == lab["containers"][0]["securityContext"]
 
 
