@@ -49,7 +49,7 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 	@echo "Done: $$(ls executed/*.ipynb | wc -l) notebooks in executed/"
 
 notebooks: run  ## run all notebooks and put them, tidied, into notebooks/, as they are committed
-	$(BIN)/python tests/tidy_notebooks.py executed/*.ipynb
+	$(BIN)/python tools/tidy_notebooks.py executed/*.ipynb
 
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

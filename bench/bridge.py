@@ -12,8 +12,8 @@ from evaluation import make
 from PIL import Image
 
 import odkit as od
-from odkit import store
-from odkit.boxes import xyxy_to_relative_xywh
+from odkit.browsing import fo_dataset
+from odkit.data.boxes import xyxy_to_relative_xywh
 
 
 def by_samples(fo, dataset: od.Dataset, found: od.Predictions):
@@ -53,7 +53,7 @@ def main() -> None:
         for path in paths:
             Image.new("RGB", (640, 640)).save(path)
         dataset = dataset.replace(root=folder, image_paths=paths)
-        fo = store.fiftyone()
+        fo = fo_dataset.fiftyone()
         start = time.perf_counter()
         ours = od.to_fiftyone(dataset, predictions=found, score=0.0)
         between = time.perf_counter()

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import odkit as od
-from odkit.boxes import xyxy_to_xywh
+from odkit.data.boxes import xyxy_to_xywh
 
 CLASSES = 20
 BOXES, FOUND = 7, 60  # an image

@@ -12,7 +12,7 @@ name=${3:?name of the run}
 : "${HEAD:?address of one of the machines}" "${NODES:=2}" "${GPUS:=8}" "${PORT:=29500}"
 
 if mkdir "$folder/.$name.claim" 2>/dev/null; then
-    odkit train "$data" --repair --folder "$folder" --name "$name" --batch $((16 * NODES * GPUS)) --prepare \
+    odkit train "$data" --repair --folder "$folder" --name "$name" --batch-size $((16 * NODES * GPUS)) --prepare \
         "${@:4}"
     touch "$folder/.$name.claim/ready"
 fi

@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,13 +26,25 @@ import tyro
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
-import odkit
-from odkit.run import RUNS, Run, RunError, create_run, hold_lock, list_runs, open_run
-from odkit.settings import LOCK_VARIABLE, MAY_CHANGE, Settings, end_with_parent, make_settings
+from odkit import analysis, detection
+from odkit.data import Dataset
+from odkit.runs import (
+    MAY_CHANGE,
+    RUNS,
+    Run,
+    RunError,
+    Settings,
+    create_run,
+    dashboard,
+    hold_lock,
+    list_runs,
+    make_settings,
+    open_run,
+)
+from odkit.system import LOCK_VARIABLE, end_with_parent
 
 if TYPE_CHECKING:
-    from odkit.dataset import Dataset
-    from odkit.detectors import Detector
+    from odkit.detection import Detector
 
 app = SubcommandApp()
 DESCRIPTION = (
@@ -122,13 +135,17 @@ def train(
     """
     checked = make_settings(dataclasses.asdict(settings))
     dataset = read_dataset(path)
-    run = create_run(dataset.repaired() if repair else dataset, checked, folder, name)
+    if repair:
+        from odkit.data.audit import repaired
+
+        dataset = repaired(dataset)
+    run = create_run(dataset, checked, folder, name)
     if prepare:
         print(shlex.join(run.command()))
         return 0
     if not wait:
         return _say_background(run.start())
-    _ = odkit.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
+    _ = dashboard.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
     return _watch(run.start())
 
 
@@ -242,7 +259,7 @@ def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int
         run: Run folder, or the name of a run under runs/.
         out: Folder for all runs; this one goes to a folder of its name in it.
     """
-    from odkit.exporters import export_tensorboard
+    from odkit.runs import export_tensorboard
 
     print(f"{export_tensorboard(open_run(run), out)}\n  tensorboard --logdir {out}")
     return 0
@@ -258,7 +275,7 @@ def mlflow(run: Positional[str], *, tracking: str | None = None, experiment: str
             $MLFLOW_TRACKING_URI, else MLflow's own.
         experiment: The experiment that the run goes to.
     """
-    from odkit.exporters import export_mlflow
+    from odkit.runs import export_mlflow
 
     print(f"MLflow's run {export_mlflow(open_run(run), tracking, experiment=experiment)} in {experiment!r}")
     return 0
@@ -271,7 +288,7 @@ def replay(run: Positional[str]) -> int:
     Args:
         run: Run folder, or the name of a run under runs/.
     """
-    from odkit.replay import replay as replay_batches
+    from odkit.training import replay as replay_batches
 
     rows = replay_batches(open_run(run))
     print(table(rows) if rows else "no batch of this run was left out")
@@ -290,7 +307,9 @@ def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> in
         examples: Examples of each kind of finding to print.
         json: Print JSON, with all findings.
     """
-    found = read_dataset(path).audit()
+    from odkit.data.audit import audit as audit_dataset
+
+    found = audit_dataset(read_dataset(path))
     print(found.to_json().decode() if json else found.table(limit=examples))
     return 0 if found.ok else 1
 
@@ -305,7 +324,9 @@ def convert(source: Positional[str], target: Positional[Path], *, to: Literal["c
         to: Format to write.
     """
     dataset = read_dataset(source)
-    odkit.write_dataset(dataset, target, to)
+    from odkit.data.formats import write_dataset
+
+    write_dataset(dataset, target, to)
     print(f"{len(dataset):,} images and {dataset.num_boxes:,} boxes written to {target} ({to})")
     return 0
 
@@ -320,7 +341,9 @@ def demo(folder: Positional[Path], *, images: int = 400, seed: int = 0, faults: 
         seed: Another seed gives other images.
         faults: Plant the faults that datasets have in the wild, for `odkit audit` to find.
     """
-    written = odkit.write_demo(folder, images=images, seed=seed, faults=faults)
+    from odkit.data.demo import write_demo
+
+    written = write_demo(folder, images=images, seed=seed, faults=faults)
     print(f"{images} images in {written}\n  odkit audit {folder}\n  odkit train {folder}")
     return 0
 
@@ -335,7 +358,7 @@ def detectors(*, json: bool = False) -> int:
     Args:
         json: Print JSON.
     """
-    rows = odkit.catalogue()
+    rows = detection.list_detectors()
     if json:
         _print_json(rows)
     else:
@@ -365,7 +388,7 @@ def evaluate(
     found = read_detector(detector, device)
     dataset = read_dataset(path)
     chosen = dataset.split(split) if split else dataset
-    evaluation = odkit.evaluate(chosen, odkit.predict(found, chosen))
+    evaluation = analysis.evaluate(chosen, detection.predict(found, chosen))
     if json:
         _print_json(evaluation.to_dict())
     else:
@@ -391,13 +414,13 @@ def predict(
         score: Leave out what the detector is less sure of, 0 to 1.
         device: Where to compute: cpu, cuda, mps.
     """
-    from odkit.prediction import images_dataset
+    from odkit.detection import images_dataset
 
     found = read_detector(detector, device)
     dataset = images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
         raise ValueError(f"--out {out} is where the images are: their pictures would take their place")
-    predictions = odkit.predict(found, dataset, score=score)
+    predictions = detection.predict(found, dataset, score=score)
     rows = []
     for index, path in enumerate(dataset.image_paths):
         part = predictions.of(index)
@@ -426,7 +449,7 @@ def _draw_objects(
     """An image, upright, with its objects drawn in, under a new name."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-    from odkit.sheets import class_color, ink_on
+    from odkit.analysis.figures import class_color, ink_on
 
     with Image.open(image) as file:
         picture = ImageOps.exif_transpose(file).convert("RGB")
@@ -476,15 +499,18 @@ def doctor(
 # -- what the commands share -----------------------------------------------------------------------------------------
 
 
-def read_dataset(path: str) -> "Dataset":
+def read_dataset(path: str) -> Dataset:
     """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo for the word "demo"
     (unless there is a folder of that name).
     """  # noqa: D205
+    from odkit.data.demo import demo_dataset
+    from odkit.data.formats import load_dataset
+
     if path == "demo" and not Path(path).exists():
-        return odkit.demo_dataset()
+        return demo_dataset()
     if path.endswith(".npz"):
-        return odkit.Dataset.load(path)
-    return odkit.load_dataset(path)
+        return Dataset.load(path)
+    return load_dataset(path)
 
 
 def read_detector(name: str, device: str = "cpu") -> "Detector":
@@ -496,7 +522,7 @@ def read_detector(name: str, device: str = "cpu") -> "Detector":
     """
     path = Path(name)
     if path.is_file():
-        return odkit.load_detector(path, device=device)
+        return detection.load_detector(path, device=device)
     if not path.exists() and not (RUNS / path).exists():
         raise FileNotFoundError(
             f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file"
@@ -608,7 +634,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the `odkit` command; returns its exit status. ODKIT_TRACEBACK=1 shows where an error comes from."""
     given = list(sys.argv[1:] if args is None else args)
     if given == ["--version"]:
-        print(f"odkit {odkit.__version__}")
+        print(f"odkit {version('odkit')}")
         return 0
     config = (
         tyro.conf.OmitArgPrefixes,

@@ -15,11 +15,12 @@ from PIL import Image
 
 import odkit
 from odkit.cli import main, table
-from odkit.run import EventLog, Run, create_run
-from odkit.settings import MAY_CHANGE, Settings
-from tests.tiny import squares
+from odkit.runs.events import EventLog
+from odkit.runs.run import Run, create_run
+from odkit.runs.settings import MAY_CHANGE, Settings
+from tests.helpers import squares
 
-SMALL = ["--weights", "random", "--image-size", "64", "--batch", "4", "--workers", "0"]
+SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ WRONG = {
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
     "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
-    "train demo --batch 4 --micro-batch 8": "micro_batch (8) is larger than batch (4)",
+    "train demo --batch-size 4 --micro-batch-size 8": "micro_batch_size (8) is larger than batch (4)",
     "audit nothing": "nothing",
     "evaluate nothing demo": "neither a run",
     "predict nothing demo": "neither a run",

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odkit import doctor
+from odkit.doctor import gpu
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,7 +92,7 @@ def test_the_driver_that_the_image_asks_for_fits_the_locked_torch():
     cuda = re.search(r"^nvidia-cuda-runtime==(\d+)\.(\d+)", lock, re.MULTILINE)
     asked = re.search(r'NVIDIA_REQUIRE_CUDA="cuda>=(\d+)\.(\d+)"', dockerfile())
     assert cuda.groups() == asked.groups()
-    assert int(cuda[1]) in doctor.DRIVER_FOR_CUDA  # so that the doctor can name the driver that is needed
+    assert int(cuda[1]) in gpu.DRIVER_FOR_CUDA  # so that the doctor can name the driver that is needed
 
 
 def test_the_dockerfile_is_clean():

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odkit.formats import write_dataset
-from odkit.run import Run
-from tests.tiny import squares
+from odkit.data.formats.write import write_dataset
+from odkit.runs.run import Run
+from tests.helpers import squares
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
-SMALL = [*("--weights", "random", "--image-size", "64", "--epochs", "1"), *("--batch", "4", "--workers", "0")]
+SMALL = [
+    *("--weights", "random", "--image-size", "64", "--epochs", "1"),
+    *("--batch-size", "4", "--num-workers", "0"),
+]
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def finished(run: Run, processes: int) -> None:
     (start,) = [event for event in run.events() if event["event"] == "start"]
     assert start["processes"] == processes
     assert run.history()[-1]["ap"] is not None
-    assert run.settings.batch == 4, "further options win"
+    assert run.settings.batch_size == 4, "further options win"
 
 
 def test_one_machine_with_several_gpus(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:

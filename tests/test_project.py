@@ -294,7 +294,7 @@ def _odkit_imports(node: ast.AST, inside_function: bool = False) -> list[tuple[a
 def test_order_test_sees_what_it_should() -> None:
     tree = ast.parse(
         "import odkit\nfrom odkit import run\nimport odkit.cli\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from odkit.audit import Audit\n"
+        "if TYPE_CHECKING:\n    from odkit.data.audit.report import Audit\n"
         "def f():\n    import odkit\n    from odkit.demo import x\n"
     )
     seen = [(name, inside) for _, name, inside in _odkit_imports(tree)]

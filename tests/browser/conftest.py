@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, start_lab, stop_lab
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+from tests.browser.lab import Lab, start_lab, stop_lab
 
 PATIENCE = 120_000  # ms; the machine may be busy with other tests
 ARGUMENTS = [

@@ -5,7 +5,9 @@ import re
 
 import psutil
 import pytest
-from lab import (
+from playwright.sync_api import Frame, Page, expect
+
+from tests.browser.lab import (
     Lab,
     app_frame,
     ask,
@@ -18,7 +20,6 @@ from lab import (
     stop_lab,
     wait_for_grid,
 )
-from playwright.sync_api import Frame, Page, expect
 
 pytestmark = pytest.mark.browser
 

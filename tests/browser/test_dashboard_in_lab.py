@@ -8,17 +8,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab import Lab, open_notebook, output, run_all, run_cell, shot
 from playwright.sync_api import Locator, Page
 
-from odkit.run import Run, RunError
+from odkit.runs.run import Run
+from odkit.runs.worker import RunError
+from tests.browser.lab import Lab, open_notebook, output, run_all, run_cell, shot
 
 pytestmark = pytest.mark.browser
 
 # one thread and small images: a step must take moments on a busy machine, too
 DATA = "%env OMP_NUM_THREADS=1\nimport odkit as od\ndataset = od.demo_dataset(24, folder='parts')\ndataset"
 TRAIN = (
-    "run = od.fine_tune(dataset, name={!r}, weights='random', epochs=900, image_size=64, batch=4, workers=0)"
+    "run = od.fine_tune(dataset, name={!r}, weights='random', epochs=900, "
+    "image_size=64, batch_size=4, num_workers=0)"
 )
 PATIENCE = 120_000  # ms: starting a worker and a few steps beside other tests
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from containers import TOKEN, Container, free_port
+
+from tests.container.containers import TOKEN, Container, free_port
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from containers import IMAGE, TOKEN, engine, free_port, own
+
+from tests.container.containers import IMAGE, TOKEN, engine, free_port, own
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
@@ -265,11 +266,11 @@ def test_a_restart_after_the_folder_got_another_owner(container, tmp_path):
     wait_for(lambda: one.health() == "healthy")
 
 
-@pytest.mark.parametrize(("batch", "size", "workers"), [(4, 160, 2), (32, 640, 0)])
-def test_two_workers_with_the_default_64_mb_of_shared_memory(container, tmp_path, batch, size, workers):
+@pytest.mark.parametrize(("batch", "size", "num_workers"), [(4, 160, 2), (32, 640, 0)])
+def test_two_workers_with_the_default_64_mb_of_shared_memory(container, tmp_path, batch, size, num_workers):
     """Small batches go through it, and two workers remain; large ones would end in a bus error, so none is used."""
     work = own(tmp_path / "work", os.getuid() or SOMEBODY)
-    flags = ["--epochs", "1", "--workers", "2", "--batch", str(batch), "--image-size", str(size)]
+    flags = ["--epochs", "1", "--num-workers", "2", "--batch-size", str(batch), "--image-size", str(size)]
     script = "odkit demo demo --images 60 && df -k /dev/shm && odkit train demo --name small "
     one = container("sh", "-c", script + " ".join(flags), work=work)
     assert one.wait(900) == 0, one.logs()
@@ -278,8 +279,8 @@ def test_two_workers_with_the_default_64_mb_of_shared_memory(container, tmp_path
     assert "bus error" not in log.lower()
     events = [json.loads(line) for line in text_of(work / "runs" / "small" / "events.jsonl").splitlines()]
     assert (events[-1]["event"], events[-1]["reason"]) == ("end", "finished")
-    reason = events[0]["choices"]["reasons"]["workers"]
-    assert reason.startswith("as set" if workers else "0 data workers in place of 2: /dev/shm has 6")
+    reason = events[0]["choices"]["reasons"]["num_workers"]
+    assert reason.startswith("as set" if num_workers else "0 data workers in place of 2: /dev/shm has 6")
 
 
 def text_of(path):

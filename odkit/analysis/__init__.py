@@ -1,0 +1,5 @@
+"""What predictions are worth: matching, evaluation, mistakes, label errors, comparison."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from . import figures as figures
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .evaluation import Confusion as Confusion
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
+from .label_errors import Suspect as Suspect
+from .label_errors import corrected as corrected
+from .label_errors import rows_of_boxes as rows_of_boxes
+from .matching import match as match
+from .tide import KINDS as KINDS
+from .tide import Mistakes as Mistakes
+from .tide import classify as classify
+from .tide import mistakes as mistakes

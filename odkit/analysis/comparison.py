@@ -1,0 +1,231 @@
+"""Is one detector better than another on the same images, by how much for sure, where, and where not."""
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.analysis.evaluation import Evaluation
+from odkit.data import Dataset
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Two evaluations on the same images; every difference is the second less the first, so above 0 is better.
+
+    Attributes:
+        first, second: The evaluations.
+        difference: Difference of AP50 over all classes.
+        low, high: Interval that holds the difference with 95% confidence (see `compare`).
+        better: Share of the resampled sets of images on which the second has the higher AP50, 0 to 1.
+        per_class: One row a class: class, boxes, ap50 of each, difference, low and high.
+        per_size: One row a box size: ap of each and difference (AP over IoU 0.50 to 0.95, without an interval).
+        loss_change: Change of each image's loss (see `PerImage`), float64 [N]; above 0 is worse.
+    """
+
+    first: Evaluation
+    second: Evaluation
+    samples: int
+    difference: float
+    low: float
+    high: float
+    better: float
+    per_class: list[dict[str, Any]]
+    per_size: list[dict[str, Any]]
+    loss_change: NDArray[np.float64]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: better, worse, or too close to call on so many images."""
+        span = f"AP50 {self.difference:+.3f} (95% interval {self.low:+.3f} to {self.high:+.3f})"
+        if math.isnan(self.difference):
+            return "There is no ground truth to compare on."
+        if self.low > 0:
+            return f"The second is better: {span}."
+        if self.high < 0:
+            return f"The second is worse: {span}."
+        return f"Too close to call on {len(self.loss_change):,} images: {span}."
+
+    def got_worse(self, count: int | None = None) -> NDArray[np.int64]:
+        """Indices of the images whose loss rose, the most first."""
+        order = np.argsort(-self.loss_change, kind="stable")
+        return order[self.loss_change[order] > 1e-9][:count]
+
+    def got_better(self, count: int | None = None) -> NDArray[np.int64]:
+        """Indices of the images whose loss fell, the most first."""
+        order = np.argsort(self.loss_change, kind="stable")
+        return order[self.loss_change[order] < -1e-9][:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values for JSON; nan becomes None."""
+        plain = {"difference": self.difference, "low": self.low, "high": self.high, "better": self.better}
+        return {
+            **_without_nan(plain),
+            "samples": self.samples,
+            "verdict": self.verdict,
+            "per_class": [_without_nan(row) for row in self.per_class],
+            "per_size": [_without_nan(row) for row in self.per_size],
+            "images_worse": len(self.got_worse()),
+            "images_better": len(self.got_better()),
+        }
+
+    def __repr__(self) -> str:
+        head, *rows = self._rows()
+        width = max(len(row[0]) for row in (head, *rows))
+        lines = [f"  {row[0]:<{width}}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in (head, *rows)]
+        return "\n".join([self.verdict, *lines, f"  {self._images()}"])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        heads = "".join(f"<th>{cell}</th>" for cell in head)
+        return (
+            f"<p><b>{escape(self.verdict)}</b> {escape(self._images())}</p><table><thead><tr>{heads}</tr></thead>"
+            f"<tbody>{cells}</tbody></table>"
+        )
+
+    def _images(self) -> str:
+        return f"{len(self.got_better()):,} images got better, {len(self.got_worse()):,} got worse."
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        head = ("AP50", "first", "second", "change", "from", "to")
+        rows = [
+            (r["class"], r["first"], r["second"], r["difference"], r["low"], r["high"])
+            for r in self.per_class
+        ]
+        rows.append(("all", self.first.ap50, self.second.ap50, self.difference, self.low, self.high))
+        text = lambda value, sign: "—" if math.isnan(value) else f"{value:{sign}.3f}"  # noqa: E731
+        return [head, *((r[0], text(r[1], ""), text(r[2], ""), *(text(v, "+") for v in r[3:])) for r in rows)]
+
+
+def compare(first: Evaluation, second: Evaluation, *, samples: int = 1000, seed: int = 0) -> Comparison:
+    """The difference of two evaluations on the same images, with a paired bootstrap over the images.
+
+    The images are drawn with replacement `samples` times, both detectors are judged on each draw, and the middle 95%
+    of the differences are the interval: what other images of the same kind would have said. An image drawn twice
+    counts twice.
+
+    Args:
+        first: The evaluation to compare with.
+        second: The evaluation that is hoped to be better.
+        samples: Number of draws.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: The two are not of the same images, boxes and classes.
+
+    Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval).
+    """
+    _refuse_different(first.dataset, second.dataset)
+    data = first.dataset
+    draws = np.random.default_rng(seed).multinomial(
+        len(data), np.full(len(data), 1 / len(data)), size=samples
+    )
+    one, other = (_resampled_ap50(evaluation, draws) for evaluation in (first, second))  # [samples, K]
+    change = other - one
+    total = _mean_over_classes(other) - _mean_over_classes(one)
+    low, high = _interval(total)
+    rows = []
+    for k, name in enumerate(data.class_names):
+        class_low, class_high = _interval(change[:, k])
+        a, b = float(first.class_ap50[k]), float(second.class_ap50[k])
+        row = {
+            "class": name,
+            "boxes": int(first.class_boxes[k]),
+            "first": a,
+            "second": b,
+            "difference": b - a,
+        }
+        rows.append({**row, "low": class_low, "high": class_high})
+    sizes = [
+        (size, getattr(first, f"ap_{size}"), getattr(second, f"ap_{size}"))
+        for size in ("small", "medium", "large")
+    ]
+    return Comparison(
+        first=first,
+        second=second,
+        samples=samples,
+        difference=second.ap50 - first.ap50,
+        low=low,
+        high=high,
+        better=float((total > 0).mean()) if np.isfinite(total).any() else math.nan,
+        per_class=rows,
+        per_size=[{"size": size, "first": a, "second": b, "difference": b - a} for size, a, b in sizes],
+        loss_change=second.per_image().loss - first.per_image().loss,
+    )
+
+
+def _refuse_different(first: Dataset, second: Dataset) -> None:
+    if first is second:
+        return
+    for what, same in (
+        ("images", np.array_equal(first.image_ids, second.image_ids)),
+        ("class names", first.class_names == second.class_names),
+        ("boxes", np.array_equal(first.boxes, second.boxes, equal_nan=True)),
+        ("classes of the boxes", np.array_equal(first.box_classes, second.box_classes)),
+    ):
+        if not same:
+            raise ValueError(
+                f"the evaluations are of different {what} ({first.name} and {second.name}); evaluate both predictions "
+                "on one dataset"
+            )
+
+
+def _resampled_ap50(evaluation: Evaluation, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """AP50 of each class on each draw of images, float64 [S, K]; nan where a draw has no box of the class.
+
+    Args:
+        evaluation: What was found.
+        draws: How often each image was drawn, [S, N].
+    """
+    data, found, hits = evaluation.dataset, evaluation.predictions, evaluation.matches()
+    result = np.full((len(draws), len(data.class_names)), np.nan)
+    for k in range(len(data.class_names)):
+        there = data.box_images[(data.box_classes == k) & ~data.box_crowd]
+        positives = draws @ np.bincount(there, minlength=len(data))  # [S]
+        rows = np.flatnonzero((found.classes == k) & (hits.kinds != "ignored"))
+        rows = rows[np.argsort(-found.scores[rows].astype(np.float64), kind="stable")]
+        true = hits.boxes[rows] >= 0
+        step = max(4_000_000 // max(len(rows), 1), 1)  # draws at a time: some tens of megabytes
+        for start in range(0, len(draws), step):
+            part = slice(start, start + step)
+            weights = draws[part][:, found.images[rows]]  # [s, P]
+            result[part, k] = _average_precisions(weights, true, positives[part])
+    return result
+
+
+def _average_precisions(
+    weights: NDArray[np.int64], true: NDArray[np.bool_], positives: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """COCO's AP of predictions in order of score, each counted `weights` [S, P] times, float64 [S]."""
+    hits, total = np.cumsum(weights * true, axis=1), np.cumsum(weights, axis=1)
+    precision = np.maximum.accumulate((hits / np.maximum(total, 1))[:, ::-1], axis=1)[:, ::-1]
+    recalls, result = np.linspace(0, 1, 101), np.full(len(weights), np.nan)
+    for row in np.flatnonzero(positives):
+        place = np.searchsorted(hits[row] / positives[row], recalls, side="left")
+        result[row] = np.append(precision[row], 0.0)[place].mean()
+    return result
+
+
+def _mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    count = (~np.isnan(values)).sum(1)
+    return np.where(count > 0, np.nansum(values, axis=1) / np.maximum(count, 1), np.nan)
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    good = values[np.isfinite(values)]
+    if not len(good):
+        return math.nan, math.nan
+    low, high = np.quantile(good, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()
+    }

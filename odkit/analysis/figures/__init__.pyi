@@ -1,0 +1,17 @@
+from .dataset import box_sizes as box_sizes
+from .dataset import class_distribution as class_distribution
+from .grid import Figure as Figure
+from .grid import class_color as class_color
+from .grid import ink_on as ink_on
+from .images import show_images as show_images
+from .images import show_predictions as show_predictions
+from .images import show_suspects as show_suspects
+from .images import show_worst as show_worst
+from .results import comparison_bars as comparison_bars
+from .results import confusion_matrix as confusion_matrix
+from .results import mistake_costs as mistake_costs
+from .results import mistakes_by_class as mistakes_by_class
+from .results import per_class_ap as per_class_ap
+from .results import precision_recall as precision_recall
+from .training import compare_curves as compare_curves
+from .training import training_curves as training_curves

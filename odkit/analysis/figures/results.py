@@ -1,0 +1,297 @@
+"""Figures of results: precision and recall, confusion, mistakes, comparisons."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from odkit.analysis.comparison import Comparison
+from odkit.analysis.evaluation import Evaluation
+from odkit.analysis.figures.grid import (
+    CLASS_COLORS,
+    GRID,
+    INK,
+    KIND_COLORS,
+    QUIET,
+    Figure,
+    class_color,
+    in_words,
+    shorten,
+    styled,
+)
+from odkit.analysis.tide import KINDS, Mistakes
+
+# -- evaluation ----------------------------------------------------------------------------------------------------
+
+
+@styled
+def precision_recall(evaluation: Evaluation) -> Figure:
+    """Precision against recall of every class at IoU 0.5, with the point of the best F1 and its score threshold.
+
+    With more than ten classes the five best and the five worst are named, the others drawn thin.
+    """
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    recall = np.linspace(0.01, 1, 200)
+    for f1 in (0.2, 0.4, 0.6, 0.8):  # all points of one F1
+        shown = recall > f1 / (2 - f1)
+        axes.plot(
+            recall[shown], f1 * recall[shown] / (2 * recall[shown] - f1), color=GRID, linewidth=1, zorder=0
+        )
+        axes.text(1.0, f1 / (2 - f1), f" F1 {f1:g}", color=QUIET, fontsize=7, va="center")
+    ranked = [
+        k
+        for k in np.argsort(-evaluation.class_ap50, kind="stable")
+        if not math.isnan(evaluation.class_ap50[k])
+    ]
+    named = ranked if len(ranked) <= 10 else ranked[:5] + ranked[-5:]
+    for k in ranked[::-1]:
+        curve = evaluation.curves[evaluation.class_names[k]]
+        color, width = (class_color(int(k)), 1.8) if k in named else ("#c3c9d0", 0.8)
+        some = curve.recall > 0
+        axes.plot(
+            curve.recall[some], curve.precision[some], color=color, linewidth=width, drawstyle="steps-pre"
+        )
+        if k in named and some.any():
+            best = curve.f1.argmax()
+            axes.plot(
+                curve.recall[best], curve.precision[best], "o", color=color, markeredgecolor="white", ms=7
+            )
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=class_color(k),
+            marker="o",
+            markeredgecolor="white",
+            label=_pr_label(evaluation, int(k)),
+        )
+        for k in named
+    ]
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside right upper", title="class, AP50, best score", alignment="left"
+        )
+    else:
+        axes.text(0.5, 0.5, "no ground truth to measure on", ha="center", color=QUIET)
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel="recall",
+        ylabel="precision",
+        title="Precision and recall at IoU 0.5",
+    )
+    return figure
+
+
+def _pr_label(evaluation: Evaluation, k: int) -> str:
+    name = evaluation.class_names[k]
+    best = evaluation.curves[name].best_score
+    return f"{shorten(name, 18)}  {evaluation.class_ap50[k]:.2f}" + (
+        "" if math.isnan(best) else f"  at {best:.2f}"
+    )
+
+
+@styled
+def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float | None = None) -> Figure:
+    """What is there (rows) against what was predicted (columns), shaded by the share of the row, with the counts.
+
+    Args:
+        evaluation: What to show.
+        iou: IoU a pair needs.
+        score: Score a prediction needs to count; the one with the best F1 where not given.
+    """
+    matrix = evaluation.confusion_matrix(iou, score)
+    counts, size = matrix.counts, len(matrix.names)
+    share = matrix.share
+    side = min(max(0.55 * size, 3.2), 11)
+    figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if size <= 26:
+        for row in range(size):
+            for column in range(size):
+                if counts[row, column]:
+                    ink = "#ffffff" if share[row, column] > 0.55 else INK
+                    font = 9 if size <= 12 else 6
+                    axes.text(
+                        column,
+                        row,
+                        f"{counts[row, column]:,}",
+                        ha="center",
+                        va="center",
+                        color=ink,
+                        fontsize=font,
+                    )
+    else:
+        axes.text(
+            0, -0.01, "counts left out: too many classes", transform=axes.transAxes, va="top", color=QUIET
+        )
+    names = [shorten(name, 18) for name in matrix.names[:-1]]
+    turned, font = size > 6, 9 if size <= 26 else 6
+    axes.set_xticks(range(size), [*names, "missed"], rotation=90 if turned else 0, fontsize=font)
+    axes.set_yticks(range(size), [*names, "nothing"], fontsize=font)
+    axes.axhline(size - 1.5, color=QUIET, linewidth=0.8)
+    axes.axvline(size - 1.5, color=QUIET, linewidth=0.8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set(xlabel="predicted", ylabel="is really")
+    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}")
+    return figure
+
+
+@styled
+def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: int = 40) -> Figure:
+    """AP of every class as bars with AP50 as a dot, the best class first; one or several evaluations side by side.
+
+    Args:
+        evaluations: One, or several by name ("before", "after") on datasets with the same classes.
+        most: Classes shown; with more, the best and the worst of the first evaluation.
+    """
+    several = {"": evaluations} if isinstance(evaluations, Evaluation) else dict(evaluations)
+    first = next(iter(several.values()))
+    values = [
+        dict(zip(e.class_names, zip(e.class_ap, e.class_ap50, strict=True), strict=True))
+        for e in several.values()
+    ]
+    order = np.argsort(-np.nan_to_num(first.class_ap, nan=-1), kind="stable")
+    names = [first.class_names[k] for k in order]
+    left_out = max(len(names) - most, 0)
+    if left_out:
+        names = names[: most // 2] + names[len(names) - (most - most // 2) :]
+    bar = 0.8 / len(several)
+    figure = Figure(
+        figsize=(7.5, 0.9 + max(len(names), 1) * (0.2 + 0.2 * len(several)) + 0.35), layout="constrained"
+    )
+    axes = figure.subplots()
+    for number, table in enumerate(values):
+        for row, name in enumerate(names):
+            ap, ap50 = table.get(name, (math.nan, math.nan))
+            y = row + (number - (len(several) - 1) / 2) * bar
+            color = class_color(number) if len(several) > 1 else class_color(first.class_names.index(name))
+            if math.isnan(ap):
+                axes.text(0.005, y, "— no ground truth", va="center", color=QUIET, fontsize=8)
+                continue
+            axes.barh(y, ap, height=bar * 0.9, color=color)
+            axes.plot(ap50, y, "o", color="white", markeredgecolor=INK, markersize=5)
+            axes.text(
+                ap + 0.008, y, f"{ap:.2f}", va="center", fontsize=8, color=INK
+            ) if ap50 - ap > 0.07 else None
+    axes.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title("AP by class" + (f" ({left_out} classes in the middle left out)" if left_out else ""))
+    handles: list[Any] = [
+        Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=INK, label="AP50")
+    ]
+    if len(several) > 1:
+        handles = [
+            Patch(color=class_color(k), label=f"AP {name}") for k, name in enumerate(several)
+        ] + handles
+    else:
+        handles = [Patch(color=QUIET, label="AP"), *handles]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    return figure
+
+
+@styled
+def mistake_costs(found: Mistakes) -> Figure:
+    """How many mistakes of each kind there are, and the AP50 that putting all of a kind right would win."""
+    figure = Figure(figsize=(9, 3.1), layout="constrained")
+    count, cost = figure.subplots(1, 2, sharey=True)
+    kinds = list(KINDS)
+    colors = [KIND_COLORS[kind] for kind in kinds]
+    for axes, values, title, form in (
+        (
+            count,
+            [found.counts[kind] for kind in kinds],
+            f"Mistakes at score {found.score:.2f} and above",
+            "{:,}",
+        ),
+        (
+            cost,
+            [found.costs[kind] for kind in kinds],
+            f"AP50 they cost (AP50 is {found.evaluation.ap50:.3f})",
+            "{:.3f}",
+        ),
+    ):
+        bars = axes.barh(range(len(kinds)), values, color=colors)
+        axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+        axes.margins(x=0.15)
+        axes.set_title(title)
+        axes.set_yticks(range(len(kinds)), [in_words(kind) for kind in kinds])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    count.invert_yaxis()
+    return figure
+
+
+@styled
+def mistakes_by_class(found: Mistakes, *, most: int = 30) -> Figure:
+    """What became of every box of each class, and what else was predicted of it: one bar of kinds a class.
+
+    Args:
+        found: The mistakes to show.
+        most: Classes shown, those with most mistakes first.
+    """
+    table = sorted(found.by_class(), key=lambda row: -sum(row[kind] for kind in KINDS))
+    shown = [row for row in table if row["boxes"] or any(row[kind] for kind in KINDS)][:most]
+    figure = Figure(figsize=(8.5, 1.3 + 0.32 * max(len(shown), 1)), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(shown))
+    for kind in ("correct", *KINDS):
+        values = np.array([row[kind] for row in shown], float)
+        axes.barh(
+            range(len(shown)), values, left=left, height=0.7, color=KIND_COLORS[kind], label=in_words(kind)
+        )
+        left += values
+    axes.set_yticks(range(len(shown)), [shorten(row["group"], 24) for row in shown])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("missed boxes, and predictions")
+    axes.set_title(f"Right and wrong by class at score {found.score:.2f} and above")
+    figure.legend(loc="outside lower left", ncols=4)
+    return figure
+
+
+@styled
+def comparison_bars(comparison: Comparison, *, most: int = 30) -> Figure:
+    """Change of AP50 from the first to the second evaluation, all classes and each, with its 95% interval.
+
+    Args:
+        comparison: What `compare` found.
+        most: Classes shown, those that changed most first.
+    """
+    judged = [row for row in comparison.per_class if not math.isnan(row["difference"])]
+    judged = sorted(judged, key=lambda row: -abs(row["difference"]))[:most]
+    judged = [
+        {"class": "all classes", **{k: getattr(comparison, k) for k in ("difference", "low", "high")}},
+        *judged,
+    ]
+    figure = Figure(figsize=(7.5, 1.1 + 0.34 * len(judged)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(judged):
+        color = CLASS_COLORS[2] if row["low"] > 0 else CLASS_COLORS[3] if row["high"] < 0 else QUIET
+        width = 3.2 if place == 0 else 1.8
+        axes.plot(
+            [row["low"], row["high"]], [place, place], color=color, linewidth=width, solid_capstyle="butt"
+        )
+        axes.plot(row["difference"], place, "o", color=color, markeredgecolor="white", markersize=8)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(judged)), [shorten(row["class"], 24) for row in judged])
+    axes.set_ylim(len(judged) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+.2f}" if abs(value) > 1e-9 else "0")
+    )
+    axes.set_title("Change of AP50 (green: better, red: worse, grey: too close to call)")
+    return figure

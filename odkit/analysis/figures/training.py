@@ -1,0 +1,101 @@
+"""Figures of training: curves of one run or of several."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, class_color, styled
+
+# -- training ------------------------------------------------------------------------------------------------------
+
+
+@styled
+def training_curves(history: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """Loss, AP and learning rate by epoch.
+
+    Args:
+        history: One mapping an epoch, as `run.history()` gives: "epoch" (or "step"), "loss", "ap", "ap50",
+            "learning_rate"; what is missing or None is left out.
+        title: Heading of the figure.
+    """
+    figure, (loss, accuracy, rate) = _charts(3, title)
+    _line(loss, history, "loss", CLASS_COLORS[3], "loss")
+    _heading(loss, "Training loss", history)
+    loss.set_ylim(bottom=0)
+    for key, label, color in (("ap", "AP", CLASS_COLORS[0]), ("ap50", "AP50", CLASS_COLORS[5])):
+        _line(accuracy, history, key, color, label)
+    best = max((row for row in history if _given(row, "ap")), key=lambda row: float(row["ap"]), default=None)
+    if best is not None:
+        x, y = _at(best), float(best["ap"])
+        accuracy.plot([x], [y], "o", color=CLASS_COLORS[0], markersize=6)
+        accuracy.annotate(
+            f"best {y:.3f}", (x, y), (0, -13), textcoords="offset points", ha="center", color=INK
+        )
+        accuracy.legend(loc="lower right")
+    _heading(accuracy, "Validation accuracy", history)
+    accuracy.set_ylim(0, 1)
+    _line(rate, history, "learning_rate", CLASS_COLORS[2], "learning rate")
+    _heading(rate, "Learning rate", history)
+    rate.set_ylim(bottom=0)
+    return figure
+
+
+@styled
+def compare_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str = "") -> Figure:
+    """Loss, AP and AP50 of several runs in one picture.
+
+    Args:
+        runs: Name of each run to its history (see `training_curves`).
+        title: Heading of the figure.
+    """
+    figure, axes = _charts(3, title, legend=True)
+    everything = [row for history in runs.values() for row in history]
+    for axis, key, heading in zip(
+        axes, ("loss", "ap", "ap50"), ("Training loss", "Validation AP", "Validation AP50"), strict=True
+    ):
+        for index, (name, history) in enumerate(runs.items()):
+            _line(axis, history, key, class_color(index), name)
+        _heading(axis, heading, everything)
+        axis.set_ylim(0, None if key == "loss" else 1)
+    handles = [Line2D([], [], color=class_color(k), label=name) for k, name in enumerate(runs)]
+    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 5) or 1)
+    return figure
+
+
+def _charts(count: int, title: str, *, legend: bool = False) -> tuple[Figure, NDArray[Any]]:
+    figure = Figure(figsize=(10, 3.0 + 0.3 * bool(title) + 0.3 * legend), layout="constrained")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure, figure.subplots(1, count)
+
+
+def _heading(axis: Axes, title: str, history: Sequence[Mapping[str, Any]]) -> None:
+    axis.set_title(title)
+    axis.set_xlabel("epoch" if any(_given(row, "epoch") for row in history) or not history else "step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(axis="y")
+    if not axis.lines:
+        axis.text(0.5, 0.5, "nothing recorded yet", transform=axis.transAxes, ha="center", color=QUIET)
+        axis.set_xticks([])
+        axis.set_yticks([])
+
+
+def _line(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str, label: str) -> None:
+    points = [(_at(row), float(row[key])) for row in history if _given(row, key)]
+    if points:
+        x, y = zip(*points, strict=True)
+        axis.plot(x, y, color=color, label=label, marker="o" if len(points) < 2 else "")
+
+
+def _at(row: Mapping[str, Any]) -> float:
+    return float(row["epoch"] if _given(row, "epoch") else row.get("step", 0))
+
+
+def _given(row: Mapping[str, Any], key: str) -> bool:
+    value = row.get(key)
+    return value is not None and math.isfinite(float(value))

@@ -1,0 +1,380 @@
+"""What a detector gets wrong, what each kind of mistake costs, and whether it is the detector or the labels.
+
+The kinds of mistake and their cost follow TIDE (D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General Toolbox
+for Identifying Object Detection Errors", 2020): a prediction is in the foreground from IoU 0.5 with a ground truth
+box and in the background up to 0.1, and a kind costs the AP50 that would be won if all mistakes of that kind, and
+only they, were put right.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.analysis.evaluation import Evaluation, evaluate
+from odkit.analysis.label_errors import Suspect, find_suspects
+from odkit.analysis.matching import Rows, match_greedily, on_crowd, overlaps, within_limit
+from odkit.data import Dataset, Predictions, box_area, box_iou
+
+FOREGROUND, BACKGROUND = 0.5, 0.1
+KINDS = {
+    "Cls": "on an object, well placed, but of another class",
+    "Loc": "on an object of its class, but with an IoU under 0.5",
+    "Both": "neither the class nor the place is right, but an object is near",
+    "Dupe": "on an object that a surer prediction has found already",
+    "Bkg": "where nothing is labelled",
+    "Miss": "an object that no prediction comes near",
+}
+"""TIDE's six kinds of mistake (Cls, Loc, Both, Dupe, Bkg, Miss), in the order they are tested, and what they mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """The kind of every prediction and of every ground truth box.
+
+    Attributes:
+        predictions: "correct", a key of `KINDS`, "ignored" (on a crowd, or beyond the limit) or "hidden" (below the
+            score), array [P] of str.
+        boxes: "correct", "Miss", "Cls" or "Loc" (what its best prediction is) or "crowd", array
+            [B] of str.
+        box_of: Ground truth row each prediction is about, -1 for background, int64 [P].
+        prediction_of: Row of the best prediction about each ground truth box, -1 for none, int64 [B].
+    """
+
+    predictions: NDArray[np.str_]
+    boxes: NDArray[np.str_]
+    box_of: Rows
+    prediction_of: Rows
+
+
+def classify(
+    dataset: Dataset, predictions: Predictions, *, score: float = 0.0, max_detections: int = 100
+) -> Kinds:
+    """TIDE's kind of every prediction with at least this score and of every ground truth box.
+
+    The predictions must carry the dataset's class and image indices. Where TIDE takes the best 100 predictions of an
+    image, `max_detections` is counted an image and class, as COCO's AP does; predictions on a crowd are left out.
+    """
+    limit = within_limit(predictions, max_detections)
+    shown = limit & (predictions.scores >= score)
+    matched, _, taken_by = match_greedily(dataset, predictions, FOREGROUND, shown)
+    ignored = shown & (matched < 0) & on_crowd(dataset, predictions, FOREGROUND)
+    wrong = shown & (matched < 0) & ~ignored
+    pairs = overlaps(dataset, predictions, 0.0)
+    found, boxes, _ = pairs
+    same = predictions.classes[found] == dataset.box_classes[boxes]
+    near, near_iou = _best_box(pairs, same, len(predictions))
+    other, other_iou = _best_box(pairs, ~same, len(predictions))
+
+    kinds = np.full(len(predictions), "Both", "<U12")
+    kinds[np.maximum(near_iou, other_iou) <= BACKGROUND] = "Bkg"
+    kinds[near_iou >= FOREGROUND] = "Dupe"  # not matched though well placed: its box was taken
+    kinds[other_iou >= FOREGROUND] = "Cls"
+    kinds[(near_iou >= BACKGROUND) & (near_iou <= FOREGROUND)] = "Loc"
+    kinds[matched >= 0] = "correct"
+    kinds[ignored | ~limit] = "ignored"
+    kinds[~shown & limit] = "hidden"
+    box_of = np.where(kinds == "Cls", other, np.where(kinds == "Bkg", -1, near))
+    box_of = np.where(kinds == "Both", np.where(other_iou > near_iou, other, near), box_of)
+    box_of = np.where(matched >= 0, matched, box_of)
+
+    # a box nothing matched is explained by the surest prediction that is only misnamed or only misplaced
+    prediction_of = taken_by.copy()
+    rows = np.flatnonzero(wrong & np.isin(kinds, ("Cls", "Loc")))
+    rows = rows[np.argsort(-predictions.scores[rows].astype(np.float64), kind="stable")]
+    rows = rows[taken_by[box_of[rows]] < 0]
+    explained, first = np.unique(box_of[rows], return_index=True)
+    prediction_of[explained] = rows[first]
+    box_kinds = np.full(dataset.num_boxes, "Miss", "<U12")
+    box_kinds[explained] = kinds[rows[first]]
+    box_kinds[taken_by >= 0] = "correct"
+    box_kinds[dataset.box_crowd] = "crowd"
+    return Kinds(predictions=kinds, boxes=box_kinds, box_of=box_of, prediction_of=prediction_of)
+
+
+def _best_box(
+    pairs: tuple[Rows, Rows, NDArray[np.float64]], keep: NDArray[np.bool_], count: int
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The ground truth row each prediction overlaps most among the kept pairs, and the IoU; -1 and 0 for none."""
+    found, boxes, iou = (column[keep] for column in pairs)
+    order = np.lexsort((boxes, -iou, found))
+    rows, first = np.unique(found[order], return_index=True)
+    best, value = np.full(count, -1), np.zeros(count)
+    best[rows], value[rows] = boxes[order][first], iou[order][first]
+    return best, value
+
+
+# -- what each kind costs ------------------------------------------------------------------------------------------
+
+
+def average_precision(scores: NDArray[Any], true: NDArray[np.bool_], positives: float) -> float:
+    """COCO's AP of one class at one IoU: precision, made to fall, read at the recalls 0, 0.01, ..., 1.
+
+    Args:
+        scores: Score of each prediction [P].
+        true: Whether it is a true positive [P].
+        positives: Number of ground truth boxes.
+    """
+    if not positives or not len(scores):
+        return 0.0
+    hits = true[np.argsort(-scores.astype(np.float64), kind="stable")].cumsum()
+    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    place = np.searchsorted(hits / positives, _RECALLS, side="left")
+    return float(np.append(precision, 0.0)[place].mean())
+
+
+_RECALLS = np.linspace(0, 1, 101)
+
+
+def _costs(dataset: Dataset, predictions: Predictions, kinds: Kinds) -> dict[str, float]:
+    """AP50 that putting right all mistakes of one kind would win, by kind; and of all false positives and misses."""
+    counted = ~np.isin(kinds.predictions, ("ignored", "hidden"))
+    true = kinds.predictions == "correct"
+    wanted = dataset.box_classes[~dataset.box_crowd]
+    positives = np.bincount(wanted, minlength=len(dataset.class_names))
+    judged = np.flatnonzero(positives)
+
+    def mean_ap(
+        keep: NDArray[np.bool_] = counted,
+        true: NDArray[np.bool_] = true,
+        scores: NDArray[Any] = predictions.scores,
+        classes: NDArray[Any] = predictions.classes,
+        positives: NDArray[Any] = positives,
+    ) -> float:
+        values = []
+        for k in judged:
+            rows = keep & (classes == k)
+            if (
+                rows.any() or positives[k]
+            ):  # with nothing left to find and nothing found, a class no longer counts
+                values.append(average_precision(scores[rows], true[rows], positives[k]))
+        return float(np.mean(values)) if values else 0.0
+
+    base = mean_ap()
+    costs = {}
+    for kind in KINDS:
+        these = kinds.predictions == kind
+        if kind in ("Cls", "Loc"):
+            # the surest prediction about a box not found otherwise becomes right, the others of the kind vanish
+            explained = kinds.prediction_of[kinds.boxes == kind]
+            fixed = np.zeros(len(predictions), bool)
+            fixed[explained] = True
+            classes = predictions.classes.copy()
+            classes[explained] = dataset.box_classes[kinds.box_of[explained]]
+            costs[kind] = mean_ap(counted & (~these | fixed), true | fixed, classes=classes)
+        elif kind == "Miss":
+            lost = np.bincount(dataset.box_classes[kinds.boxes == "Miss"], minlength=len(positives))
+            costs[kind] = mean_ap(positives=positives - lost)
+        else:
+            costs[kind] = mean_ap(counted & ~these)
+    costs["FalsePos"] = mean_ap(scores=np.where(true, 1.0, 0.0))
+    found = np.bincount(dataset.box_classes[kinds.boxes == "correct"], minlength=len(positives))
+    costs["FalseNeg"] = mean_ap(positives=found)
+    return {kind: max(value - base, 0.0) for kind, value in costs.items()}
+
+
+# -- the answer ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mistakes:
+    """Every prediction and every ground truth box, sorted by what went right or wrong.
+
+    Attributes:
+        evaluation: The figures these mistakes belong to; rows below are rows of its `predictions` and `dataset`.
+        score: Score a prediction needs to be shown; those below it are "hidden".
+        kinds: What each prediction and each ground truth box is at that score, see `Kinds`.
+        costs: AP50 (0 to 1) that putting right all mistakes of a kind would win, measured on all predictions as TIDE
+            does; "FalsePos" and "FalseNeg" are its two sums over kinds. They do not add up.
+    """
+
+    evaluation: Evaluation
+    score: float
+    kinds: Kinds
+    costs: dict[str, float]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.evaluation.dataset
+
+    @property
+    def predictions(self) -> Predictions:
+        return self.evaluation.predictions
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Number of mistakes of each kind, and of correct predictions."""
+        counts = {kind: int((self.kinds.predictions == kind).sum()) for kind in ("correct", *KINDS)}
+        return {**counts, "Miss": int((self.kinds.boxes == "Miss").sum())}
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """Labels that are probably wrong, the most suspicious first (see `odkit.suspects`).
+
+        Best on images the detector was not trained on: a detector that has learnt a wrong label agrees with it.
+        """
+        return find_suspects(self.evaluation)
+
+    def rows(self, kind: str) -> Rows:
+        """Rows of the predictions of one kind, the surest first; for "Miss", rows of the ground truth boxes.
+
+        Raises:
+            KeyError: There is no such kind; the message lists them.
+        """
+        if kind not in ("correct", *KINDS):
+            raise KeyError(f"no kind {kind!r}; there are correct, {', '.join(KINDS)}")
+        if kind == "Miss":
+            return np.flatnonzero(self.kinds.boxes == kind)
+        rows = np.flatnonzero(self.kinds.predictions == kind)
+        return rows[np.argsort(-self.predictions.scores[rows], kind="stable")]
+
+    def images_with(self, kind: str) -> Rows:
+        """Indices of the images with mistakes of this kind, those with most first."""
+        column = self.dataset.box_images if kind == "Miss" else self.predictions.images
+        images, counts = np.unique(column[self.rows(kind)], return_counts=True)
+        return images[np.argsort(-counts, kind="stable")].astype(np.int64)
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """One row a class: boxes found and not, and the wrong predictions of this class by kind."""
+        names = [*self.dataset.class_names]
+        return self._table(names, self.dataset.box_classes, self.predictions.classes)
+
+    def by_size(self) -> list[dict[str, Any]]:
+        """One row a box size in COCO's sense: small under 32 x 32 pixels, large over 96 x 96."""
+        truth, guess = (
+            np.digitize(box_area(x.boxes), [32**2, 96**2]) for x in (self.dataset, self.predictions)
+        )
+        return self._table(["small", "medium", "large"], truth, guess)
+
+    def by_crowding(self) -> list[dict[str, Any]]:
+        """One row a degree of crowding: alone, touching another box, overlapping one by an IoU over 0.2."""
+        data, found = self.dataset, self.predictions
+        truth, guess = np.zeros(data.num_boxes, np.int64), np.zeros(len(found), np.int64)
+        for image in range(len(data)):
+            rows, guesses = data.boxes_of(image), found.of(image)
+            among = box_iou(data.boxes[rows], data.boxes[rows])
+            np.fill_diagonal(among, 0)
+            truth[rows] = _degree(among)
+            near = box_iou(found.boxes[guesses], data.boxes[rows])
+            if near.shape[1]:  # the box a prediction is about is not its neighbour
+                near[np.arange(len(near)), near.argmax(1)] = 0
+            guess[guesses] = _degree(near)
+        return self._table(["alone", "touching", "overlapping"], truth, guess)
+
+    def by_image(self, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """One row a label of the images: a split, a camera, a tag given by hand.
+
+        Args:
+            labels: One label an image [N].
+        """
+        if len(labels) != len(self.dataset):
+            raise ValueError(f"by_image() got {len(labels)} labels for {len(self.dataset)} images")
+        names, group = np.unique(np.array(labels, str), return_inverse=True)
+        return self._table(names.tolist(), group[self.dataset.box_images], group[self.predictions.images])
+
+    def _table(
+        self, names: Sequence[str], boxes: NDArray[Any], predictions: NDArray[Any]
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for index, name in enumerate(names):
+            there = self.kinds.boxes[(boxes == index) & (self.kinds.boxes != "crowd")]
+            found = self.kinds.predictions[predictions == index]
+            correct = int((found == "correct").sum())
+            shown = int((~np.isin(found, ("ignored", "hidden"))).sum())
+            row: dict[str, Any] = {
+                "group": name,
+                "boxes": len(there),
+                "recall": float((there == "correct").mean()) if len(there) else math.nan,
+                "precision": correct / shown if shown else math.nan,
+                "correct": correct,
+            }
+            row |= {kind: int((found == kind).sum()) for kind in KINDS}
+            rows.append(row | {"Miss": int((there == "Miss").sum())})
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, costs and the first hundred suspects as plain values for JSON."""
+        return {
+            "score": self.score,
+            "ap50": None if math.isnan(self.evaluation.ap50) else self.evaluation.ap50,
+            "counts": self.counts,
+            "costs": self.costs,
+            "suspects": [asdict(suspect) for suspect in self.suspects[:100]],
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {kind:<13}{count:>8}{cost:>12}  {what}" for kind, count, cost, what in self._rows()]
+        head = f"  {'kind':<13}{'count':>8}{'AP50 cost':>12}"
+        return "\n".join([f"{self._caption()}", head, *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f'<tr><td style="text-align:left">{kind}</td><td>{count}</td><td>{cost}</td>'
+            f'<td style="text-align:left">{what}</td></tr>'
+            for kind, count, cost, what in self._rows()
+        )
+        head = "<tr><th>kind</th><th>count</th><th>AP50 cost</th><th></th></tr>"
+        return f"<table><caption>{escape(self._caption())}</caption>{head}{cells}</table>"
+
+    def _caption(self) -> str:
+        return (
+            f"Mistakes on {self.dataset.name} at score {self.score:.2f} and above: {self.counts['correct']:,} of "
+            f"{int(self.evaluation.class_boxes.sum()):,} boxes found, AP50 {self.evaluation.ap50:.3f}"
+        )
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [
+            (kind.replace("_", " "), f"{self.counts[kind]:,}", f"{self.costs[kind]:.3f}", what)
+            for kind, what in KINDS.items()
+        ]
+
+
+class Evaluated(Protocol):
+    """What has an evaluation of its own to give, as a Run has."""
+
+    def evaluation(self) -> Evaluation: ...
+
+
+def mistakes(
+    dataset: Dataset | Evaluation | Evaluated,
+    predictions: Predictions | None = None,
+    *,
+    score: float | None = None,
+) -> Mistakes:
+    """Every mistake by kind, what each kind costs, and the labels that are probably wrong.
+
+    Args:
+        dataset: The ground truth; or an `Evaluation` of it, or a `Run`, which have their predictions themselves.
+        predictions: What the detector found, down to low scores.
+        score: Score a prediction needs to be looked at; the one with the best F1 where not given.
+
+    Raises:
+        ValueError: As `evaluate`.
+    """
+    if isinstance(dataset, Dataset):
+        if predictions is None:
+            raise ValueError(
+                "mistakes() needs predictions beside the dataset, or an Evaluation or a Run alone"
+            )
+        evaluation = evaluate(dataset, predictions)
+    else:
+        evaluation = dataset if isinstance(dataset, Evaluation) else dataset.evaluation()
+    data, found, limit = evaluation.dataset, evaluation.predictions, evaluation.max_detections
+    score = evaluation.best_score if score is None else score
+    everything = classify(data, found, max_detections=limit)
+    return Mistakes(
+        evaluation=evaluation,
+        score=score,
+        kinds=classify(data, found, score=score, max_detections=limit),
+        costs=_costs(data, found, everything),
+    )
+
+
+def _degree(overlap: NDArray[np.float64]) -> NDArray[np.int64]:
+    most = overlap.max(1) if overlap.shape[1] else np.zeros(len(overlap))
+    return np.where(most > 0.2, 2, np.where(most > 0, 1, 0))

@@ -1,0 +1,288 @@
+"""Predictions, suspects and findings on the images in FiftyOne: fields, tags and saved views.
+
+A prediction is marked "tp" or "fp" and a ground truth box "tp" or "fn", as FiftyOne's own evaluation does, and both
+say what kind of mistake they are (see `odkit.mistakes`).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from odkit.analysis import KINDS, Suspect, classify, match, rows_of_boxes
+from odkit.browsing.fo_dataset import BATCH, GROUND_TRUTH, arrange, relative_boxes, rows_there, sizes_to_draw
+from odkit.data import Dataset, Predictions, relative_xywh_to_xyxy
+
+if TYPE_CHECKING:
+    from odkit.data.audit import Audit
+
+AUDIT = "audit: "  # how the tags and saved views made from an audit begin
+SUSPECTS = "suspects"
+
+
+def put_predictions(
+    fo: Any, made: Any, dataset: Dataset, label: str, predictions: Predictions, score: float
+) -> None:
+    """One detector's predictions as a field, each with what it is: a hit, or which kind of mistake."""
+    from bson import ObjectId
+    from pymongo import UpdateOne
+
+    label, key, kind = names_of(label)
+    found = predictions.for_dataset(dataset).above(score)
+    matches, kinds = match(dataset, found), classify(dataset, found)
+    marks = np.where(
+        matches.kinds == "true_positive", "tp", np.where(matches.kinds == "ignored", "ignored", "fp")
+    )
+    hit = matches.predictions >= 0
+    box_marks = np.where(hit, "tp", np.where(dataset.box_crowd, "ignored", "fn"))
+    box_ious = np.zeros(dataset.num_boxes)
+    box_ious[hit] = matches.ious[matches.predictions[hit]]
+
+    _declare(fo, made, label, key, kind)
+    pattern = _pattern(fo)
+    boxes = relative_boxes(dataset, found.boxes, found.images, sizes_to_draw(dataset))
+    values = zip(
+        *(found.classes.tolist(), boxes, found.scores.tolist()),
+        *(marks.tolist(), matches.ious.tolist(), kinds.predictions.tolist()),
+        strict=True,
+    )
+    rows = [
+        {
+            **pattern,
+            "_id": ObjectId(),
+            "tags": [],
+            "label": dataset.class_names[c],
+            "bounding_box": box,
+            "confidence": confidence,
+            key: mark,
+            f"{key}_iou": iou,
+            f"{key}_id": "",
+            kind: what,
+        }
+        for c, box, confidence, mark, iou, what in values
+    ]
+    totals = _totals(dataset, found, marks, box_marks, matches.ious, key)
+
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    there = f"{GROUND_TRUTH}.detections"
+    operations = []
+    for sample in made._sample_collection.find({}, {"image_id": 1, f"{there}.box_id": 1, f"{there}._id": 1}):
+        i = place.get(sample.get("image_id"), -1)
+        if i < 0:
+            continue  # added in the App: the detector has not seen it
+        changed: dict[str, Any] = {name: column[i] for name, column in totals.items()}
+        changed[label] = {"_cls": "Detections", "detections": rows[found.of(i)]}
+        for position, row in rows_there(dataset, i, sample):
+            by, box = int(matches.predictions[row]), f"{there}.{position}"
+            if by >= 0:
+                rows[by][f"{key}_id"] = str(sample[GROUND_TRUTH]["detections"][position]["_id"])
+            changed[f"{box}.{key}"] = str(box_marks[row])
+            changed[f"{box}.{key}_iou"] = float(box_ious[row])
+            changed[f"{box}.{key}_id"] = str(rows[by]["_id"]) if by >= 0 else ""
+            changed[f"{box}.{kind}"] = str(kinds.boxes[row])
+        operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
+    _write(made, operations)
+    arrange(fo, made, color_by="field")
+    _register(made, label, key)
+    _save_views(fo, made, label, key, kind)
+
+
+def field_name(label: str) -> str:
+    """A label (a run's name, say) as the name of a FiftyOne field."""
+    name = re.sub(r"\W+", "_", label).strip("_") or "predictions"
+    return f"run_{name}" if name[0].isdigit() or name in (GROUND_TRUTH, SUSPECTS) else name
+
+
+def names_of(label: str) -> tuple[str, str, str]:
+    """The field of a label's predictions, of their true and false positives, and of their kinds of mistake."""
+    label = field_name(label)
+    return (
+        (label, "eval", "mistake") if label == "predictions" else (label, f"eval_{label}", f"mistake_{label}")
+    )
+
+
+def _totals(
+    dataset: Dataset, found: Predictions, marks: Any, box_marks: Any, ious: Any, key: str
+) -> dict[str, list[Any]]:
+    """Counts and loss of each image: one for each missed box, a false positive's score, 1 - IoU of a true one."""
+    count = len(dataset)
+    missed = np.bincount(dataset.box_images[box_marks == "fn"], minlength=count)
+    cost = np.where(marks == "fp", found.scores, np.where(marks == "tp", 1 - ious, 0))
+    return {
+        f"{key}_tp": np.bincount(found.images[marks == "tp"], minlength=count).tolist(),
+        f"{key}_fp": np.bincount(found.images[marks == "fp"], minlength=count).tolist(),
+        f"{key}_fn": missed.tolist(),
+        f"{key}_loss": (missed + np.bincount(found.images, weights=cost, minlength=count)).tolist(),
+    }
+
+
+def _pattern(fo: Any) -> dict[str, Any]:
+    """A box's document as FiftyOne writes it, without its id."""
+    pattern: dict[str, Any] = dict(fo.Detection(label="a", bounding_box=[0, 0, 1, 1]).to_dict())
+    pattern.pop("_id", None)
+    return pattern
+
+
+def _write(made: Any, operations: Sequence[Any]) -> None:
+    for start in range(0, len(operations), BATCH):
+        made._sample_collection.bulk_write(operations[start : start + BATCH], ordered=False)
+    made.reload()
+
+
+def _declare(fo: Any, made: Any, label: str, key: str, kind: str) -> None:
+    """The fields that are about to be written, so that FiftyOne and its App know them."""
+    made.add_sample_field(label, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    for owner in (label, GROUND_TRUTH):
+        for name in (key, f"{key}_id", kind):
+            made.add_sample_field(f"{owner}.detections.{name}", fo.StringField)
+        made.add_sample_field(f"{owner}.detections.{key}_iou", fo.FloatField)
+    counts = [f"{key}_tp", f"{key}_fp", f"{key}_fn"]
+    for name in counts:
+        made.add_sample_field(name, fo.IntField)
+    made.add_sample_field(f"{key}_loss", fo.FloatField)
+    _remember(made, label, *counts, f"{key}_loss")
+
+
+def _remember(made: Any, *fields: str) -> None:
+    """Which fields are ours, to be deleted when the dataset is filled anew."""
+    made.info["odkit"]["fields"] = sorted({*made.info["odkit"].get("fields", ()), *fields})
+    made.save()
+
+
+def _register(made: Any, label: str, key: str) -> None:
+    """Tell FiftyOne that this is an evaluation, so that the App offers its patches by true and false positive."""
+    from fiftyone.utils.eval.coco import COCOEvaluationConfig
+
+    run = COCOEvaluationConfig(label, GROUND_TRUTH, iou=0.5, classwise=True).build()
+    run.register_run(made, key, overwrite=True, cleanup=False)
+
+
+def _save_views(fo: Any, made: Any, label: str, key: str, kind: str) -> None:
+    prefix = "" if label == "predictions" else f"{label}: "
+    mark, mistake = fo.ViewField(key), fo.ViewField(kind)
+    views = {
+        "worst first": made.sort_by(f"{key}_loss", reverse=True),
+        "false positives": made.filter_labels(label, mark == "fp").sort_by(f"{key}_fp", reverse=True),
+        "missed": made.filter_labels(GROUND_TRUTH, mark == "fn").sort_by(f"{key}_fn", reverse=True),
+    }
+    counts = made.count_values(f"{label}.detections.{kind}")
+    for what in KINDS:
+        if counts.get(what):  # "Miss" is a kind of ground truth boxes alone
+            of_kind = made.filter_labels(label, mistake == what)
+            most_first = fo.ViewField(f"{label}.detections").length()
+            views[f"mistake: {what.replace('_', ' ')}"] = of_kind.sort_by(most_first, reverse=True)
+    for old in made.list_saved_views():
+        if old.startswith(f"{prefix}mistake: "):
+            made.delete_saved_view(old)
+    for name, view in views.items():
+        made.save_view(prefix + name, view, overwrite=True)
+
+
+def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspect]) -> None:
+    """Labels that are probably wrong as a field of boxes (as the detector sees them), and a view, worst first."""
+    from bson import ObjectId
+    from pymongo import UpdateOne
+
+    made.add_sample_field(SUSPECTS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    for name in ("kind", "box_id", "what"):
+        made.add_sample_field(f"{SUSPECTS}.detections.{name}", fo.StringField)
+    made.add_sample_field("suspicion", fo.FloatField)
+    _remember(made, SUSPECTS, "suspicion")
+    xyxy = [dataset.boxes[one.box] if one.suggestion is None else one.suggestion for one in suspects]
+    images = np.array([one.image for one in suspects], np.int64)
+    boxes = relative_boxes(dataset, xyxy, images, sizes_to_draw(dataset))
+    pattern = _pattern(fo)
+    by_image: dict[int, list[Any]] = {}
+    for one, box in zip(suspects, boxes, strict=True):
+        row = {**pattern, "_id": ObjectId(), "tags": [], "label": one.class_name, "bounding_box": box}
+        row |= {"confidence": float(one.score), "kind": one.kind, "box_id": one.box_id, "what": str(one)}
+        by_image.setdefault(one.image, []).append(row)
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    operations = []
+    for sample in made._sample_collection.find({}, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
+        rows = by_image.get(place.get(sample.get("image_id"), -1), [])
+        tagged = {_same(row): row["tags"] for row in (sample.get(SUSPECTS) or {}).get("detections", ())}
+        for row in rows:
+            row["tags"] = tagged.get(_same(row), [])
+        changed: dict[str, Any] = {SUSPECTS: {"_cls": "Detections", "detections": rows}}
+        changed["suspicion"] = max((row["confidence"] for row in rows), default=0.0)
+        operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
+    _write(made, operations)
+    suspicious = made.match(fo.ViewField("suspicion") > 0).sort_by("suspicion", reverse=True)
+    made.save_view("suspects first", suspicious, overwrite=True)
+
+
+def _same(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells that a suspect is one that was there before, tagged perhaps."""
+    return row["kind"], row["box_id"], row["label"], *(round(value, 3) for value in row["bounding_box"])
+
+
+def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
+    """The suspects that a person gave a tag in the App, the most suspicious first."""
+    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    rows, sizes = rows_of_boxes(dataset), sizes_to_draw(dataset)
+    found = []
+    wanted = {f"{SUSPECTS}.detections.tags": tag}
+    for sample in made._sample_collection.find(wanted, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
+        image = place.get(sample.get("image_id"), -1)
+        for row in sample[SUSPECTS]["detections"] if image >= 0 else ():
+            if tag not in row["tags"]:
+                continue
+            seen = relative_xywh_to_xyxy([row["bounding_box"]], sizes[[image]])[0]
+            found.append(
+                Suspect(
+                    kind=row["kind"],
+                    score=row["confidence"],
+                    image=image,
+                    image_id=sample["image_id"],
+                    box=rows.get((sample["image_id"], row["box_id"]), -1),
+                    box_id=row["box_id"],
+                    prediction=-1,
+                    class_name=row["label"],
+                    suggestion=None if row["kind"] in ("spurious", "duplicate") else tuple(seen.tolist()),
+                )
+            )
+    return sorted(found, key=lambda one: -one.score)
+
+
+def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:
+    """Audit findings as tags on images and boxes, with a saved view of each kind."""
+    from pymongo import UpdateOne
+
+    for view in made.list_saved_views():
+        if view.startswith(AUDIT):
+            made.delete_saved_view(view)
+    old = [tag for tag in made.distinct("tags") if tag.startswith(AUDIT)]
+    if old:
+        made.untag_samples(old)
+    labels = f"{GROUND_TRUTH}.detections.tags"
+    if any(tag.startswith(AUDIT) for tag in made.distinct(labels)):
+        made.untag_labels(
+            [t for t in made.distinct(labels) if t.startswith(AUDIT)], label_fields=GROUND_TRUTH
+        )
+    tags: dict[int, set[str]] = {}
+    box_tags: dict[int, set[str]] = {}
+    for finding in audit.findings:
+        tag = AUDIT + finding.kind.replace("_", " ")
+        image, box = finding.image_index, finding.box_index
+        if box >= 0:
+            box_tags.setdefault(box, set()).add(tag)
+            image = int(dataset.box_images[box])
+        if image >= 0:
+            tags.setdefault(image, set()).add(tag)
+    place = {dataset.image_ids[i]: i for i in tags}
+    wanted = {"image_id": {"$in": list(place)}}
+    operations = []
+    for sample in made._sample_collection.find(
+        wanted, {"image_id": 1, f"{GROUND_TRUTH}.detections.box_id": 1}
+    ):
+        i = place[sample["image_id"]]
+        new: dict[str, Any] = {"tags": {"$each": sorted(tags[i])}}
+        for position, row in rows_there(dataset, i, sample):
+            if row in box_tags:
+                new[f"{GROUND_TRUTH}.detections.{position}.tags"] = {"$each": sorted(box_tags[row])}
+        operations.append(UpdateOne({"_id": sample["_id"]}, {"$addToSet": new}))
+    _write(made, operations)
+    for tag in sorted({*(t for one in tags.values() for t in one)}):
+        made.save_view(tag, made.match_tags(tag), overwrite=True)

@@ -1,0 +1,373 @@
+"""FiftyOne's App inside the notebook: look at a dataset, at predictions, at runs side by side.
+
+The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. Without a
+front end (nbconvert, nbval, a script) everything is done but the showing.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
+from odkit.browsing import fo_dataset, services
+from odkit.browsing.annotate import suspects_tagged
+from odkit.browsing.changes import Changes, changes
+from odkit.browsing.convert import to_fiftyone
+from odkit.browsing.keeper import LOOPBACK
+from odkit.browsing.services import AppError
+from odkit.data import Dataset
+from odkit.data.audit import audit
+from odkit.system import FrontEnd, front_end
+
+if TYPE_CHECKING:
+    from odkit.runs import Run
+
+
+def browse(
+    x: "Dataset | Evaluation | Mistakes | Run | Sequence[Run] | Any",
+    *,
+    height: int = 600,
+    port: int | None = None,
+    score: float | None = None,
+    keep_edits: bool = True,
+) -> "Browser":
+    """Look at a dataset, an evaluation or runs in FiftyOne's App, here in the cell.
+
+    Browsing the same data again shows what was tagged and edited before.
+
+    Args:
+        x: A Dataset (with its audit's findings as saved views), a Run, an Evaluation or Mistakes (with predictions,
+            what each got wrong, and the labels that are probably wrong), several Runs side by side, or a FiftyOne
+            dataset or view.
+        height: Height of the App in the cell, pixels.
+        port: Local port of the App's server; by default a free one.
+        score: Predictions below it are left out; by default the score with the best F1.
+        keep_edits: False starts anew, without what was done in the App.
+
+    Returns:
+        A `Browser`: `.view` and `.selected` are what is open and chosen in the App, and
+        `od.from_fiftyone(browser)` or `od.from_fiftyone(browser.view)` bring it back.
+
+    Raises:
+        AppError: Without a front end only: FiftyOne's database cannot start. In a notebook the reason is shown, with
+            a picture of the images instead.
+        ValueError: Runs side by side were judged on different data.
+    """
+    seen_from = front_end()
+    try:
+        if seen_from is None:
+            return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
+        # the App's server and FiftyOne here take seconds each to import
+        with ThreadPoolExecutor(1) as beside:
+            starting = beside.submit(services.start_app, fo_dataset.connect(), owner=seen_from.pid, port=port)
+            browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
+            port = starting.result()
+        browser._open(seen_from, port)
+        browser.show(height=height)
+    except AppError as error:
+        if seen_from is None:
+            raise
+        return _show_instead(x, error)
+    return browser
+
+
+class Browser:
+    """What is open in the App, and what a person has chosen there.
+
+    Attributes:
+        dataset: The `fiftyone.Dataset`.
+        before: The Dataset it was made from, None where FiftyOne's own was given.
+        mistakes: What the detector got wrong, None where a dataset was given.
+        url: Path of the App on JupyterLab's address; "" without a front end.
+    """
+
+    def __init__(
+        self, dataset: Any, view: Any, before: Dataset | None = None, mistakes: Mistakes | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.before = before
+        self.mistakes = mistakes
+        self.url = ""
+        self._view = view
+        self._session: Any = None
+        self._path = ""
+
+    # -- what is there -------------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> Any:
+        """The FiftyOne view that is open in the App (filters of the side bar left out); it can be set."""
+        session = self._live()
+        view = session.view if session is not None else self._view
+        return self.dataset.view() if view is None else view
+
+    @view.setter
+    def view(self, view: Any) -> None:
+        self._view = view
+        session = self._live()
+        if session is not None:
+            session.view = view
+
+    @property
+    def selected(self) -> Any:
+        """A view of the samples and labels that are selected in the App; empty where none are."""
+        session = self._live()
+        chosen = session.selected_view if session is not None else None
+        return self.dataset.select([]) if chosen is None else chosen
+
+    def changes(self) -> Changes:
+        """What was changed in the App since the dataset was put there.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own, so there is nothing to compare with.
+        """
+        if self.before is None:
+            raise ValueError(
+                "this App was opened on a FiftyOne dataset; odkit does not know what it was before"
+            )
+        return changes(self.before, self.dataset)
+
+    def accepted(self, tag: str = "accept") -> list[Suspect]:
+        """The suspects that were tagged so in the App; `od.corrected(dataset, browser.accepted())` puts them right.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own.
+        """
+        if self.before is None:
+            raise ValueError("this App was opened on a FiftyOne dataset, which has no suspects of odkit's")
+        self.dataset.reload()
+        return suspects_tagged(self.dataset, self.before, tag)
+
+    def open_images(self, images: Sequence[int | str] | NDArray[np.int64]) -> None:
+        """Open these images in the App, in this order: row numbers of the dataset browsed, or image ids.
+
+        Such rows are what `Confusion.images_of()`, `Mistakes.images_with()` and `Audit.images()` give.
+
+        Raises:
+            ValueError: Rows were given, but the App was opened on a dataset of FiftyOne's own.
+        """
+        ids = []
+        for image in images:
+            if isinstance(image, str):
+                ids.append(image)
+            elif self.before is None:
+                raise ValueError(
+                    "rows of which dataset? This App was opened on FiftyOne's own; give image ids"
+                )
+            else:
+                ids.append(str(self.before.image_ids[int(image)]))
+        self.view = self.dataset.select_by("image_id", ids, ordered=True)
+
+    def confusion_matrix(self) -> Any:
+        """The confusion matrix as a table of buttons, each of which opens its images in the App.
+
+        With more classes than fit, those that are confused most are shown. Without a front end it is a figure.
+
+        Raises:
+            ValueError: The App was opened on a dataset, so there are no predictions to be confused.
+        """
+        if self.mistakes is None:
+            raise ValueError("a dataset has no confusion matrix: browse a Run, an Evaluation or Mistakes")
+        evaluation, score = self.mistakes.evaluation, self.mistakes.score
+        if not self._path:
+            from odkit import figures
+
+            return figures.confusion_matrix(evaluation, score=score)
+        return _buttons(evaluation.confusion_matrix(score=score), self.open_images)
+
+    def refresh(self) -> None:
+        """Show in the App what was changed from the notebook."""
+        self.dataset.reload()
+        session = self._live()
+        if session is not None:
+            session.refresh()
+
+    def __repr__(self) -> str:
+        shown = f"open at {self.url}" if self.url else "not shown: there is no front end"
+        return f"Browser of {self.dataset.name!r}: {len(self.view):,} of {self.dataset.count():,} images, {shown}"
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def show(self, *, height: int = 600) -> None:
+        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up."""
+        if not self._path:
+            return
+        from IPython.display import HTML, display
+
+        global _shown
+        if _shown is not None:
+            _shown.update(
+                HTML("<p>The App has moved to a later cell; run this cell again to have it here.</p>")
+            )
+        here = f"{self._path}?notebook=true&proxy={self._path}"
+        page = (
+            f'<a href="{self.url}" target="_blank">Open the App in a tab of its own</a>'
+            f'<iframe src="{here}" width="100%" height="{int(height)}" style="border:0" '
+            'allow="clipboard-write"></iframe>'
+        )
+        _shown = display(HTML(page), display_id=True)
+
+    def _open(self, seen_from: FrontEnd, port: int) -> None:
+        """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
+        global _session
+        fo = fo_dataset.fiftyone()
+        if not seen_from.proxies(port):
+            raise AppError(
+                "JupyterLab does not pass the App's port on: its environment lacks jupyter-server-proxy. "
+                "pip install jupyter-server-proxy there and start JupyterLab anew"
+            )
+        if _session is None or _session.server_port != port:
+            _session = fo.launch_app(self.dataset, view=self._view, port=port, address=LOOPBACK, auto=False)
+        elif self._view is not None:
+            _session.view = self._view
+        else:
+            _session.dataset = self.dataset
+        self._session = _session
+        self._path = seen_from.path(port)
+        self.url = f"{self._path}datasets/{self.dataset.slug}?proxy={self._path}"
+
+    def _live(self) -> Any:
+        """The session, if it still shows this dataset and not one browsed later."""
+        session = self._session
+        if session is None or session.dataset is None or session.dataset.name != self.dataset.name:
+            return None
+        return session
+
+
+_session: Any = None  # FiftyOne's session of this kernel
+_shown: Any = None  # the display of the cell that has the App
+
+
+# -- what to show ----------------------------------------------------------------------------------------------------
+
+
+def _content(
+    x: Any, *, score: float | None, persistent: bool, keep_edits: bool
+) -> tuple[Any, Any, Dataset | None, Mistakes | None]:
+    """The FiftyOne dataset for whatever was given, the view of it to open, the Dataset behind it, the mistakes."""
+    options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
+    if isinstance(x, Dataset):
+        return to_fiftyone(x, audit=audit(x), **options), None, x, None
+    if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
+        root = x._root_dataset
+        return root, (None if x is root else x), None, None
+    judged = _judged(x, score)
+    first = next(iter(judged.values()))
+    for label, one in judged.items():
+        if one.dataset.fingerprint() != first.dataset.fingerprint():
+            raise ValueError(
+                f"{label!r} was judged on other data than {next(iter(judged))!r}; side by side only runs with the same "
+                "validation images and labels can be shown"
+            )
+    there = to_fiftyone(
+        first.dataset,
+        predictions={label: one.predictions for label, one in judged.items()},
+        suspects=first.suspects if len(judged) == 1 else None,
+        score={label: one.score for label, one in judged.items()},
+        **options,
+    )
+    view = there.load_saved_view("worst first") if len(judged) == 1 else None
+    return there, view, first.dataset, first
+
+
+MOST_CLASSES = 20  # in a table of buttons
+
+
+def _buttons(confusion: Confusion, open_images: Callable[[NDArray[np.int64]], None]) -> Any:
+    """A confusion matrix of buttons; one that is empty cannot be pressed."""
+    import ipywidgets as widgets
+
+    off_diagonal = confusion.counts - np.diag(np.diag(confusion.counts))
+    confused = (off_diagonal.sum(0) + off_diagonal.sum(1))[:-1]  # background always has its row and column
+    chosen = [*np.sort(np.argsort(-confused, kind="stable")[:MOST_CLASSES]).tolist(), len(confused)]
+    names = [*confusion.names[:-1], "nothing"]
+    share = confusion.share
+
+    def text(what: str) -> Any:
+        style = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap;line-height:28px"
+        return widgets.HTML(f'<div style="{style}" title="{escape(what)}">{escape(what)}</div>')
+
+    cells = [text("is \\ found as"), *(text("missed" if k == len(confused) else names[k]) for k in chosen)]
+    for row in chosen:
+        cells.append(text(names[row]))
+        for column in chosen:
+            count, blue = int(confusion.counts[row, column]), float(share[row, column])
+            wrong = row != column
+            paint = (
+                f"rgba({'200,60,40' if wrong else '40,90,180'},{0.1 + 0.6 * blue:.2f})"
+                if count
+                else "transparent"
+            )
+            button = widgets.Button(
+                description=f"{count:,}" if count else "",
+                disabled=not count,
+                tooltip=f"{names[row]} found as {names[column]}: show these images" if count else "",
+                layout={"width": "auto", "height": "28px", "margin": "1px"},
+            )
+            button.style.button_color = paint
+            cell = (confusion.names[row], confusion.names[column])
+            button.on_click(lambda _, cell=cell: open_images(confusion.images_of(*cell)))
+            cells.append(button)
+    grid = widgets.GridBox(
+        cells,
+        layout={
+            "grid_template_columns": f"110px repeat({len(chosen)}, minmax(40px, 84px))",
+            "grid_gap": "0px",
+        },
+    )
+    if len(chosen) - 1 < len(confused):
+        note = f"The {MOST_CLASSES} classes confused most, of {len(confused):,}."
+        return widgets.VBox([widgets.HTML(note), grid])
+    return grid
+
+
+def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
+    """What was got wrong, by label."""
+    if isinstance(x, Mistakes):
+        return {"predictions": x if score is None else mistakes(x.evaluation, score=score)}
+    if isinstance(x, Evaluation):
+        return {"predictions": mistakes(x, score=score)}
+    if hasattr(x, "evaluation"):
+        return {"predictions": mistakes(x.evaluation(), score=score)}
+    if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
+        return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
+    raise ValueError(
+        "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs or a FiftyOne dataset or view, not "
+        f"{type(x).__name__} {x!r:.80}"
+    )
+
+
+def _show_instead(x: Any, error: AppError) -> Browser:
+    """Say why there is no App and show some of the images without it."""
+    from IPython.display import display
+
+    from odkit import figures
+
+    print(f"The App cannot run here, so here is a picture of some images.\n{error}")
+    if isinstance(x, Dataset):
+        figure = figures.show_images(x)
+    else:
+        first = next(iter(_judged(x, None).values()))
+        figure = figures.show_worst(first.dataset, first)
+    display(figure)
+    return _NoBrowser(error)
+
+
+class _NoBrowser(Browser):
+    """What `browse()` returns where FiftyOne cannot run: asking it for anything says why."""
+
+    def __init__(self, error: AppError) -> None:
+        self.error = error
+        self.url = self._path = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name != "_session":  # IPython asks for what it could show
+            raise AttributeError(name)
+        raise self.error
+
+    def __repr__(self) -> str:
+        return f"no Browser: {self.error}"

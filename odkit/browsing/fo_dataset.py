@@ -1,0 +1,311 @@
+"""Datasets of ours in FiftyOne's database: make, find again, fill; quiet and connected.
+
+FiftyOne keeps an image as one document. Documents are written here straight into the collection, shaped after one
+that FiftyOne itself made, because making an object a box takes thirteen times as long.
+
+What odkit adds to FiftyOne's own fields: `image_id` on a sample and `box_id` on a label, so that what was changed,
+deleted or added in the App is known when it comes back, and `odkit` in the dataset's info.
+"""
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.browsing import services
+from odkit.browsing.keeper import LOOPBACK
+from odkit.data import Dataset, upright_size, xyxy_to_relative_xywh
+
+GROUND_TRUTH = "ground_truth"
+UNKNOWN_LABEL = "(unknown class)"
+BATCH = 500  # images a write: a few megabytes
+_STALE = timedelta(days=7)
+# Applied before FiftyOne is imported; what a person has set in the environment stays.
+_SETTINGS = {
+    "FIFTYONE_DO_NOT_TRACK": "1",
+    "FIFTYONE_LOGGING_LEVEL": "WARNING",
+    "FIFTYONE_SHOW_PROGRESS_BARS": "false",
+    "FIFTYONE_DEFAULT_APP_ADDRESS": LOOPBACK,
+    "FIFTYONE_APP_DEFAULT_QUERY_PERFORMANCE": "false",  # the side bar lists tags and classes with their counts
+}
+
+
+def connect() -> str:
+    """Address of the database this process uses; it is started where it does not run, FiftyOne is not imported.
+
+    Raises:
+        AppError: The database cannot start, or it ended while this process was using it.
+    """
+    global _uri
+    _set_environment()
+    if _uri and not services.answers(_uri):
+        raise services.AppError(
+            f"FiftyOne's database ({_uri}) has ended while this process was using it; restart the kernel"
+        )
+    module = sys.modules.get("fiftyone.core.odm.database")
+    if not _uri and module is not None and module._client is not None:
+        # a person connected FiftyOne before odkit came; theirs is used
+        host, port = module._client.address
+        return str(sys.modules["fiftyone"].config.database_uri or f"mongodb://{host}:{port}")
+    if not _uri:
+        _uri = services.start_database()
+    return _uri
+
+
+_uri = ""  # address of the database that `connect()` found or started
+
+
+def _set_environment() -> None:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("FIFTYONE_DATABASE_URI"):
+        # our own mongod is known to fit; the check would only say that it is the oldest version supported
+        os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # without a home it makes a folder named "~"
+        os.environ.setdefault("FIFTYONE_DEFAULT_DATASET_DIR", str(services.state_folder() / "fiftyone"))
+        os.environ.setdefault(
+            "MPLCONFIGDIR", str(services.state_folder() / "matplotlib")
+        )  # it imports matplotlib
+
+
+def fiftyone() -> Any:
+    """The fiftyone module, quiet and connected to its database, which is started where it does not run.
+
+    Raises:
+        AppError: The database cannot start; the message says why.
+        ImportError: FiftyOne is not installed.
+    """
+    uri = connect()
+    os.environ["FIFTYONE_DATABASE_URI"] = uri  # FiftyOne reads it on import, child processes inherit it
+    loaded = sys.modules.get("fiftyone.core.odm.database")
+    if loaded is not None and loaded._client is not None:
+        return sys.modules["fiftyone"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation notes of its own imports
+        import fiftyone as fo
+
+        fo.config.database_uri = uri
+        fo.config.database_validation = (
+            os.environ.get("FIFTYONE_DATABASE_VALIDATION", "true").lower() != "false"
+        )
+        fo.list_datasets()  # connects, which warns as well
+    return fo
+
+
+# -- ours in FiftyOne -----------------------------------------------------------------------------------------------
+
+
+def name_of(dataset: Dataset) -> str:
+    stem = re.sub(r"[^\w.-]+", "-", dataset.name).strip("-.") or "dataset"
+    return f"{stem[:60]}-{dataset.fingerprint()[:8]}"
+
+
+def existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
+    """The FiftyOne dataset of that name, holding this very data; None where there is none or it was emptied."""
+    if not fo.dataset_exists(name):
+        return None
+    there = fo.load_dataset(name, reload=True)
+    ours = there.info.get("odkit")
+    if not ours:
+        raise ValueError(f"FiftyOne has a dataset {name!r} that odkit did not make; give another name=")
+    if not keep_edits or ours["fingerprint"] != dataset.fingerprint():
+        return _refill(fo, there, dataset)
+    if ours["root"] != str(dataset.root):  # the same data, moved
+        edited = is_edited(there)
+        paths = dict(zip(dataset.image_ids, dataset.image_paths, strict=True))
+        ids, image_ids = there.values(["id", "image_id"])
+        known = {i: paths[image_id] for i, image_id in zip(ids, image_ids, strict=True) if image_id in paths}
+        there.set_values("filepath", known, key_field="id")
+        note(there, root=str(dataset.root), edited=edited)
+    return there
+
+
+def make(fo: Any, dataset: Dataset, name: str) -> Any:
+    """A new FiftyOne dataset, filled under a passing name and then named in one step.
+
+    So another kernel that asks for the same name meets either nothing or the whole, and of two that make it at the
+    same time one wins.
+    """
+    from fiftyone.core.odm import get_db_conn
+    from fiftyone.core.utils import to_slug
+    from pymongo.errors import DuplicateKeyError
+
+    _forget_stale(fo)
+    made = fo.Dataset(f"odkit-{uuid4().hex}")
+    try:
+        _fill(fo, made, dataset)
+        get_db_conn().datasets.update_one(
+            {"_id": made._doc.id}, {"$set": {"name": name, "slug": to_slug(name)}}
+        )
+    except BaseException as error:
+        fo.delete_dataset(made.name)
+        if not isinstance(error, DuplicateKeyError):
+            raise
+    return fo.load_dataset(name, reload=True)
+
+
+def _refill(fo: Any, there: Any, dataset: Dataset) -> Any:
+    there.clear()
+    for view in there.list_saved_views():
+        there.delete_saved_view(view)
+    mine = [*there.info["odkit"].get("fields", ()), GROUND_TRUTH]
+    there.delete_sample_fields([f for f in mine if there.has_field(f)])
+    _fill(fo, there, dataset)
+    return there
+
+
+def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
+    """Insert all images and boxes, shaped after one sample that FiftyOne itself inserted."""
+    from bson import ObjectId
+
+    box = fo.Detection(label="a", bounding_box=[0, 0, 1, 1], iscrowd=False, box_id="a")
+    sample = fo.Sample(
+        "/pattern.jpg",
+        image_id="a",
+        metadata=fo.ImageMetadata(width=1, height=1),
+        ground_truth=fo.Detections(detections=[box]),
+    )
+    made.add_sample(sample, dynamic=True)
+    pattern = made._sample_collection.find_one_and_delete({})
+    del pattern["_id"]
+    (box_pattern,) = pattern[GROUND_TRUTH]["detections"]
+    sizes = sizes_to_draw(dataset)
+    boxes = relative_boxes(dataset, dataset.boxes, dataset.box_images, sizes)
+    names = np.array([*dataset.class_names, UNKNOWN_LABEL], object)  # index -1 is the last
+    rows = [
+        {
+            **box_pattern,
+            "_id": ObjectId(),
+            "tags": [],
+            "label": label,
+            "bounding_box": b,
+            "iscrowd": crowd,
+            "box_id": i,
+        }
+        for label, b, crowd, i in zip(
+            names[dataset.box_classes], boxes, dataset.box_crowd.tolist(), dataset.box_ids, strict=True
+        )
+    ]
+    first = np.searchsorted(dataset.box_images, np.arange(len(dataset) + 1)).tolist()
+    dice = np.random.default_rng(0).random(len(dataset)).tolist()  # what FiftyOne draws samples by
+    for start in range(0, len(dataset), BATCH):
+        documents = [
+            {
+                **pattern,
+                "_id": ObjectId(),
+                "filepath": dataset.image_paths[i],
+                "tags": [dataset.image_splits[i]] if dataset.image_splits[i] else [],
+                "metadata": {**pattern["metadata"], "width": int(sizes[i, 0]), "height": int(sizes[i, 1])},
+                "_rand": dice[i],
+                "image_id": dataset.image_ids[i],
+                GROUND_TRUTH: {**pattern[GROUND_TRUTH], "detections": rows[first[i] : first[i + 1]]},
+            }
+            for i in range(start, min(start + BATCH, len(dataset)))
+        ]
+        made._sample_collection.insert_many(documents, ordered=False)
+    made.default_classes = list(dataset.class_names)
+    arrange(fo, made, color_by="value")
+    made.set_label_schemas({GROUND_TRUTH: _annotation(dataset.class_names)})
+    made.activate_label_schemas(GROUND_TRUTH)
+    made.info = {
+        "odkit": {
+            "fingerprint": dataset.fingerprint(),
+            "name": dataset.name,
+            "root": str(dataset.root),
+            "splits": list(dataset.split_counts()),
+        }
+    }
+    note(made)
+
+
+def _annotation(class_names: Sequence[str]) -> dict[str, Any]:
+    """What the App's "Annotate" offers to set on a box: one of the classes, and whether it stands for a crowd."""
+    return {
+        "type": "detections",
+        "component": "radio" if len(class_names) <= 5 else "dropdown",
+        "classes": list(class_names),
+        "attributes": [
+            {"name": "iscrowd", "type": "bool", "component": "toggle"},
+            {"name": "tags", "type": "list<str>", "component": "text"},
+        ],
+    }
+
+
+def arrange(fo: Any, made: Any, *, color_by: str) -> None:
+    """How the App starts: coloured by class or by whose boxes they are, tags and labels open in the side bar."""
+    made.app_config.color_scheme = fo.ColorScheme(color_by=color_by)
+    groups = fo.DatasetAppConfig.default_sidebar_groups(made)
+    for group in groups:
+        group.expanded = group.name in ("tags", "labels")
+    made.app_config.sidebar_groups = sorted(groups, key=lambda group: not group.expanded)
+    made.save()
+
+
+def note(made: Any, *, edited: bool = False, **facts: Any) -> None:
+    """Write into the dataset's info when odkit last wrote to it, so that later edits are a person's."""
+    newest = made.max("last_modified_at") or datetime.now(UTC).replace(tzinfo=None)
+    made.info["odkit"].update(written_at=newest, edited=edited, **facts)
+    made.save()
+
+
+def is_edited(made: Any) -> bool:
+    """True if somebody changed this FiftyOne dataset after odkit wrote it."""
+    ours = made.info["odkit"]
+    newest, deleted = made.max("last_modified_at"), made.last_deletion_at
+    return bool(
+        ours["edited"]
+        or (newest is not None and _naive(newest) > _naive(ours["written_at"]))
+        or (deleted is not None and _naive(deleted) > _naive(ours["written_at"]))
+    )
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _forget_stale(fo: Any) -> None:
+    """Delete what odkit put there long ago and nobody has touched or opened since; what a person edited stays."""
+    from fiftyone.core.odm import get_db_conn
+
+    before = datetime.now(UTC) - _STALE
+    old = {"last_loaded_at": {"$lt": before}, "created_at": {"$lt": before}}
+    for there in get_db_conn().datasets.find({"info.odkit": {"$exists": True}, **old}, {"name": 1}):
+        if fo.dataset_exists(there["name"]) and not is_edited(fo.load_dataset(there["name"])):
+            fo.delete_dataset(there["name"])
+
+
+def sizes_to_draw(dataset: Dataset) -> NDArray[np.int32]:
+    """The declared size of each image; where none is known, from its header, else just large enough for its boxes."""
+    sizes = dataset.image_sizes.copy()
+    for i in np.flatnonzero((sizes <= 0).any(1)).tolist():
+        sizes[i] = upright_size(dataset.image_paths[i])
+        if not sizes[i].all():
+            extent = np.nan_to_num(dataset.boxes[dataset.boxes_of(i), 2:]).max(0, initial=1)
+            sizes[i] = np.ceil(extent)
+    return sizes
+
+
+def relative_boxes(dataset: Dataset, boxes: Any, images: Any, sizes: NDArray[np.int32]) -> list[list[float]]:
+    relative = xyxy_to_relative_xywh(boxes, sizes[images])
+    relative[~np.isfinite(relative).all(1)] = (
+        0  # the App's JSON has no word for NaN; the audit names such boxes
+    )
+    return relative.tolist()  # type: ignore[no-any-return]
+
+
+def rows_there(dataset: Dataset, image: int, sample: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
+    """Position in FiftyOne and row in the dataset of each of an image's boxes that both still have."""
+    there = [label.get("box_id") for label in (sample.get(GROUND_TRUTH) or {}).get("detections") or ()]
+    rows = range(*dataset.boxes_of(image).indices(dataset.num_boxes))
+    ids = [dataset.box_ids[row] for row in rows]
+    if there == ids:
+        return enumerate(rows)
+    known = dict(zip(ids, rows, strict=True))
+    return [(position, known[i]) for position, i in enumerate(there) if i in known]

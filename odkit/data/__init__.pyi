@@ -1,0 +1,14 @@
+from . import boxes as boxes
+from .boxes import as_boxes as as_boxes
+from .boxes import box_area as box_area
+from .boxes import box_iou as box_iou
+from .boxes import relative_xywh_to_xyxy as relative_xywh_to_xyxy
+from .boxes import xyxy_to_relative_xywh as xyxy_to_relative_xywh
+from .boxes import xyxy_to_xywh as xyxy_to_xywh
+from .dataset import UNKNOWN_CLASS as UNKNOWN_CLASS
+from .dataset import Dataset as Dataset
+from .dataset import SourceProblem as SourceProblem
+from .dataset import concatenate as concatenate
+from .duplicates import near_duplicates as near_duplicates
+from .images import upright_size as upright_size
+from .predictions import Predictions as Predictions

@@ -1,0 +1,5 @@
+from .inspection import audit as audit
+from .inspection import require_trainable as require_trainable
+from .repair import repaired as repaired
+from .report import Audit as Audit
+from .report import Finding as Finding

@@ -1,0 +1,214 @@
+"""The dataset under audit: its columns and files, and what several checks need of them, computed once."""
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.data.audit.files import Files, in_threads
+from odkit.data.boxes import clip_boxes
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, file_hash
+
+OVERHANG = 0.5  # pixels over the border that are put down to rounding
+_FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
+
+
+# -- what the checks look at -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A dataset, what its files say, and columns that several checks need; each is computed once."""
+
+    dataset: Dataset
+    files: Files | None
+    tiny: float
+    duplicate_iou: float
+
+    @cached_property
+    def finite(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.dataset.boxes).all(1))
+
+    @cached_property
+    def corners(self) -> NDArray[np.float64]:
+        """Boxes with their corners in order; a box that is not finite lies in (0, 0, 0, 0)."""
+        boxes = np.where(self.finite[:, None], self.dataset.boxes, 0).astype(np.float64)
+        return np.concatenate(
+            [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1
+        )
+
+    @cached_property
+    def sides(self) -> NDArray[np.float64]:
+        """Width and height of `corners`, [B, 2]."""
+        return self.corners[:, 2:] - self.corners[:, :2]
+
+    @cached_property
+    def solid(self) -> NDArray[np.bool_]:
+        """Finite boxes that have an area once their corners are in order."""
+        return self.finite & (self.sides > 0).all(1)
+
+    @cached_property
+    def box_frames(self) -> NDArray[np.float64]:
+        """For each box the size of the image it was drawn on, infinite where unknown, [B, 2]."""
+        return np.asarray(self.size_plan[1][self.dataset.box_images])
+
+    @cached_property
+    def outside(self) -> NDArray[np.bool_]:
+        return self.solid & (_clipped_sides(self.corners, self.box_frames) <= 0).any(1)
+
+    @cached_property
+    def overhang(self) -> NDArray[np.float64]:
+        """How far each box sticks out of its image on the worst side, in pixels; 0 where it lies inside, [B]."""
+        over = np.concatenate([-self.corners[:, :2], self.corners[:, 2:] - self.box_frames], axis=1)
+        return np.asarray(over.max(1, initial=0))
+
+    @cached_property
+    def canonical(self) -> NDArray[np.int64]:
+        """Class index to the index of the most frequent class whose name differs only by case or space."""
+        counts = np.array(list(self.dataset.class_counts().values()), np.int64)
+        groups: dict[str, list[int]] = {}
+        for index, name in enumerate(self.dataset.class_names):
+            groups.setdefault(_class_key(name), []).append(index)
+        table = np.arange(len(counts) + 1)
+        table[-1] = UNKNOWN_CLASS  # index -1 stays -1
+        for members in groups.values():
+            table[members] = members[int(np.argmax(counts[members]))]
+        return table
+
+    @cached_property
+    def size_plan(self) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
+        """For each image what to do about its size ("" where it is right), [N], and the size its boxes were drawn on.
+
+        The second is [N, 2], width and height in pixels, infinite where unknown.
+        """
+        data = self.dataset
+        declared = data.image_sizes.astype(np.int64)
+        has_size = np.asarray((declared > 0).all(1))
+        plan = np.full(len(data), "", object)
+        frame = np.where(has_size[:, None], declared, np.inf)
+        if self.files is None:
+            return plan, frame
+        files, stored, upright, known = self.files, self.files.stored, self.files.upright, self.files.known
+        reach = self._reach()
+        fits_upright, fits_stored, fits_declared = (
+            (reach <= size + _FITTING).all(1) for size in (upright, stored, declared)
+        )
+        right = (declared == upright).all(1)
+        as_stored = (declared == stored).all(1)
+        turns = known & (files.orientations >= 5) & (stored[:, 0] != stored[:, 1])
+        # the declared size tells on which pixels the labels were drawn, unless the boxes themselves contradict it
+        drawn_stored = has_size & as_stored & ~(fits_upright & ~fits_stored)
+        drawn_stored |= (~has_size | right) & fits_stored & ~fits_upright
+        turned = turns & drawn_stored
+        wrong = known & has_size & ~right & ~turned
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = upright / declared
+            resized = np.abs(scale[:, 0] / scale[:, 1] - 1) < 0.01
+        # Boxes that all lie within the smaller of two sizes were hardly drawn on the larger one.
+        larger, smaller = (declared >= upright).all(1), (declared <= upright).all(1)
+        transposed = (declared == upright[:, ::-1]).all(1) & ~resized
+        empty = data.boxes_per_image() == 0
+        correct = empty | (fits_upright & (larger | transposed | ~fits_declared))
+        rescale = resized & (smaller | ~fits_upright) & ~correct
+        plan[wrong] = "drops the image"
+        plan[wrong & rescale] = "scales the boxes"
+        plan[(wrong & correct) | (known & ~has_size & ~turned)] = "corrects the size"
+        plan[turned] = "turns the boxes"
+        frame = np.where((plan == "corrects the size")[:, None], upright, frame)
+        return plan, np.where(turned[:, None], stored, frame)
+
+    def _reach(self) -> NDArray[np.float64]:
+        """The largest x and y of each image's finite boxes, 0 where there are none, [N, 2]."""
+        images = self.dataset.box_images[self.finite]
+        reach = np.zeros((len(self.dataset), 2))
+        if len(images):
+            first = np.flatnonzero(np.diff(images, prepend=-1))
+            reach[images[first]] = np.maximum.reduceat(self.corners[self.finite, 2:], first)
+        return reach
+
+    @cached_property
+    def same_boxes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of boxes of one image that are the same by `duplicate_iou`: rows first < second."""
+        data = self.dataset
+        rows = np.flatnonzero(self.solid & ~data.box_crowd & (data.box_classes != UNKNOWN_CLASS))
+        rows = rows[np.lexsort((self.corners[rows, 0], data.box_images[rows]))]
+        images, corners, sides = data.box_images[rows], self.corners[rows], self.sides[rows]
+        # Overlapping by more than t leaves less than 1 - t of a box's width between the two left edges, so that each
+        # box meets only its next few neighbours from left to right; nobody compares all pairs of an image.
+        gap = (1 - self.duplicate_iou) * sides[:, 0]
+        pairs = []
+        left, step = np.arange(len(rows)), 0
+        while len(left):
+            step += 1
+            left = left[left + step < len(rows)]
+            right = left + step
+            near = (images[left] == images[right]) & (corners[right, 0] - corners[left, 0] <= gap[left])
+            left, right = left[near], right[near]
+            same = _paired_iou(corners[left], corners[right]) > self.duplicate_iou
+            pairs.append(np.stack([rows[left[same]], rows[right[same]]], axis=1))
+        found = np.sort(np.concatenate([np.zeros((0, 2), np.int64), *pairs]), axis=1)
+        found = found[np.lexsort((found[:, 0], found[:, 1]))]
+        return found[:, 0], found[:, 1]
+
+    @cached_property
+    def copies(self) -> list[tuple[int, int, str]]:
+        """Exact duplicate images: (the copy, the one to keep, "bytes" or "pixels")."""
+        if self.files is None:
+            return []
+        paths, splits = self.dataset.image_paths.tolist(), self.dataset.image_splits.tolist()
+        sound = self.files.problems == ""
+        by_pixels = _alike(self.files.pixels, sound & (self.files.pixels != b""))
+        alike = by_pixels if (self.files.pixels != b"").any() else _alike(self.files.lengths, sound)
+        suspects = [i for group in alike for i in group]
+        hashes = dict(zip(suspects, self._hashes([paths[i] for i in suspects]), strict=True))
+        found = []
+        for group in alike:
+            parts = [group] if by_pixels else _alike_by(group, hashes)
+            for part in parts:
+                keep = min(part, key=lambda i: (_held_out_rank(splits[i]), i))
+                what = {i: "bytes" if hashes[i] == hashes[keep] else "pixels" for i in part if i != keep}
+                found += [(copy, keep, same) for copy, same in what.items()]
+        return sorted(found)
+
+    def _hashes(self, paths: list[str]) -> list[str]:
+        assert self.files is not None
+        return in_threads(file_hash, paths, self.files.num_workers, "audit: comparing files") if paths else []
+
+
+def _clipped_sides(corners: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float32]:
+    clipped = clip_boxes(corners, sizes)
+    return clipped[:, 2:] - clipped[:, :2]
+
+
+def _paired_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    extent = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
+    inter = extent.prod(1)
+    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inter
+    return np.asarray(inter / union)
+
+
+def _alike(values: NDArray[Any], among: NDArray[np.bool_]) -> list[list[int]]:
+    return _alike_by(np.flatnonzero(among).tolist(), values)
+
+
+def _alike_by(members: list[int], values: Any) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for index in members:
+        groups.setdefault(values[index], []).append(index)
+    return [group for key, group in groups.items() if len(group) > 1 and key != ""]
+
+
+def _held_out_rank(split: str) -> int:
+    # what is held out must stay held out: the copy that training would see is the one to give up
+    return {"test": 0, "val": 1, "train": 3, "": 4}.get(split, 2)
+
+
+def _class_key(name: str) -> str:
+    """What stays of a class name without case and space; "_" counts as a space, single letters stay themselves."""
+    key = "".join(unicodedata.normalize("NFKC", name).replace("_", " ").split())
+    return (
+        key.casefold() if len(key) > 1 else f"{key} (as it is)"
+    )  # "a" and "A" are two classes of a text reader

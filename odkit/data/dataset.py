@@ -1,0 +1,523 @@
+"""Dataset: images, boxes and class names as columns.
+
+A dataset is a handful of NumPy arrays, so that checks are vector expressions, COCO's 860,000 boxes fit in tens of
+megabytes, and every step (split, select, repair) is a new view of the same columns. Nothing here opens or changes
+an image: files belong to their owner.
+"""
+
+import dataclasses
+import hashlib
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike, NDArray
+
+from odkit.data.boxes import as_boxes
+
+UNKNOWN_CLASS = -1
+"""Class index of a box whose class is not in the class table; `audit()` lists such boxes, training refuses them."""
+
+
+@dataclass(frozen=True)
+class SourceProblem:
+    """Something a reader met in the files and could not put into a column; `audit()` lists it with its own findings."""
+
+    kind: str  # short name in snake case, for example "unreadable_label"
+    severity: str  # "fatal", "warning" or "info"
+    file: str  # the file to open, as a path
+    message: str  # what is wrong, where
+    fix: str  # what to do about it
+    image: str = ""  # image id, where one is concerned
+    box: str = ""  # box id, where one is concerned
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Labelled images as columns; every method returns a new Dataset and leaves this one and the files alone.
+
+    Attributes:
+        image_paths: Absolute path of each image, object array [N] of str.
+        image_ids: Stable id of each image, object array [N] of str: its path relative to `root` with "/" between.
+        image_sizes: Width and height in pixels of the upright image as the labels declare them (from the file's
+            header where they do not), int32 [N, 2]; (0, 0) where unknown.
+        image_splits: "train", "val", "test" or another name; "" where the dataset has no splits; object array [N].
+        boxes: Float32 [B, 4], xyxy, absolute pixels of the upright image.
+        box_classes: 0-based index into `class_names`, int32 [B]; -1 for a class that is not in the table.
+        box_images: Index into the images, int32 [B], non-decreasing.
+        box_crowd: True where one box stands for a group (COCO's iscrowd), bool [B].
+        box_ids: Where the box stands in its source ("object 12", "line 3", a COCO annotation id), object array [B].
+
+    Raises:
+        ValueError: A column has the wrong length, shape or range; the message says which, expected and actual.
+    """
+
+    class_names: tuple[str, ...]
+    image_paths: NDArray[np.object_]
+    image_sizes: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    box_classes: NDArray[np.int32]
+    box_images: NDArray[np.int32]
+    name: str = "dataset"
+    root: Path = Path()
+    format: str = ""  # what it was read from: "coco", "voc", "yolo", "csv", "demo", "fiftyone"
+    image_ids: NDArray[np.object_] = None  # type: ignore[assignment]  # default: from image_paths and root
+    image_splits: NDArray[np.object_] = None  # type: ignore[assignment]  # default: "" for all
+    box_crowd: NDArray[np.bool_] = None  # type: ignore[assignment]  # default: False for all
+    box_ids: NDArray[np.object_] = None  # type: ignore[assignment]  # default: "box 1", "box 2", ... within an image
+    notes: tuple[str, ...] = ()  # what was recognised, chosen or repaired, and why
+    source_problems: tuple[SourceProblem, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the class is frozen)
+        put("class_names", tuple(str(name) for name in self.class_names))
+        put("root", Path(self.root))
+        put("image_paths", _strings(self.image_paths))
+        put("image_sizes", np.asarray(self.image_sizes, np.int32).reshape(-1, 2))
+        put("boxes", as_boxes(self.boxes))
+        put("box_classes", np.asarray(self.box_classes, np.int32).reshape(-1))
+        put("box_images", np.asarray(self.box_images, np.int32).reshape(-1))
+        images, boxes = len(self.image_paths), len(self.boxes)
+        if self.image_ids is None:
+            put("image_ids", _strings([_relative(path, self.root) for path in self.image_paths]))
+        else:
+            put("image_ids", _strings(self.image_ids))
+        put("image_splits", _strings([""] * images if self.image_splits is None else self.image_splits))
+        crowd = (
+            np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
+        )
+        put("box_crowd", crowd)
+        if self.box_ids is not None:
+            put("box_ids", _strings(self.box_ids))
+        _validate_lengths(self)  # sorting by image needs whole columns
+        order = np.argsort(self.box_images, kind="stable")
+        if not np.array_equal(order, np.arange(boxes)):
+            for column in ("boxes", "box_classes", "box_images", "box_crowd", "box_ids"):
+                if getattr(self, column) is not None:
+                    put(column, getattr(self, column)[order])
+        if self.box_ids is None:
+            first = np.searchsorted(self.box_images, self.box_images)
+            put("box_ids", _strings([f"box {k + 1}" for k in (np.arange(boxes) - first).tolist()]))
+        _validate(self)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_paths)
+
+    @property
+    def num_boxes(self) -> int:
+        return len(self.boxes)
+
+    def boxes_of(self, image: int) -> slice:
+        """The rows of the box columns that belong to one image (an index, 0-based)."""
+        first, last = np.searchsorted(self.box_images, [image, image + 1])
+        return slice(int(first), int(last))
+
+    def boxes_per_image(self) -> NDArray[np.int64]:
+        """Number of boxes of each image, int64 [N]."""
+        return np.bincount(self.box_images, minlength=len(self))
+
+    def class_counts(self) -> dict[str, int]:
+        """Number of boxes of each class name, in the order of the class table."""
+        known = self.box_classes[self.box_classes >= 0]
+        return dict(
+            zip(self.class_names, np.bincount(known, minlength=len(self.class_names)).tolist(), strict=True)
+        )
+
+    def split_counts(self) -> dict[str, int]:
+        """Number of images of each split, train, val and test first; empty where there are no splits."""
+        counts = Counter(str(split) for split in self.image_splits if split)
+        order = ["train", "val", "test"]
+        return {
+            name: counts[name]
+            for name in sorted(counts, key=lambda n: (order.index(n) if n in order else 9, n))
+        }
+
+    def index_of(self, image_id: str) -> int:
+        """Index of an image by its id.
+
+        Raises:
+            KeyError: There is no such image; the message names a few near ones.
+        """
+        found = np.flatnonzero(self.image_ids == image_id)
+        if len(found):
+            return int(found[0])
+        from difflib import get_close_matches
+
+        near = get_close_matches(image_id, list(self.image_ids), n=3, cutoff=0.4)
+        raise KeyError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
+
+    def fingerprint(self) -> str:
+        """A short hash of what is trained on: class table, image ids and sizes, splits, boxes (not the pixels).
+
+        The same data gives the same fingerprint wherever it lies on disk.
+        """
+        digest = hashlib.sha256()
+        for part in (self.class_names, self.image_ids, self.image_splits):
+            digest.update("\x00".join(map(str, part)).encode() + b"\x01")
+        for array in (self.image_sizes, self.boxes, self.box_classes, self.box_images, self.box_crowd):
+            digest.update(np.ascontiguousarray(array).tobytes() + b"\x01")
+        return digest.hexdigest()[:16]
+
+    # -- making new views ----------------------------------------------------------------------------------------
+
+    def replace(self, **columns: Any) -> "Dataset":
+        """The same dataset with some columns replaced (and validated again)."""
+        return dataclasses.replace(self, **columns)
+
+    def select(self, images: ArrayLike | Sequence[int]) -> "Dataset":
+        """The images of a boolean mask [N] or of a list of indices, in that order, with their boxes."""
+        chosen = _indices(images, len(self), "images")
+        if len(set(chosen.tolist())) != len(chosen):
+            raise ValueError("select() was given the same image twice; a Dataset holds each image once")
+        place = np.full(len(self), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        keep = place[self.box_images] >= 0
+        kept_ids = set(self.image_ids[chosen])
+        problems = tuple(p for p in self.source_problems if not p.image or p.image in kept_ids)
+        return self.replace(
+            image_paths=self.image_paths[chosen],
+            image_ids=self.image_ids[chosen],
+            image_sizes=self.image_sizes[chosen],
+            image_splits=self.image_splits[chosen],
+            boxes=self.boxes[keep],
+            box_classes=self.box_classes[keep],
+            box_images=place[self.box_images[keep]],
+            box_crowd=self.box_crowd[keep],
+            box_ids=self.box_ids[keep],
+            source_problems=problems,
+        )
+
+    def select_boxes(self, boxes: ArrayLike) -> "Dataset":
+        """All images with only the boxes of a boolean mask [B] or of a list of indices."""
+        keep = np.sort(_indices(boxes, self.num_boxes, "boxes"))
+        return self.replace(
+            boxes=self.boxes[keep],
+            box_classes=self.box_classes[keep],
+            box_images=self.box_images[keep],
+            box_crowd=self.box_crowd[keep],
+            box_ids=self.box_ids[keep],
+        )
+
+    def split(self, name: str) -> "Dataset":
+        """The images of one split.
+
+        Raises:
+            KeyError: There is no such split; the message lists those there are.
+        """
+        counts = self.split_counts()
+        if name not in counts:
+            there = (
+                ", ".join(f"{k} ({v} images)" for k, v in counts.items()) or "none; with_splits() makes them"
+            )
+            raise KeyError(f"{self.name} has no split {name!r}; its splits: {there}")
+        return self.select(self.image_splits == name)
+
+    def with_splits(self, val: float = 0.2, test: float = 0.0, *, seed: int = 0) -> "Dataset":
+        """Images dealt anew to "train", "val" and "test", from a seed, each class in proportion.
+
+        Exact duplicate images (the same bytes) always land on the same side. Classes are dealt rarest first
+        (iterative stratification: Sechidis, Tsoumakas and Vlahavas, 2011), images without boxes last.
+
+        Args:
+            val: Share of the images for validation, 0 to 1.
+            test: Share of the images for the test, 0 to 1.
+            seed: Seed of the deal.
+
+        Raises:
+            ValueError: The shares are negative or leave nothing to train on, or there are too few images.
+        """
+        shares = {"train": 1 - val - test, "val": val, "test": test}
+        if min(val, test) < 0 or shares["train"] <= 0:
+            raise ValueError(
+                f"val={val} and test={test} must be shares of 0 or more that leave some images to train on"
+            )
+        wanted = {name: share for name, share in shares.items() if share > 0}
+        groups = _duplicate_groups(self.image_paths)
+        if len(groups) < len(wanted):
+            raise ValueError(f"{len(groups)} different images cannot be dealt to {len(wanted)} splits")
+        splits = _stratified_deal(self, groups, wanted, np.random.default_rng(seed))
+        counts = Counter(splits)
+        note = f"splits dealt from seed {seed}, stratified by class: " + ", ".join(
+            f"{k} {counts[k]}" for k in wanted
+        )
+        return self.replace(image_splits=splits, notes=(*self.notes, note))
+
+    def folds(self, count: int, *, seed: int = 0) -> NDArray[np.int64]:
+        """The part of each image in a cross-validation, dealt as `with_splits` deals, int64 [N] from 0.
+
+        Raises:
+            ValueError: There are fewer different images than parts.
+        """
+        groups = _duplicate_groups(self.image_paths)
+        if len(groups) < count:
+            raise ValueError(f"{len(groups)} different images cannot be dealt to {count} parts")
+        shares = {str(part): 1 / count for part in range(count)}
+        return np.array(_stratified_deal(self, groups, shares, np.random.default_rng(seed)), np.int64)
+
+    # -- saving --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """The columns as one `.npz` file (plain arrays, no pickle), written to a temporary name and renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = {
+            "class_names": self.class_names,
+            "name": self.name,
+            "root": str(self.root),
+            "format": self.format,
+            "notes": self.notes,
+            "source_problems": [dataclasses.asdict(p) for p in self.source_problems],
+            **{column: self._column_list(column) for column in _TEXT_COLUMNS},
+        }
+        arrays = {column: getattr(self, column) for column in _NUMBER_COLUMNS}
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, text=np.frombuffer(orjson.dumps(text), np.uint8), **arrays)
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Dataset":
+        """A dataset as `save()` wrote it.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not a saved dataset.
+        """
+        try:
+            # not np.load, which takes any file that NumPy ever wrote
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                text = orjson.loads(arrays["text"].tobytes())
+                columns: dict[str, Any] = {column: arrays[column] for column in _NUMBER_COLUMNS}
+            text["source_problems"] = tuple(SourceProblem(**p) for p in text["source_problems"])
+            text["notes"] = tuple(text["notes"])
+            return cls(**text, **columns)
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
+
+    def _column_list(self, column: str) -> list[str]:
+        return [str(value) for value in getattr(self, column)]
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Dataset {self.name!r}: {len(self):,} images, {self.num_boxes:,} boxes, {len(self.class_names)} classes"
+        ]
+        lines += [f"  {key}: {value}" for key, value in self._facts().items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        facts = {"images": f"{len(self):,}", "boxes": f"{self.num_boxes:,}", **self._facts()}
+        rows = "".join(
+            f'<tr><th style="text-align:left">{escape(key)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+            for key, value in facts.items()
+        )
+        return f"<table><caption><b>{escape(self.name)}</b></caption>{rows}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        counts = sorted(self.class_counts().items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name} {count:,}" for name, count in counts[:12])
+        more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+        empty = int((self.boxes_per_image() == 0).sum())
+        facts = {
+            "format": self.format,
+            "classes": shown + more,
+            "splits": ", ".join(f"{name} {count:,}" for name, count in self.split_counts().items()) or "none",
+            "without boxes": f"{empty:,} images" if empty else "",
+        }
+        return {key: value for key, value in facts.items() if value}
+
+
+_NUMBER_COLUMNS = ("image_sizes", "boxes", "box_classes", "box_images", "box_crowd")
+_TEXT_COLUMNS = ("image_paths", "image_ids", "image_splits", "box_ids")
+
+
+def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dataset:
+    """Several datasets as one, each image's split set to its part's key; class tables are merged by name.
+
+    Args:
+        parts: Split name to dataset; a "" key keeps the part's own splits.
+        name: Name of the whole.
+
+    Raises:
+        ValueError: There are no parts, or two hold the same image id.
+    """
+    if not parts:
+        raise ValueError("concatenate() was given nothing to join")
+    names: dict[str, int] = {}
+    for part in parts.values():
+        for class_name in part.class_names:
+            names.setdefault(class_name, len(names))
+    joined: dict[str, list[Any]] = {column: [] for column in (*_NUMBER_COLUMNS, *_TEXT_COLUMNS)}
+    offset = 0
+    for split, part in parts.items():
+        table = np.array(
+            [*(names[n] for n in part.class_names), UNKNOWN_CLASS], np.int32
+        )  # index -1 stays -1
+        columns = {column: getattr(part, column) for column in joined}
+        columns["box_classes"] = table[part.box_classes]
+        columns["box_images"] = part.box_images + offset
+        if split:
+            columns["image_splits"] = np.full(len(part), split, object)
+        for column, values in columns.items():
+            joined[column].append(values)
+        offset += len(part)
+    first = next(iter(parts.values()))
+    return Dataset(
+        name=name,
+        root=first.root,
+        format=first.format,
+        class_names=tuple(names),
+        notes=tuple(dict.fromkeys(note for part in parts.values() for note in part.notes)),
+        source_problems=tuple(dict.fromkeys(p for part in parts.values() for p in part.source_problems)),
+        **{column: np.concatenate(values) for column, values in joined.items()},
+    )
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; "" where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _validate_lengths(dataset: Dataset) -> None:
+    images, boxes = len(dataset.image_paths), len(dataset.boxes)
+    for column in ("image_ids", "image_sizes", "image_splits"):
+        if len(getattr(dataset, column)) != images:
+            raise ValueError(f"{column} has {len(getattr(dataset, column))} rows for {images} images")
+    for column in ("box_classes", "box_images", "box_crowd", "box_ids"):
+        values = getattr(dataset, column)
+        if values is not None and len(values) != boxes:
+            raise ValueError(f"{column} has {len(values)} rows for {boxes} boxes")
+
+
+def _validate(dataset: Dataset) -> None:
+    images, boxes = len(dataset.image_paths), len(dataset.boxes)
+    if boxes and not (dataset.box_images.min() >= 0 and dataset.box_images.max() < images):
+        raise ValueError(
+            f"box_images must be 0 to {images - 1}; it has {dataset.box_images.min()} to {dataset.box_images.max()}"
+        )
+    classes = len(dataset.class_names)
+    if boxes and not (dataset.box_classes.min() >= UNKNOWN_CLASS and dataset.box_classes.max() < classes):
+        row = int(np.flatnonzero((dataset.box_classes < UNKNOWN_CLASS) | (dataset.box_classes >= classes))[0])
+        image = dataset.image_ids[dataset.box_images[row]]
+        raise ValueError(
+            f"box_classes must be 0 to {classes - 1} (or -1, unknown); {image}, {dataset.box_ids[row]} has "
+            f"{dataset.box_classes[row]}"
+        )
+    repeated = [name for name, count in Counter(dataset.class_names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"class names must differ; {', '.join(map(repr, repeated))} stands more than once")
+    if len(set(dataset.image_ids)) != images:
+        twice = next(i for i, count in Counter(dataset.image_ids).items() if count > 1)
+        raise ValueError(f"image ids must differ; {twice!r} stands more than once")
+
+
+def _strings(values: Any) -> NDArray[np.object_]:
+    array = np.empty(len(values), object)
+    array[:] = [str(value) for value in values]
+    return array
+
+
+def _relative(path: str, root: Path) -> str:
+    try:
+        return Path(path).relative_to(root).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
+
+
+def _indices(chosen: Any, length: int, what: str) -> NDArray[np.int64]:
+    array = np.asarray(chosen)
+    if array.dtype == bool:
+        if array.shape != (length,):
+            raise ValueError(f"a mask of {what} must have {length} values, not {list(array.shape)}")
+        return np.flatnonzero(array)
+    array = array.astype(np.int64).reshape(-1)
+    if len(array) and not (-length <= array.min() and array.max() < length):
+        raise IndexError(f"indices of {what} must be 0 to {length - 1}; got {array.min()} to {array.max()}")
+    return np.where(array < 0, array + length, array)
+
+
+def _duplicate_groups(paths: NDArray[np.object_]) -> list[list[int]]:
+    """Images grouped so that exact duplicates stand together: same size, same last bytes, and only then all bytes."""
+    groups = [list(range(len(paths)))]
+    for key in (_file_size, _file_end, file_hash):
+        finer: list[list[int]] = []
+        for members in groups:
+            if len(members) == 1:
+                finer.append(members)
+                continue
+            by_key: dict[Any, list[int]] = {}
+            for index in members:
+                by_key.setdefault(key(paths[index]) or ("unreadable", index), []).append(index)
+            finer += by_key.values()
+        groups = finer
+    return sorted(groups)
+
+
+def _file_size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _file_end(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(-min(4096, _file_size(path)), 2)
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _stratified_deal(
+    dataset: Dataset, groups: list[list[int]], shares: Mapping[str, float], rng: np.random.Generator
+) -> list[str]:
+    names = list(shares)
+    share = np.array(list(shares.values()))
+    counts = np.zeros((len(groups), len(dataset.class_names) + 1), np.int64)  # last column: number of images
+    group_of = np.empty(len(dataset), np.int64)
+    for row, members in enumerate(groups):
+        group_of[members] = row
+        counts[row, -1] = len(members)
+    known = dataset.box_classes >= 0
+    np.add.at(counts, (group_of[dataset.box_images[known]], dataset.box_classes[known]), 1)
+    room = (
+        share[:, None] * counts.sum(0)[None]
+    )  # [splits, classes + 1]: boxes (and images) each split still wants
+    side = np.full(len(groups), -1)
+    totals = counts.sum(0)
+    for row in _rarest_first(counts, rng):
+        present = np.append(np.flatnonzero(counts[row, :-1]), counts.shape[1] - 1)
+        # the rarest class in the group decides; the number of images breaks the tie
+        rarest = present[np.argmin(totals[present])]
+        wish = np.lexsort((room[:, -1], room[:, rarest]))
+        side[row] = wish[-1]
+        room[side[row]] -= counts[row]
+    for want in range(len(names)):  # tiny datasets: no split stays empty
+        if not (side == want).any():
+            donor = np.bincount(side, minlength=len(names)).argmax()
+            side[np.flatnonzero(side == donor)[-1]] = want
+    return [names[side[group_of[index]]] for index in range(len(dataset))]
+
+
+def _rarest_first(counts: NDArray[np.int64], rng: np.random.Generator) -> Iterator[int]:
+    totals = counts[:, :-1].sum(0)
+    shuffled = rng.permutation(len(counts))
+    rarity = np.where(counts[:, :-1] > 0, totals.astype(np.float64), np.inf).min(1, initial=np.inf)
+    yield from shuffled[np.argsort(rarity[shuffled], kind="stable")].tolist()

@@ -1,0 +1,5 @@
+"""Label formats: a file a format, read and written."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,443 @@
+"""COCO's JSON: one file for all images or one a split (https://cocodataset.org/#format-data)."""
+
+import gc
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from odkit.data.boxes import xywh_to_xyxy, xyxy_to_xywh
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.formats.reader_base import (
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    declared_size,
+    finite_rows,
+    folder_of,
+    normal_split,
+    place_names,
+    short,
+    split_of_path,
+    stem_of,
+)
+from odkit.data.formats.writer_base import known_sizes, split_files, writable_boxes
+
+Json = dict[str, Any]
+_YES = (1, "1", "true", "True")
+
+
+def find_coco(folder: Folder) -> dict[str, Json]:
+    """The COCO files of a folder, parsed, by their relative path; empty where there are none.
+
+    Raises:
+        DatasetFormatError: Several describe the same images, or cannot be told apart.
+    """
+    files = folder.with_suffix(".json", depth=2)
+    # COCO's own annotations folder also holds captions and key points of the same images
+    instances = [file for file in files if stem_of(file).startswith("instances")]
+    parsed: dict[str, Json] = {}
+    for file in instances or files:
+        try:
+            data = read_json(folder.path(file))
+        except DatasetFormatError:
+            if _speaks_of_coco(folder.path(file)):  # cut short; to go on without it would lose a split unseen
+                raise
+            continue
+        if is_coco(data):
+            parsed[file] = data
+    return _told_apart(parsed) if len(parsed) > 1 else parsed
+
+
+def _speaks_of_coco(path: Path) -> bool:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return True
+    return b'"images"' in data or b'"annotations"' in data
+
+
+def is_coco(data: Any) -> bool:
+    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+        return False
+    annotations = data.get("annotations", [])
+    if not isinstance(annotations, list) or not ("annotations" in data or "categories" in data):
+        return False
+    first = annotations[0] if annotations else None
+    return not (isinstance(first, dict) and "caption" in first)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; like Python's own reader it accepts a byte order mark, NaN and Infinity.
+
+    Raises:
+        DatasetFormatError: It is no JSON, or is cut short.
+    """
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
+    with _no_garbage_collection():
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            try:
+                return json.loads(data)
+            except (ValueError, RecursionError):
+                raise DatasetFormatError(
+                    f"{path} is no JSON ({error}); it may be cut short: get it anew or write it again"
+                ) from None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # The collector would walk through millions of fresh dicts again and again, which takes longer than making them
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _told_apart(parsed: dict[str, Json]) -> dict[str, Json]:
+    """One file a split; a file of everything beside them is left out, anything else is ambiguous."""
+    splits: dict[str, list[str]] = {}
+    for file in parsed:
+        splits.setdefault(_split_of_file(file, parsed[file]), []).append(file)
+    others = [file for split, files in splits.items() if split for file in files]
+    named = {file: {_file_name(image) for image in data["images"]} for file, data in parsed.items()}
+    listed = set().union(*(named[file] for file in others)) if others else set()
+    whole = [file for file in splits.get("", []) if listed and named[file] & listed]
+    kept = {file: data for file, data in parsed.items() if file not in whole}
+    twice = [
+        f"{', '.join(files)} ({split or 'no split'})"
+        for split, files in splits.items()
+        if len([file for file in files if file in kept]) > 1
+    ]
+    if twice:
+        raise DatasetFormatError(
+            f"several COCO files cannot be told apart: {'; '.join(twice)}. Give the path of the one to read "
+            '(load_dataset("folder/labels.json")), or name them by split (train.json, val.json, test.json)'
+        )
+    return kept
+
+
+def _split_of_file(file: str, content: Json) -> str:
+    info = content.get("info")
+    told = info.get("split") if isinstance(info, dict) else None
+    return normal_split(told) if isinstance(told, str) else split_of_path(file)
+
+
+def _file_name(image: Any) -> Any:
+    name = image.get("file_name") if isinstance(image, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
+    """The images and boxes of one or several COCO files; their category tables are joined by name."""
+    names, tables = _class_tables(parsed)
+    data = Gathered(folder, "coco", names)
+    image_folders: set[str] = set()
+    with _no_garbage_collection():
+        for file, content in parsed.items():
+            split = _split_of_file(file, content)
+            places = _read_images(data, file, content["images"], split, image_folders)
+            _read_annotations(data, file, content.get("annotations", []), places, tables[file])
+            data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
+    data.unlabelled_images(image_folders)
+    data.read_sizes()
+    return data
+
+
+def _class_tables(parsed: Mapping[str, Json]) -> tuple[list[str], dict[str, dict[Any, int]]]:
+    """The class names in the order of their category ids, and for each file category id to class index."""
+    place: dict[str, Any] = {}
+    by_file: dict[str, dict[Any, str]] = {}
+    for file, content in parsed.items():
+        table = by_file[file] = {}
+        rows = content.get("categories", [])
+        for row in rows if isinstance(rows, list) else []:
+            if not isinstance(row, dict) or not isinstance(row.get("id"), int | str):
+                continue
+            key = row["id"]
+            name = str(row.get("name", f"category {key}"))
+            table[key] = name
+            order = (0, key, "") if isinstance(key, int) else (1, 0, key)
+            place[name] = min(place.get(name, order), order)
+    names = sorted(place, key=lambda name: (place[name], name))
+    index = {name: k for k, name in enumerate(names)}
+    return names, {f: {key: index[name] for key, name in table.items()} for f, table in by_file.items()}
+
+
+def _read_images(
+    data: Gathered, file: str, images: list[Any], split: str, image_folders: set[str]
+) -> dict[Any, int]:
+    """Add the images of a file; its image ids to rows, -1 for an image that is left out."""
+    folder, beside = data.folder, folder_of(file)
+    good: list[tuple[Any, str, Json]] = []
+    places: dict[Any, int] = {}
+    for number, image in enumerate(images, 1):
+        name = _file_name(image)
+        key = image.get("id") if isinstance(image, dict) else None
+        if not name or not isinstance(key, int | str):
+            data.problem(
+                "unreadable_label",
+                file,
+                f"image {number} of the list has no usable id and file_name: {short(image)}",
+                "Correct its entry.",
+            )
+            continue
+        inside = folder.inside(name, beside)
+        if inside is None:
+            data.outside(file, name)
+            places[key] = -1
+        else:
+            good.append((key, inside, image))
+    paths = place_names(folder, (name for _, name, _ in good), beside, split)
+    for key, name, image in good:
+        path = paths[name]
+        if key in places and places[key] >= 0:
+            data.problem(
+                "duplicate_image_id",
+                file,
+                f"the image id {key} of {path} is also that of {data.paths[places[key]]}; the first one has the boxes",
+                "Give each image an id of its own.",
+                image=path,
+            )
+            if data.row(path) is None:
+                data.add_image(path, declared_size(image.get("width"), image.get("height")), split)
+            continue
+        row = data.row(path)
+        if row is None:
+            row = data.add_image(path, declared_size(image.get("width"), image.get("height")), split)
+            image_folders.add(folder_of(path))
+        elif data.splits[row] != split:
+            data.problem(
+                "image_in_two_splits",
+                file,
+                f"it is listed in {data.splits[row] or 'no split'} and in {split or 'no split'}; kept in the first, "
+                "with that one's boxes",
+                "List each image in one split.",
+                severity="warning",
+                image=path,
+            )
+            row = -1
+        else:
+            data.problem(
+                "image_listed_twice",
+                file,
+                f"it is listed again with the id {key}; the boxes of both are joined",
+                "List each image once.",
+                severity="warning",
+                image=path,
+            )
+        places[key] = row
+    return places
+
+
+def _read_annotations(
+    data: Gathered, file: str, annotations: list[Any], places: dict[Any, int], table: dict[Any, int]
+) -> None:
+    rows: list[Any] = []
+    classes: list[int] = []
+    images: list[int] = []
+    crowd: list[bool] = []
+    ids: list[str] = []
+    used: set[str] = set()
+    for number, found in enumerate(annotations, 1):
+        if not isinstance(found, dict):
+            data.problem(
+                "unreadable_label",
+                file,
+                f"annotation {number} of the list is {short(found)}",
+                "Correct or delete it.",
+            )
+            continue
+        key = found.get("id")
+        box_id = f"annotation {number}" if key is None else str(key)
+        if box_id in used:
+            data.problem(
+                "duplicate_box_id",
+                file,
+                f"the annotation id {box_id} stands more than once",
+                "Give each annotation an id of its own; other programs drop or mix up such boxes.",
+                severity="warning",
+            )
+            box_id = f"{box_id} (annotation {number} of the list)"
+        used.add(box_id)
+        image = found.get("image_id")
+        row = places.get(image) if isinstance(image, int | float | str) else None
+        if row is None:
+            data.problem(
+                "label_without_image",
+                file,
+                f"annotation {box_id} belongs to the image id {short(image)}, which is not in the list of images",
+                "Add the image to the list or delete the annotation.",
+                severity="warning",
+            )
+            continue
+        if row < 0:  # an image that was left out, and was told of
+            continue
+        category = found.get("category_id")
+        known = isinstance(category, int | float | str)
+        index = table.get(category, UNKNOWN_CLASS) if known else UNKNOWN_CLASS
+        if index == UNKNOWN_CLASS:
+            data.problem(
+                "unknown_class",
+                file,
+                f"its category_id is {short(category)}, which is not in the list of categories",
+                "Add the category to the list or correct the annotation.",
+                image=data.paths[row],
+                box=box_id,
+            )
+        rows.append(found.get("bbox") or _segmentation_box(found.get("segmentation")))
+        classes.append(index)
+        images.append(row)
+        crowd.append(found.get("iscrowd") in _YES)
+        ids.append(box_id)
+    boxes, good = finite_rows(rows)
+    for k in np.flatnonzero(~good).tolist():
+        data.problem(
+            "unreadable_label",
+            file,
+            f"its bbox is {short(rows[k])}, not four numbers (left, top, width, height); the box is left out",
+            "Correct or delete the annotation.",
+            image=data.paths[images[k]],
+            box=ids[k],
+        )
+    if not good.all():
+        keep = np.flatnonzero(good).tolist()
+        boxes, ids = boxes[good], [ids[k] for k in keep]
+        classes, images = ([column[k] for k in keep] for column in (classes, images))
+        crowd = [crowd[k] for k in keep]
+    data.add_boxes(xywh_to_xyxy(boxes), classes, images, ids, crowd)
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+
+def _segmentation_box(segmentation: Any) -> list[float] | None:
+    """Left, top, width, height around a mask: polygons, or runs with plain or packed counts; None for none."""
+    try:
+        if isinstance(segmentation, dict):
+            return _run_box(segmentation)
+        if isinstance(segmentation, list) and segmentation:
+            parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+            points = np.array([value for part in parts for value in part], np.float64).reshape(-1, 2)
+            low, high = points.min(0), points.max(0)
+            return [*low.tolist(), *(high - low).tolist()]
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError):
+        return None
+    return None
+
+
+def _run_box(mask: Mapping[str, Any]) -> list[float] | None:
+    """The box around a run-length mask: runs of 0 and 1 by turns, down the columns, from the top left."""
+    height, width = (int(side) for side in mask["size"])
+    counts = mask["counts"]
+    if isinstance(counts, str | bytes):
+        counts = unpack_counts(counts)
+    runs = np.array(counts, np.int64)
+    ends = np.cumsum(runs)
+    first, last = ends[0::2], ends[1::2] - 1  # of each run of 1
+    first = first[: len(last)]
+    first, last = first[first <= last], last[first <= last]
+    if height <= 0 or (runs < 0).any() or not len(first) or last[-1] >= height * width:
+        return None
+    left, right = int(first[0]) // height, int(last[-1]) // height + 1
+    one_column = first // height == last // height
+    # a run over several columns touches the bottom of one and the top of the next
+    top = int(np.where(one_column, first % height, 0).min())
+    bottom = int(np.where(one_column, last % height, height - 1).max()) + 1
+    return [left, top, right - left, bottom - top]
+
+
+def unpack_counts(packed: str | bytes) -> list[int]:
+    """COCO's packed runs: six bits a character from "0" on, low bits first, each run from the third on as a difference.
+
+    The sixth bit (32) says that more follows, the fifth (16) of the last one is the sign; the difference is to the
+    run two before.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for byte in packed.encode() if isinstance(packed, str) else packed:
+        bits = byte - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("packed runs hold characters from '0' to 'o'")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("packed runs end in the middle of one")
+    return counts
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_coco(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
+    """Write annotations/instances_SPLIT.json for images that lie at `files` below the folder; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    bboxes = xyxy_to_xywh(dataset.boxes)
+    numbers = _annotation_ids(dataset)
+    sizes = known_sizes(dataset)
+    categories = [
+        {"id": k, "name": name, "supercategory": ""} for k, name in enumerate(dataset.class_names, 1)
+    ]
+    (folder / "annotations").mkdir()
+    for split, name in split_files(dataset, "unsplit").items():
+        rows = np.flatnonzero(dataset.image_splits == split).tolist()
+        # The usual layout, train/ with bare names in the label file, where the images lie so
+        start = f"{split}/"
+        bare = split in ("train", "val", "test") and all(files[row].startswith(start) for row in rows)
+        bare = bare and (folder / split).is_dir()
+        images = [
+            {
+                "id": row + 1,
+                "file_name": files[row].removeprefix(start) if bare else files[row],
+                "width": int(sizes[row, 0]),
+                "height": int(sizes[row, 1]),
+            }
+            for row in rows
+        ]
+        chosen = keep & (dataset.image_splits == split)[dataset.box_images]
+        annotations = [
+            {
+                "id": numbers[k],
+                "image_id": int(dataset.box_images[k]) + 1,
+                "category_id": int(dataset.box_classes[k]) + 1,
+                "bbox": bboxes[k].tolist(),
+                "area": float(max(bboxes[k, 2], 0) * max(bboxes[k, 3], 0)),
+                "iscrowd": int(dataset.box_crowd[k]),
+                "segmentation": [],
+            }
+            for k in np.flatnonzero(chosen).tolist()
+        ]
+        content = {
+            "info": {"description": dataset.name, "split": split},
+            "licenses": [],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (folder / "annotations" / f"instances_{name}.json").write_bytes(orjson.dumps(content))
+    return lost
+
+
+def _annotation_ids(dataset: Dataset) -> list[int]:
+    """The boxes' own ids where they are numbers and differ, else 1, 2, ..."""
+    own = [box_id for box_id in dataset.box_ids if box_id.isascii() and box_id.isdigit() and len(box_id) < 16]
+    numbers = [int(box_id) for box_id in own]
+    usable = len(own) == dataset.num_boxes == len(set(numbers)) and 0 not in numbers
+    return numbers if usable else list(range(1, dataset.num_boxes + 1))

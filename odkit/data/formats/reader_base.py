@@ -1,0 +1,413 @@
+"""What every reader of a label format stands on: the files of a folder, split names, and the rows as they come in.
+
+A reader looks an image up among the files that lie in the dataset's folder; it never opens a path that a label file
+spells out. A label file can therefore name what it wants: nothing outside the folder is touched.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.data.dataset import Dataset, SourceProblem
+from odkit.data.images import IMAGE_SUFFIXES, header_sizes
+
+MOST_PROBLEMS = 1000
+"""Of each kind, so many problems are listed one by one; what comes after is counted."""
+_ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "minival", "valset"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "testset", "testdev"), "test"),
+}
+
+
+class DatasetFormatError(ValueError):
+    """A folder or file is no dataset that odkit can read; the message says what was looked for and what is there."""
+
+
+def split_of(text: str) -> str:
+    """The split that a file or folder name speaks of: "instances_val2017" is "val"; "" where it names none."""
+    for word in re.split(r"[^a-z]+", text.lower()):
+        if word in _SPLIT_WORDS:
+            return _SPLIT_WORDS[word]
+    return ""
+
+
+def normal_split(name: str) -> str:
+    """A split's name as odkit writes it: "valid" is "val", "Train2017" is "train", another name stays."""
+    return _SPLIT_WORDS.get(re.sub(r"[\W_\d]+", "", name.lower()), name)
+
+
+def split_of_path(path: str) -> str:
+    """The split that a relative path speaks of, its last part first."""
+    for part in reversed(PurePosixPath(path).parts):
+        if found := split_of(part):
+            return found
+    return ""
+
+
+def read_text(path: Path | str) -> str:
+    """A text file, whatever wrote it: UTF-8 with or without a mark, UTF-16 with one, else Latin-1."""
+    data = Path(path).read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files below a folder, listed once: relative paths with "/" between, sorted."""
+
+    root: Path
+
+    @cached_property
+    def files(self) -> list[str]:
+        found: list[str] = []
+        seen: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
+        todo = [""]
+        while todo:
+            inside = todo.pop()
+            try:
+                here = os.stat(self.root / inside)
+                entries = list(os.scandir(self.root / inside))
+            except OSError:
+                continue
+            if (here.st_dev, here.st_ino) in seen:
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:
+                    is_folder = False
+                (todo if is_folder else found).append(path)
+        return sorted(found)
+
+    @cached_property
+    def by_suffix(self) -> dict[str, list[str]]:
+        return _grouped((suffix(file), file) for file in self.files)
+
+    @cached_property
+    def images(self) -> list[str]:
+        return self.with_suffix(*IMAGE_SUFFIXES)
+
+    @cached_property
+    def images_by_name(self) -> dict[str, list[str]]:
+        """File name to the images so called."""
+        return _grouped((name_of(file), file) for file in self.images)
+
+    @cached_property
+    def images_by_stem(self) -> dict[str, list[str]]:
+        """File name without its suffix to the images so called."""
+        return _grouped((stem_of(file), file) for file in self.images)
+
+    def with_suffix(self, *suffixes: str, depth: int = 99) -> list[str]:
+        """Files with one of the suffixes at most so many folders down."""
+        found = [f for end in suffixes for f in self.by_suffix.get(end, ()) if f.count("/") <= depth]
+        return sorted(found)
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+    def inside(self, name: str, beside: str = "") -> str | None:
+        """A path as a label file spells it, relative and with plain "/"; None where it leads out of the folder.
+
+        Args:
+            name: The path.
+            beside: The label file's folder, relative to this one: what ".." starts from.
+        """
+        if not _ODD_PATH.search(name):
+            return name
+        name = name.replace("\\", "/")
+        if "\0" in name or "://" in name or re.match(r"[A-Za-z]:/", name):
+            return None
+        if name.startswith("/"):
+            try:
+                return PurePosixPath(os.path.normpath(name)).relative_to(self.root.as_posix()).as_posix()
+            except ValueError:
+                return None
+        if ".." in name.split("/"):
+            name = f"{beside}/{name}" if beside else name
+        name = os.path.normpath(name).replace("\\", "/")
+        return None if name == ".." or name.startswith("../") else name
+
+
+def folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def stem_of(path: str) -> str:
+    return os.path.splitext(name_of(path))[0]
+
+
+def suffix(path: str) -> str:
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -> dict[str, str]:
+    """Where the images lie that one label file names.
+
+    A label file names images relative to a folder that it does not tell ("images", "../train2017", its own). Every
+    folder in question is weighed: one of another split comes last, then the one that explains the most names wins.
+
+    Args:
+        folder: The dataset's files.
+        names: Image names out of the label file, as `Folder.inside` makes them.
+        beside: The label file's folder.
+        split: The label file's split; "" where it has none.
+
+    Returns:
+        Name to relative path, also for images that are not there: those are taken to lie where most of the others do.
+    """
+    options: dict[str, list[str]] = {}
+    count: Counter[str] = Counter()
+    everything = set(folder.images)
+    for name in dict.fromkeys(names):
+        if "/" in name and name in everything:  # a whole path from the dataset's folder: no need to weigh
+            options[name] = [""]
+            count[""] += 1
+            continue
+        there = [
+            file[: len(file) - len(name)]
+            for file in folder.images_by_name.get(name_of(name), ())
+            if file == name or file.endswith("/" + name)
+        ]
+        options[name] = there
+        count.update(there)
+
+    def rank(start: str) -> tuple[Any, ...]:
+        other = split_of_path(start)
+        return (
+            not (split and other and other != split),
+            count[start],
+            bool(split) and other == split,
+            start.rstrip("/") == beside,
+            -len(start),
+            start,
+        )
+
+    best = sorted(count, key=rank, reverse=True)
+    order = {start: place for place, start in enumerate(best)}
+    above = re.sub(r"(^|/)(annotations?|labels?|json)$", "", beside, flags=re.IGNORECASE)
+    usual = best[0] if best else (f"{above}/" if above else "")
+    return {
+        name: (min(there, key=lambda start: order[start]) if there else usual) + name
+        for name, there in options.items()
+    }
+
+
+@dataclass
+class Gathered:
+    """What a reader has read so far; `dataset()` makes the columns of it."""
+
+    folder: Folder
+    format: str
+    class_names: list[str]
+    paths: list[str] = field(default_factory=list)  # relative to the folder, or absolute where outside
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    boxes: list[Any] = field(default_factory=list)  # arrays [n, 4], xyxy
+    classes: list[Any] = field(default_factory=list)  # arrays [n]
+    images: list[Any] = field(default_factory=list)  # arrays [n]
+    crowd: list[Any] = field(default_factory=list)  # arrays [n]
+    box_ids: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
+    _rows: dict[str, int] = field(default_factory=dict)
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _files: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def row(self, path: str) -> int | None:
+        """Row of an image that is already there."""
+        return self._rows.get(path)
+
+    def add_image(self, path: str, size: tuple[int, int] = (0, 0), split: str = "") -> int:
+        """A new image; its row."""
+        row = self._rows[path] = len(self.paths)
+        self.paths.append(path)
+        self.sizes.append(size)
+        self.splits.append(split)
+        return row
+
+    def add_boxes(
+        self,
+        boxes: NDArray[Any],
+        classes: Sequence[int] | NDArray[Any],
+        images: Sequence[int] | NDArray[Any],
+        box_ids: Sequence[str],
+        crowd: Sequence[bool] | NDArray[Any] | None = None,
+    ) -> None:
+        """Boxes, float [n, 4] xyxy in pixels, finite, with their class index, image row and id."""
+        self.boxes.append(np.asarray(boxes, np.float64).reshape(-1, 4))
+        self.classes.append(np.asarray(classes, np.int32))
+        self.images.append(np.asarray(images, np.int32))
+        self.crowd.append(np.zeros(len(box_ids), bool) if crowd is None else np.asarray(crowd, bool))
+        self.box_ids.extend(box_ids)
+
+    def problem(
+        self,
+        kind: str,
+        file: str | Path,
+        message: str,
+        fix: str,
+        *,
+        severity: str = "fatal",
+        image: str = "",
+        box: str = "",
+    ) -> None:
+        key = (kind, severity)
+        self._counts[key] += 1
+        self._files.setdefault(key, str(self.folder.root / file))
+        if self._counts[key] <= MOST_PROBLEMS:
+            path = str(self.folder.root / file)
+            self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
+
+    def forget(self, kind: str) -> None:
+        """Take back the problems of a kind."""
+        self.problems = [problem for problem in self.problems if problem.kind != kind]
+        self._counts = Counter({key: count for key, count in self._counts.items() if key[0] != kind})
+
+    def outside(self, file: str | Path, name: str) -> None:
+        """A label file names an image outside the dataset's folder."""
+        self.problem(
+            "path_outside",
+            file,
+            f"it names the image {_short(name)}, which is outside {self.folder.root}; its labels are left out",
+            "Write the path relative to the dataset's folder, and put the image there.",
+        )
+
+    def unlabelled_images(self, folders: Iterable[str]) -> None:
+        """Note the images in these folders that no label names; they are not part of the dataset."""
+        wanted = set(folders)
+        for file in self.folder.images:
+            if folder_of(file) in wanted and file not in self._rows:
+                self.problem(
+                    "image_without_labels",
+                    file,
+                    "no label file names it, so it is left out",
+                    "List it as an image without objects if there is nothing in it; else label it.",
+                    severity="info",
+                    image=file,
+                )
+
+    def read_sizes(self) -> None:
+        """Sizes that the labels do not state, from the files' headers."""
+        rows = [row for row, size in enumerate(self.sizes) if size == (0, 0)]
+        for row, size in zip(
+            rows, header_sizes([self.folder.root / self.paths[row] for row in rows]), strict=True
+        ):
+            self.sizes[row] = size
+
+    def dataset(self, name: str) -> Dataset:
+        start = os.path.join(self.folder.root, "")
+        problems = list(self.problems)
+        for (kind, severity), count in self._counts.items():
+            if count > MOST_PROBLEMS:
+                problems.append(
+                    SourceProblem(
+                        kind,
+                        severity,
+                        self._files[kind, severity],
+                        f"and {count - MOST_PROBLEMS:,} more of this kind",
+                        "Correct those that are listed; the next reading lists the others.",
+                    )
+                )
+        return Dataset(
+            name=name,
+            root=self.folder.root,
+            format=self.format,
+            class_names=tuple(self.class_names),
+            image_paths=_objects([start + path for path in self.paths]),
+            image_ids=_objects(self.paths),
+            image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
+            image_splits=_objects(self.splits),
+            boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
+            box_classes=_joined(self.classes, np.zeros(0, np.int32)),
+            box_images=_joined(self.images, np.zeros(0, np.int32)),
+            box_crowd=_joined(self.crowd, np.zeros(0, bool)),
+            box_ids=_objects(self.box_ids),
+            notes=tuple(self.notes),
+            source_problems=tuple(problems),
+        )
+
+
+def declared_size(width: Any, height: Any) -> tuple[int, int]:
+    """A size as labels state it; (0, 0) where it is none."""
+    try:
+        size = round(float(width)), round(float(height))
+    except (TypeError, ValueError, OverflowError):
+        return 0, 0
+    return size if all(0 < side < 2**31 for side in size) else (0, 0)
+
+
+def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Rows of four numbers as float64 [n, 4], and which of them hold four numbers that float32 can hold.
+
+    The usual, flawless case is one call of NumPy; only where it fails is each row looked at.
+    """
+    try:
+        array = np.array(rows, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or array.shape != (len(rows), 4):
+        array = np.array([_row_or_nan(row) for row in rows], np.float64)
+    array = array.reshape(-1, 4)
+    with np.errstate(invalid="ignore"):
+        good = np.all(np.abs(array) < 1e9, axis=1)
+    return array, good
+
+
+def _row_or_nan(row: Any) -> list[float]:
+    if not isinstance(row, list | tuple):
+        return [np.nan] * 4
+    try:
+        numbers = [float(value) for value in row]
+    except (TypeError, ValueError, OverflowError):
+        return [np.nan] * 4
+    return numbers if len(numbers) == 4 else [np.nan] * 4
+
+
+def _short(text: Any, length: int = 80) -> str:
+    written = repr(text)
+    half = length // 2
+    return written if len(written) <= length else f"{written[:half]}...{written[-half:]}"
+
+
+short = _short
+
+
+def _objects(values: Sequence[str]) -> NDArray[np.object_]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _joined(parts: list[Any], empty: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else empty

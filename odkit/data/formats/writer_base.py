@@ -1,0 +1,137 @@
+"""What every writer of a label format stands on: file names in the new folder, and the images put there."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.formats.reader_base import name_of, suffix
+from odkit.data.images import header_sizes
+
+
+def kept_ids(dataset: Dataset) -> list[str]:
+    """A path for each image that is its id wherever that is a path below a folder, made to differ where not."""
+    return distinct([image_id if _is_plain(image_id) else _plain_name(image_id) for image_id in ids(dataset)])
+
+
+def flat_names(dataset: Dataset, place: Callable[[str], str]) -> list[str]:
+    """A path for each image: its file name in the folder that `place` gives its split; stems differ in each folder."""
+    names = [
+        f"{place(split)}/{_plain_name(image_id)}"
+        for image_id, split in zip(ids(dataset), dataset.image_splits.tolist(), strict=True)
+    ]
+    return distinct(names, by_stem=True)
+
+
+def ids(dataset: Dataset) -> list[str]:
+    return [str(image_id) for image_id in dataset.image_ids]
+
+
+def _is_plain(image_id: str) -> bool:
+    parts = image_id.split("/")
+    odd = any(part in ("", "..") or part.startswith(".") for part in parts)
+    return not odd and not re.search(r"[\\\0]|^[A-Za-z]:", image_id) and parts[0].lower() != "annotations"
+
+
+def _plain_name(image_id: str) -> str:
+    name = re.sub(r"[\0-\x1f]", "_", name_of(image_id.replace("\\", "/"))).lstrip(".")
+    return name or "image.jpg"
+
+
+def distinct(paths: Sequence[str], *, by_stem: bool = False) -> list[str]:
+    """The same paths, those that stand twice with a number added; letter case does not make a difference."""
+
+    def key(path: str) -> str:
+        return (os.path.splitext(path)[0] if by_stem else path).casefold()
+
+    taken: set[str] = set()
+    wanted = {key(path) for path in paths}
+    last: dict[str, int] = {}  # of each name that stands twice, the number given last
+    result = []
+    for path in paths:
+        start, end = os.path.splitext(path)
+        first = key(path)
+        number = last.get(first, 1)
+        while key(path) in taken or (number > 1 and key(path) in wanted):
+            number += 1
+            path = f"{start}_{number}{end}"
+        last[first] = number
+        taken.add(key(path))
+        result.append(path)
+    return result
+
+
+def safe_name(split: str) -> str:
+    """A split's name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "_", split).strip("._") or "split"
+
+
+def split_files(dataset: Dataset, unsplit: str) -> dict[str, str]:
+    """Each split that has images to a file name of its own, without suffix; `unsplit` for images in none."""
+    splits = [*dataset.split_counts(), *([""] if (dataset.image_splits == "").any() else [])]
+    names = distinct([safe_name(split) if split else unsplit for split in splits])
+    return dict(zip(splits, names, strict=True))
+
+
+def put_images(dataset: Dataset, folder: Path, files: Sequence[str], how: str) -> int:
+    """Copy or link each image to its place below a folder; the number of those that could not be."""
+    if how == "none":
+        return 0
+    for place in {os.path.dirname(file) for file in files}:
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    targets = [folder / file for file in files]
+    put = _link if how == "link" else _copy
+    with ThreadPoolExecutor(4) as pool:
+        return len(files) - sum(pool.map(put, dataset.image_paths.tolist(), targets, chunksize=32))
+
+
+def _copy(source: str, target: Path) -> bool:
+    try:
+        shutil.copy2(source, target)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
+        return False  # a missing image stays one: the audit of the new folder lists it too
+    return True
+
+
+def _link(source: str, target: Path) -> bool:
+    if not os.path.isfile(source):
+        return False
+    target.symlink_to(os.path.realpath(source))
+    return True
+
+
+def writable_boxes(dataset: Dataset) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which boxes can be written, and in words what is lost with the others."""
+    finite = np.all(np.isfinite(dataset.boxes), axis=1)
+    known = dataset.box_classes != UNKNOWN_CLASS
+    lost = []
+    if not known.all():
+        lost.append(f"{int((~known).sum()):,} boxes of an unknown class are left out")
+    if not finite[known].all():
+        lost.append(f"{int((known & ~finite).sum()):,} boxes that are not four finite numbers are left out")
+    return finite & known, lost
+
+
+def lost_crowds(dataset: Dataset, title: str) -> list[str]:
+    count = int(dataset.box_crowd.sum())
+    return [f"{title} has no crowds: {count:,} boxes become plain ones"] if count else []
+
+
+def known_sizes(dataset: Dataset) -> NDArray[np.int32]:
+    """The declared sizes, those that are unknown from the headers; int32 [N, 2]."""
+    sizes = dataset.image_sizes.copy()
+    rows = np.flatnonzero((sizes <= 0).any(1))
+    if len(rows):
+        sizes[rows] = header_sizes(dataset.image_paths[rows].tolist())
+    return sizes
+
+
+def stem_path(file: str, end: str) -> str:
+    """A path with another suffix."""
+    return file[: len(file) - len(suffix(file))] + end

@@ -1,0 +1,585 @@
+"""YOLO's text files: a line a box, a label file an image, data.yaml for the classes and splits."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from odkit.data.boxes import xyxy_to_yolo, yolo_to_xyxy
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.formats.reader_base import (
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    folder_of,
+    name_of,
+    normal_split,
+    read_text,
+    short,
+    split_of,
+    split_of_path,
+    stem_of,
+    suffix,
+)
+from odkit.data.formats.writer_base import lost_crowds, split_files, stem_path, writable_boxes
+from odkit.data.images import IMAGE_SUFFIXES, header_sizes
+
+NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
+UNSPLIT = "unsplit"
+"""The key under which our own data.yaml lists images that are in no split, while others are."""
+_SPLIT_KEYS = ("train", "val", "valid", "validation", "test", "minival")
+_NO_SPLITS = ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir", UNSPLIT)
+
+
+@dataclass
+class Layout:
+    """Where a YOLO dataset says that things are."""
+
+    file: str  # relative path of data.yaml or of the list of names, "" for none
+    names: dict[int, str] = field(default_factory=dict)  # by class number
+    splits: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # split to folders or lists, as they are spelled
+    base: str = ""  # the key "path"
+    keypoints: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def find_yolo(folder: Folder, file: str = "") -> Layout | None:
+    """How a YOLO dataset is laid out: from its data.yaml, else from label files beside images; None for neither.
+
+    Raises:
+        DatasetFormatError: Two YAML files describe a dataset, or the one given does not.
+    """
+    candidates = [file] if file else folder.with_suffix(".yaml", ".yml", depth=0)
+    found = {name: layout for name in candidates if (layout := _layout(folder, name, told=bool(file)))}
+    if len(found) > 1:
+        found = {
+            name: layout for name, layout in found.items() if stem_of(name) in ("data", "dataset")
+        } or found
+    if len(found) > 1:
+        raise DatasetFormatError(
+            f"several files describe a YOLO dataset in {folder.root}: {', '.join(found)}; give the path of one"
+        )
+    if not found:
+        for name in candidates:
+            _refuse_broken(folder.path(name))
+    return next(iter(found.values())) if found else _layout_without_yaml(folder)
+
+
+def _refuse_broken(path: Path) -> None:
+    """A data.yaml with a slip in it is an error: without it, classes and splits would be guessed."""
+    try:
+        text = read_text(path)
+        yaml.load(text, Loader=yaml.BaseLoader)
+    except OSError:
+        return
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        if re.search(r"^(names|nc|train|val) *:", text, re.MULTILINE):
+            raise DatasetFormatError(f"{path} is no YAML: {error}") from None
+
+
+def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
+    def no(why: str) -> Layout | None:
+        if told:
+            raise DatasetFormatError(f"{folder.path(file)} is no YOLO data.yaml: {why}")
+        return None
+
+    try:
+        # BaseLoader makes text of every value, so that a class called "no" or "1e3" keeps its name
+        content = yaml.load(read_text(folder.path(file)), Loader=yaml.BaseLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        return no(str(error))
+    if not isinstance(content, dict):
+        return no("it holds no keys")
+    splits = {
+        key: value
+        for key, value in ((str(key), _texts(value)) for key, value in content.items())
+        if value and (key in _SPLIT_KEYS or key == UNSPLIT or _is_place(folder, content, key, value))
+    }
+    if not splits or ("names" not in content and "nc" not in content):
+        return no("it has no 'names' with a 'train' or 'val'")
+    layout = Layout(file)
+    for key, value in splits.items():
+        layout.splits.setdefault(_split_of_key(key), []).extend(value)
+    layout.base = content["path"] if isinstance(content.get("path"), str) else ""
+    layout.keypoints = "kpt_shape" in content
+    _read_names(layout, content, told=told, path=folder.path(file))
+    return layout
+
+
+def _split_of_key(key: str) -> str:
+    return "" if key == UNSPLIT else normal_split(key.removesuffix(" (split)"))
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    return [item for item in value if isinstance(item, str) and item] if isinstance(value, list) else []
+
+
+def _is_place(folder: Folder, content: dict[Any, Any], key: str, value: list[str]) -> bool:
+    """Whether a key that is no usual one leads to images all the same: somebody's own split."""
+    if key in _NO_SPLITS:
+        return False
+    base = content.get("path")
+    start = folder.root / base if isinstance(base, str) else folder.root
+    return all("\0" not in item and (start / item).exists() and len(item) > 1 for item in value)
+
+
+def _read_names(layout: Layout, content: dict[Any, Any], *, told: bool, path: Path) -> None:
+    names = content.get("names")
+    if isinstance(names, list):
+        layout.names = {k: _scalar(name, k) for k, name in enumerate(names)}
+    elif isinstance(names, dict):
+        for key, name in names.items():
+            if not _is_number(key):
+                raise DatasetFormatError(f"{path}: the key {key!r} under names is no class number")
+            layout.names[int(key)] = _scalar(name, int(key))
+    nc = content.get("nc")
+    if isinstance(nc, str) and _is_number(nc):
+        if not layout.names:
+            layout.names = {k: f"class {k}" for k in range(min(int(nc), 100_000))}
+            layout.notes.append(
+                f"{layout.file} names no classes; they are called class 0 to class {int(nc) - 1}"
+            )
+        elif int(nc) != len(layout.names):
+            layout.notes.append(
+                f"{layout.file} says nc: {nc} and names {len(layout.names)} classes; the names count"
+            )
+
+
+def _is_number(text: Any) -> bool:
+    return isinstance(text, str) and text.isascii() and text.strip().isdigit() and len(text) < 7
+
+
+def _scalar(name: Any, number: int) -> str:
+    return name if isinstance(name, str) and name else f"class {number}"
+
+
+def _layout_without_yaml(folder: Folder) -> Layout | None:
+    """Label files beside images (or in labels/ for images/) say enough, if they look like YOLO's."""
+    tops = {file.partition("/")[0] for file in folder.files}
+    if (len(tops) == 1 and not split_of(min(tops))) or yaml_layouts(folder):
+        return None  # what is told further down, class names above all, would be missed from up here
+    labels = [file for file in folder.with_suffix(".txt") if name_of(file).lower() not in NAME_FILES]
+    stems = folder.images_by_stem
+    paired = [file for file in labels if stem_of(file) in stems]
+    texts = [_first_line(folder.path(file)) for file in paired[:200]]
+    if not any(texts) or not all(_looks_like_box(text) for text in texts if text):
+        return None
+    layout = Layout("")
+    lists = [file for file in folder.with_suffix(*{suffix(n) for n in NAME_FILES}, depth=1)
+             if name_of(file) in NAME_FILES]  # fmt: skip
+    if lists:
+        layout.file = lists[0]
+        lines = read_text(folder.path(lists[0])).splitlines()
+        while lines and not lines[-1].strip():
+            lines.pop()
+        layout.names = dict(enumerate(line.strip() or f"class {k}" for k, line in enumerate(lines)))
+    for image in folder.images:
+        layout.splits.setdefault(split_of_path(folder_of(image)), []).append(image)
+    return layout
+
+
+def yaml_layouts(folder: Folder) -> list[str]:
+    """The folders below that hold a data.yaml of their own."""
+    files = [file for file in folder.with_suffix(".yaml", ".yml", depth=3) if "/" in file][:100]
+    here = [file for file in files if _layout(Folder(folder.path(file).parent), name_of(file), told=False)]
+    return sorted({folder_of(file) for file in here})
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(2000)
+    except OSError:
+        return ""
+
+
+def _looks_like_box(line: str) -> bool:
+    parts = line.split()
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        return False
+    return len(numbers) >= 5 and numbers[0] == int(numbers[0]) and all(-0.5 < n < 1.5 for n in numbers[1:5])
+
+
+# -- where the images are --------------------------------------------------------------------------------------------
+
+
+def read_yolo(folder: Folder, layout: Layout) -> Gathered:
+    """The images and boxes of a YOLO dataset; an image without a label file is one without objects.
+
+    Raises:
+        DatasetFormatError: None of the folders that data.yaml names holds an image.
+    """
+    data = Gathered(folder, "yolo", [])
+    if layout.file and not layout.file.endswith((".yaml", ".yml")):
+        data.notes.append(f"YOLO: label files beside images, class names from {layout.file}")
+    else:
+        data.notes.append(f"YOLO: {layout.file or 'label files beside images, no data.yaml'}")
+    data.notes += layout.notes
+    places = _images(data, folder, layout)
+    if not places:
+        named = "; ".join(f"{key}: {', '.join(value[:3])}" for key, value in layout.splits.items())
+        raise DatasetFormatError(
+            f"{folder.path(layout.file)} leads to no images ({named}); looked from {folder.root}"
+        )
+    outside = [path for path in places if not _is_below(path, folder.root)]
+    if outside:  # data.yaml sends us elsewhere: that folder is then the dataset's
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in places]))
+        data.folder = Folder(root)
+        data.notes.append(f"the images lie in {root}, where {layout.file} says")
+    for path, split in places.items():
+        relative = Path(path).relative_to(data.folder.root).as_posix()
+        data.add_image(relative, (0, 0), split)
+    _read_labels(data, layout, list(places))
+    return data
+
+
+def _is_below(path: str, root: Path) -> bool:
+    return path.startswith(str(root).rstrip(os.sep) + os.sep)
+
+
+def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
+    """Absolute path of each image to its split."""
+    if not layout.file.endswith((".yaml", ".yml")):
+        return {str(folder.path(image)): split for split, images in layout.splits.items() for image in images}
+    start = folder.path(layout.file).parent
+    bases = [start]
+    if layout.base:
+        own = Path(os.path.normpath(start / os.path.expanduser(layout.base)))
+        if own.is_dir():
+            bases = [own, start]
+        else:
+            data.notes.append(
+                f"path: {layout.base} in {layout.file} is not there; looked beside {layout.file}"
+            )
+    places: dict[str, str] = {}
+    for split, values in layout.splits.items():
+        for value in values:
+            found = _resolve(bases, value)
+            if found is None:
+                data.problem(
+                    "missing_split",
+                    layout.file,
+                    f"it names {short(value)} for {split or 'no split'}, which is not there",
+                    "Put the folder or list back, or take it out of the file.",
+                    severity="fatal" if split == "train" else "warning",
+                )
+                continue
+            if not found.as_posix().endswith(re.sub(r"^(\.\.?/)+", "", value.replace("\\", "/")).rstrip("/")):
+                data.notes.append(f"{layout.file} says {value} for {split or 'no split'}; read from {found}")
+            images = _listed(data, found, [*bases, found.parent]) if found.is_file() else _below(found)
+            again = [image for image in images if places.setdefault(image, split) != split]
+            if len(again) > 1 and len(again) == len(images):  # as in coco128: nothing is held out
+                _in_two_splits(data, layout, f"every image of {split}: {value}", places[again[0]], split)
+                continue
+            for image in again:
+                _in_two_splits(data, layout, image, places[image], split)
+    return places
+
+
+def _in_two_splits(data: Gathered, layout: Layout, what: str, first: str, second: str) -> None:
+    data.problem(
+        "image_in_two_splits",
+        layout.file,
+        f"{what} is in {first or 'no split'} and in {second or 'no split'}; kept in the first",
+        "List each image in one split.",
+        severity="warning",
+    )
+
+
+def _resolve(bases: Sequence[Path], value: str) -> Path | None:
+    """Where a place lies that data.yaml names: below the dataset's folders if it can be, else where it says."""
+    value = value.strip().replace("\\", "/")
+    if "\0" in value:
+        return None
+    # Roboflow writes ../train/images for a folder that lies beside data.yaml
+    bare = re.sub(r"^(\.\.?/)+", "", value)
+    tries = [base / bare for base in bases] + [base / value for base in bases]
+    if _is_absolute(value):  # on another machine, perhaps: the last part alone must then speak of a split
+        tries += [base / end for end in _ends(value) if "/" in end or split_of(end) for base in bases]
+    for path in tries:
+        try:
+            if path.exists():
+                return Path(os.path.normpath(path))
+        except OSError:
+            continue
+    return None
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or bool(re.match(r"[A-Za-z]:/", path))
+
+
+def _ends(path: str) -> list[str]:
+    """The path without its first part, without its first two parts, and so on."""
+    parts = [part for part in path.split("/") if part]
+    return ["/".join(parts[k:]) for k in range(0 if path.startswith("/") else 1, len(parts))]
+
+
+def _below(place: Path) -> list[str]:
+    listing = Folder(place)
+    return [str(place / image) for image in listing.images]
+
+
+def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
+    """The images of a list file; those that lead out of the dataset are left out and told of."""
+    if suffix(file.name) in IMAGE_SUFFIXES:
+        return [str(file)]
+    images = []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        name = line.strip().replace("\\", "/")
+        if not name:
+            continue
+        # A list may have been written elsewhere: C:/pets/images/a.jpg or data/images/a.jpg for images/a.jpg
+        ends = [end for end in _ends(name) if "/" in end or _is_absolute(name)] if ".." not in name else []
+        found = [
+            path
+            for path in (os.path.normpath(base / text) for text in (name, *ends) for base in bases)
+            if "\0" not in path and "://" not in name and any(_is_below(path, root) for root in bases)
+        ]
+        there = next((path for path in found if os.path.exists(path)), None)
+        if there is None and (not found or _is_absolute(name)):
+            data.outside(file, name)
+        elif suffix(name) not in IMAGE_SUFFIXES:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"line {number} names no image: {short(name)}",
+                "Correct or delete the line.",
+            )
+        else:
+            images.append(there or found[0])
+    return images
+
+
+# -- the labels ------------------------------------------------------------------------------------------------------
+
+
+def label_path(image: str) -> list[str]:
+    """Where an image's label file may lie: in labels/ for images/, or beside it."""
+    bare = os.path.splitext(image)[0] + ".txt"
+    parts = bare.split(os.sep)
+    options = []
+    for k in range(len(parts) - 2, -1, -1):  # the last "images" in the path, as YOLO's own loaders do
+        if parts[k].lower() == "images":
+            options.append(os.sep.join([*parts[:k], "labels", *parts[k + 1 :]]))
+            break
+    return [*options, bare]
+
+
+def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
+    found = [_open_first(image) for image in images]
+    data.sizes = header_sizes(images)
+    table = _class_table(data, layout, [label.text for label in found])
+    bare = sum(label.missing for label in found)
+    if bare:
+        data.notes.append(
+            f"{bare:,} image{'s' if bare > 1 else ''} without a label file: without objects, that is"
+        )
+    numbers: list[list[float]] = []
+    rows: list[int] = []
+    classes: list[int] = []
+    ids: list[str] = []
+    for row, label in enumerate(found):
+        file = label.path
+        if label.error:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"the label file cannot be read: {label.error}",
+                "Make it readable.",
+                image=data.paths[row],
+            )
+        before = len(numbers)
+        for number, line in enumerate(label.text.splitlines(), 1):
+            parts = line.split()
+            if not parts:
+                continue
+            index, box, why = _parse_line(parts, layout.keypoints)
+            if why:
+                data.problem(
+                    "unreadable_label",
+                    file,
+                    f"line {number} {why}: {short(line)}; it is left out",
+                    "Correct or delete the line.",
+                    image=data.paths[row],
+                    box=f"line {number}",
+                )
+                continue
+            numbers.append(box)
+            rows.append(row)
+            ids.append(f"line {number}")
+            classes.append(table.get(index, UNKNOWN_CLASS))
+            if classes[-1] == UNKNOWN_CLASS:
+                data.problem(
+                    "unknown_class",
+                    file,
+                    f"line {number} has the class {index}, the table has {_range(table)}",
+                    "Add the class to the names or correct the line.",
+                    image=data.paths[row],
+                    box=f"line {number}",
+                )
+        if data.sizes[row] == (0, 0) and len(numbers) > before:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"its {len(numbers) - before} boxes have no place: the size of the image is not known",
+                "Put a readable image there.",
+                image=data.paths[row],
+            )
+            for column in (numbers, rows, classes, ids):
+                del column[before:]
+    sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[rows]
+    data.add_boxes(yolo_to_xyxy(np.array(numbers, np.float64).reshape(-1, 4), sizes), classes, rows, ids)
+    _labels_without_images(data, images, {label.path for label in found})
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelFile:
+    path: str
+    text: str  # "" where there is none
+    missing: bool = False
+    error: str = ""  # why a file that is there cannot be read
+
+
+def _open_first(image: str) -> _LabelFile:
+    """An image's label file."""
+    options = label_path(image)
+    for path in options:
+        try:
+            with open(path, "rb") as file:
+                return _LabelFile(path, file.read().decode("utf-8-sig", errors="replace"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return _LabelFile(path, "", error=error.strerror or str(error))
+    return _LabelFile(options[0], "", missing=True)
+
+
+def _class_table(data: Gathered, layout: Layout, texts: list[str]) -> dict[int, int]:
+    """Class number to class index; sets the class names."""
+    names = layout.names
+    if not names:
+        highest = -1
+        for text in texts:
+            for line in text.splitlines():
+                first = line.split(maxsplit=1)[:1]
+                if first and first[0].isascii() and first[0].isdigit() and len(first[0]) < 5:
+                    highest = max(highest, int(first[0]))
+        names = {k: f"class {k}" for k in range(highest + 1)}
+        data.notes.append("no list of class names; they are called class 0, class 1, ...")
+    data.class_names = list(dict.fromkeys(names[number] for number in sorted(names)))
+    if len(data.class_names) < len(names):
+        data.notes.append("classes of the same name are one class")
+    index = {name: k for k, name in enumerate(data.class_names)}
+    return {number: index[name] for number, name in names.items()}
+
+
+def _range(table: dict[int, int]) -> str:
+    return f"{min(table)} to {max(table)}" if table else "none"
+
+
+def _parse_line(parts: list[str], keypoints: bool) -> tuple[int, list[float], str]:
+    """Class number; center x, center y, width, height; and what is wrong with the line, "" for nothing."""
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        return 0, [], "holds something that is no number"
+    if not all(abs(value) < 1e6 for value in values):  # also nan
+        return 0, [], "holds a number that cannot be"
+    if values[0] != int(values[0]):
+        return 0, [], "does not begin with a class number"
+    count = len(values)
+    if count in (5, 6) or (keypoints and count > 5):  # the sixth is a confidence or a track number
+        return int(values[0]), values[1:5], ""
+    if count >= 7 and count % 2:
+        x, y = values[1::2], values[2::2]
+        left, top, right, bottom = min(x), min(y), max(x), max(y)
+        return int(values[0]), [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], ""
+    return 0, [], f"has {count} numbers, where a box has 5 and an outline 7, 9, 11 or more"
+
+
+def _labels_without_images(data: Gathered, images: list[str], used: set[str]) -> None:
+    places = {os.path.dirname(file) for file in used}
+    stems = {os.path.splitext(file)[0] for file in images}
+    for place in sorted(places):
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(place, name)
+            if suffix(name) != ".txt" or path in used or name.lower() in NAME_FILES:
+                continue
+            if os.path.splitext(path)[0] in stems or not _looks_like_box(_first_line(Path(path))):
+                continue
+            data.problem(
+                "label_without_image",
+                path,
+                f"there is no image for the label file {name}",
+                "Put the image back or delete the label file.",
+                severity="warning",
+            )
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_yolo(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
+    """Write labels/SPLIT/*.txt and data.yaml for images in images/SPLIT/; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    lost += lost_crowds(dataset, "YOLO")
+    # The reader takes sizes from the files, so relative numbers are taken by those too, whatever the labels declared
+    sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
+    unread = (sizes == 0).any(1)
+    sizes[unread] = dataset.image_sizes[unread]
+    nowhere = keep & np.any(sizes <= 0, axis=1)[dataset.box_images]
+    if nowhere.any():
+        lost.append(f"{int(nowhere.sum()):,} boxes are left out, as the size of their image is not known")
+        keep &= ~nowhere
+    numbers = xyxy_to_yolo(dataset.boxes, np.maximum(sizes, 1)[dataset.box_images])
+    for row, file in enumerate(files):
+        rows = dataset.boxes_of(row)
+        lines = [
+            f"{dataset.box_classes[k]} " + " ".join(f"{value:.10g}" for value in numbers[k])
+            for k in range(rows.start, rows.stop)
+            if keep[k]
+        ]
+        path = folder / ("labels" + stem_path(file, ".txt").removeprefix("images"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    content: dict[str, Any] = {}
+    for split, place in yolo_places(dataset).items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        content[_key(split) if place != "images" else "train"] = place
+    if "" in yolo_places(dataset) and not dataset.split_counts():
+        lost.append("YOLO knows no images without a split: data.yaml lists all as train")
+    content["nc"] = len(dataset.class_names)
+    content["names"] = dict(enumerate(dataset.class_names))
+    (folder / "data.yaml").write_text(
+        yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
+    return lost
+
+
+def yolo_places(dataset: Dataset) -> dict[str, str]:
+    """Each split to its folder of images."""
+    if not dataset.split_counts():
+        return {"": "images"}
+    return {split: f"images/{name}" for split, name in split_files(dataset, UNSPLIT).items()}
+
+
+def _key(split: str) -> str:
+    if not split:
+        return UNSPLIT
+    return f"{split} (split)" if split in _NO_SPLITS else split

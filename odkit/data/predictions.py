@@ -1,0 +1,227 @@
+"""Predictions: what a detector found in a dataset's images, as columns."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike, NDArray
+
+from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
+from odkit.data.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictions:
+    """What a detector found, as columns with one row a predicted box.
+
+    Attributes:
+        boxes: Float32 [P, 4], xyxy, absolute pixels of the upright original image.
+        scores: Confidence of each prediction, float32 [P], usually 0 to 1.
+        classes: 0-based index into `class_names`, int32 [P].
+        images: Index of the image, int32 [P], non-decreasing (rows are sorted by it where they are not).
+        class_names: The detector's class table.
+        image_ids: Ids of the images the detector looked at, in the order `images` counts them. Where they are
+            given, predictions find their images by id in any selection of the dataset; where not, by position.
+
+    Raises:
+        ValueError: A column has the wrong length, shape or range; the message says which and where.
+    """
+
+    boxes: Boxes
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    images: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    image_ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        columns: dict[str, NDArray[Any]] = {
+            "boxes": as_boxes(self.boxes),
+            "scores": np.asarray(self.scores, np.float32).reshape(-1),
+            "classes": np.asarray(self.classes, np.int32).reshape(-1),
+            "images": np.asarray(self.images, np.int32).reshape(-1),
+        }
+        rows = len(columns["boxes"])
+        for column, values in columns.items():
+            if len(values) != rows:
+                raise ValueError(f"predictions: {column} has {len(values)} rows for {rows} boxes")
+        order = np.argsort(columns["images"], kind="stable")
+        for column, values in columns.items():
+            object.__setattr__(self, column, values[order])
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        object.__setattr__(self, "image_ids", tuple(map(str, self.image_ids)))
+        _validate(self)
+
+    @classmethod
+    def from_images(
+        cls,
+        found: Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]],
+        class_names: Sequence[str],
+        image_ids: Sequence[str] = (),
+    ) -> "Predictions":
+        """Columns from one (boxes [n, 4], scores [n], classes [n]) an image, in the order of the images."""
+        parts = [(as_boxes(b), np.reshape(s, -1), np.reshape(c, -1)) for b, s, c in found]
+        if len(image_ids) and len(image_ids) != len(parts):
+            raise ValueError(f"predictions of {len(parts)} images came with {len(image_ids)} image ids")
+        return cls(
+            boxes=np.concatenate([np.zeros((0, 4), np.float32), *(part[0] for part in parts)]),
+            scores=np.concatenate([np.zeros(0, np.float32), *(part[1] for part in parts)]),
+            classes=np.concatenate([np.zeros(0, np.int32), *(part[2] for part in parts)]),
+            images=np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts]),
+            class_names=tuple(class_names),
+            image_ids=tuple(image_ids),
+        )
+
+    # -- looking and choosing ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of predictions."""
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        images = len(self.image_ids) or len(np.unique(self.images))
+        return f"Predictions: {len(self):,} boxes of {len(self.class_names)} classes in {images:,} images"
+
+    def of(self, image: int) -> slice:
+        """The rows that belong to one image (an index, 0-based)."""
+        first, last = np.searchsorted(self.images, [image, image + 1])
+        return slice(int(first), int(last))
+
+    def select(self, rows: ArrayLike) -> "Predictions":
+        """The rows of a boolean mask [P] or of a list of indices."""
+        chosen = np.asarray(rows)
+        chosen = chosen if chosen.dtype == bool else chosen.astype(np.int64)
+        return dataclasses.replace(self, **{column: getattr(self, column)[chosen] for column in _COLUMNS})
+
+    def above(self, score: float) -> "Predictions":
+        """The predictions with at least this score."""
+        return self.select(self.scores >= score)
+
+    def for_dataset(self, dataset: Dataset) -> "Predictions":
+        """The same predictions with the dataset's class indices and image indices.
+
+        Classes are matched by name. Images are matched by id where the predictions carry ids; predictions for
+        images that are not in the dataset are then left out.
+
+        Raises:
+            ValueError: A class name is missing on one side, or an image of the dataset was never looked at.
+        """
+        _compare_class_tables(self, dataset)
+        place = {name: index for index, name in enumerate(dataset.class_names)}
+        table = np.array([place[name] for name in self.class_names], np.int32)
+        images = self._images_in(dataset)
+        keep = images >= 0
+        return Predictions(
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            classes=table[self.classes[keep]] if keep.any() else [],  # type: ignore[arg-type]  # made an array there
+            images=images[keep],
+            class_names=dataset.class_names,
+            image_ids=tuple(dataset.image_ids),
+        )
+
+    def _images_in(self, dataset: Dataset) -> NDArray[np.int32]:
+        """Index of each prediction's image in the dataset, -1 where it is not there, int32 [P]."""
+        if not self.image_ids:
+            if len(self) and self.images[-1] >= len(dataset):
+                raise ValueError(
+                    f"the predictions speak of image {self.images[-1]}, {dataset.name} has images 0 to "
+                    f"{len(dataset) - 1}; predictions without image ids fit only the images they were made on"
+                )
+            return self.images
+        seen = {image_id: index for index, image_id in enumerate(self.image_ids)}
+        never = [image_id for image_id in dataset.image_ids if image_id not in seen]
+        if never:
+            raise ValueError(
+                f"the detector never looked at {len(never)} of the {len(dataset)} images of {dataset.name}, for "
+                f"example {never[0]!r}; predict them first, or select() the images it has seen"
+            )
+        new = np.full(len(self.image_ids), -1, np.int32)
+        new[[seen[image_id] for image_id in dataset.image_ids]] = np.arange(len(dataset))
+        return new[self.images]
+
+    # -- saving --------------------------------------------------------------------------------------------------
+
+    def to_coco(self, dataset: Dataset) -> list[dict[str, Any]]:
+        """COCO's results format: a list of {image_id, category_id, bbox [left, top, width, height], score}.
+
+        Both ids count from 1 in the order of the dataset's images and classes. `file_name` stands beside them, so
+        that the rows can be joined with a table that numbers its images otherwise.
+        """
+        here = self.for_dataset(dataset)
+        boxes = xyxy_to_xywh(here.boxes).tolist()
+        rows = zip(here.images.tolist(), here.classes.tolist(), boxes, here.scores.tolist(), strict=True)
+        ids = dataset.image_ids
+        return [
+            {"image_id": i + 1, "category_id": c + 1, "bbox": box, "score": score, "file_name": ids[i]}
+            for i, c, box, score in rows
+        ]
+
+    def save(self, path: str | Path) -> Path:
+        """The columns as one `.npz` file (plain arrays, no pickle), written to a temporary name and renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = orjson.dumps({"class_names": self.class_names, "image_ids": self.image_ids})
+        arrays: dict[str, Any] = {column: getattr(self, column) for column in _COLUMNS}
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, predictions=np.frombuffer(text, np.uint8), **arrays)
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Predictions":
+        """Predictions as `save()` wrote them.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file does not hold predictions.
+        """
+        with np.load(path, allow_pickle=False) as arrays:
+            if "predictions" not in arrays:
+                raise ValueError(
+                    f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
+                )
+            text = orjson.loads(arrays["predictions"].tobytes())
+            return cls(**text, **{column: arrays[column] for column in _COLUMNS})
+
+
+_COLUMNS = ("boxes", "scores", "classes", "images")
+
+
+def _validate(found: Predictions) -> None:
+    classes, images = len(found.class_names), len(found.image_ids)
+    if len(set(found.class_names)) != classes:
+        raise ValueError(f"predictions: class names must differ: {', '.join(found.class_names)}")
+    faults = {
+        "a box that is not finite": ~np.isfinite(found.boxes).all(1),
+        "a box that ends before it begins": (found.boxes[:, 2:] < found.boxes[:, :2]).any(1),
+        "a score that is not finite": ~np.isfinite(found.scores),
+        f"a class outside 0 to {classes - 1}": (found.classes < 0) | (found.classes >= classes),
+        "a negative image index": found.images < 0,
+        f"an image index beyond its {images} image ids": (found.images >= images) & bool(images),
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            row = int(np.flatnonzero(rows)[0])
+            raise ValueError(
+                f"predictions: {int(rows.sum())} rows with {fault}; the first is row {row}: box "
+                f"{found.boxes[row].tolist()}, score {found.scores[row]:g}, class {found.classes[row]}, "
+                f"image {found.images[row]}"
+            )
+
+
+def _compare_class_tables(found: Predictions, dataset: Dataset) -> None:
+    unknown = [name for name in found.class_names if name not in dataset.class_names]
+    missing = [name for name in dataset.class_names if name not in found.class_names]
+    if unknown or missing:
+        only = [f"only the predictions know {', '.join(map(repr, unknown))}"] if unknown else []
+        only += [f"only the dataset has {', '.join(map(repr, missing))}"] if missing else []
+        raise ValueError(
+            f"the class tables of the predictions and of {dataset.name} differ: {'; '.join(only)}. Use a dataset "
+            "with the classes the detector was trained on"
+        )

@@ -1,0 +1,271 @@
+"""The catalogue of detectors: build, save and load one; where its weights come from.
+
+A Detector wraps one of torchvision's detection modules and keeps its contract (Torchvision documentation, "Object
+Detection": images and targets in, a dict of losses out while training, a list of prediction dicts in evaluation),
+with two differences that spare people the usual faults: class indices are 0-based on the outside whatever the module
+wants inside, and images arrive already resized, so that training and prediction see the same pixels.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FrozenBatchNorm2d
+
+from odkit.detection.catalogue import catalogue_entry
+from odkit.detection.weights import pretrained_state, read_safetensors
+from odkit.system import write_file
+
+Target = dict[str, Tensor]
+
+
+class Detector(nn.Module):
+    """A detector with its class table: torchvision's contract with 0-based class indices.
+
+    Attributes:
+        name: Name in the catalogue.
+        class_names: Class table; index i of a label is `class_names[i]`.
+        image_size: Longer side in pixels that images are resized to before they come here.
+        module: The torchvision module.
+    """
+
+    def __init__(self, name: str, class_names: Sequence[str], *, image_size: int | None = None) -> None:
+        super().__init__()
+        entry = catalogue_entry(name)
+        if not class_names:
+            raise ValueError("a detector needs at least one class name")
+        self.name = name
+        self.class_names = tuple(class_names)
+        self.image_size = int(image_size or entry.image_size)
+        if self.image_size < entry.smallest:
+            raise ValueError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
+        self.square = entry.square
+        self.background = entry.background
+        self.module = entry.build(len(self.class_names) + entry.background)
+        self.module.transform = _ReadyBatch(self.module.transform)
+
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        """Losses while training, predictions otherwise.
+
+        Args:
+            images: Float [3, H, W], 0 to 1, each already resized (`odkit.loading` does it); sizes may differ.
+            targets: While training, one dict an image: `boxes` float32 [n, 4] xyxy in pixels of that resized
+                image, `labels` int64 [n], 0-based.
+
+        Returns:
+            Training: dict of scalar losses by term. Evaluation: one dict an image, `boxes` float32 [n, 4],
+            `scores` float32 [n] descending, `labels` int64 [n], 0-based.
+        """
+        if targets is not None:
+            targets = [{**target, "labels": _shift(target["labels"], self.background)} for target in targets]
+        output = self.module(images, targets)
+        if isinstance(output, Mapping):
+            return output
+        return [{**found, "labels": _shift(found["labels"], self.background, back=True)} for found in output]
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, classes={list(self.class_names)}, image_size={self.image_size}"
+
+    def __repr__(self) -> str:
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        return (
+            f"Detector {self.name!r}: {millions:.2f} million parameters, {self.image_size} px, "
+            f"classes {', '.join(self.class_names)}"
+        )
+
+
+def _shift(labels: Tensor, background: bool, *, back: bool = False) -> Tensor:
+    """The one place where 0-based class indices meet modules whose class 0 is the background."""
+    if not background:
+        return labels
+    return labels - 1 if back else labels + 1
+
+
+class _ReadyBatch(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """torchvision's transform without its resizing: images come resized, and leave as one padded batch."""
+
+    def __init__(self, original: GeneralizedRCNNTransform) -> None:
+        # a batch of square images needs no padding; SSD's own transform pads to 1
+        super().__init__(
+            original.min_size,
+            original.max_size,
+            original.image_mean,
+            original.image_std,
+            size_divisible=original.size_divisible,
+            fixed_size=original.fixed_size,
+        )
+
+    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        return image, target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        batch: Tensor = super().batch_images(images, size_divisible)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+
+def build_detector(
+    name: str = "starter",
+    class_names: Sequence[str] = (),
+    *,
+    weights: str | Path = "pretrained",
+    image_size: int | None = None,
+) -> Detector:
+    """A detector for the given classes, pre-trained unless asked otherwise.
+
+    The rows of the classification layers whose class names stand in the pre-trained table are carried over (names
+    compared without regard to case); the others start as the module's authors start them.
+
+    Args:
+        name: A name of the catalogue.
+        class_names: The classes to find.
+        weights: "pretrained" (bundled, cached, or downloaded with its hash checked), "random", or the path of a
+            detector file saved by odkit or of a `.pth` file as torchvision publishes it.
+        image_size: Longer side in pixels that images are resized to; None: the catalogue's.
+
+    Raises:
+        ValueError: Unknown name, no classes, or weights that do not fit this detector.
+        WeightsUnavailableError: The weights are neither on disk nor reachable; never silently from scratch.
+    """
+    entry = catalogue_entry(name)
+    detector = Detector(name, class_names, image_size=image_size)
+    if str(weights) == "random":
+        return detector
+    state, known_names = pretrained_state(name, entry, weights)
+    _load_carrying_rows(detector, state, known_names)
+    if entry.frozen_norm_eps is not None:
+        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+    freeze_stem(detector)
+    return detector
+
+
+def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -> Path:
+    """Weights, class table and settings as one `.safetensors` file: plain numbers, nothing that can run.
+
+    Written to a temporary name, fsynced and renamed. `half=True` stores float16 (the batch norms' running figures
+    stay float32).
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {}
+    for key, value in detector.module.state_dict().items():
+        value = value.detach().to("cpu").contiguous()
+        small = half and value.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+        state[key] = value.half() if small else value
+    about = {"name": detector.name, "class_names": detector.class_names, "image_size": detector.image_size}
+    write_file(path, save(state, metadata={"odkit": orjson.dumps({"format": 1, **about}).decode()}))
+    return path
+
+
+def load_detector(path: str | Path, *, device: str = "cpu") -> Detector:
+    """A detector as `save_detector()` wrote it, in evaluation mode on `device`.
+
+    A run folder is understood as the best detector in it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a detector saved by odkit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "detector.safetensors"
+    about, state = read_safetensors(path)
+    detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
+    detector.module.load_state_dict(state)
+    return detector.to(device).eval()
+
+
+def shaped_like(
+    name: str, class_names: Sequence[str], state: Mapping[str, Tensor], *, image_size: int | None = None
+) -> Detector:
+    """An untrained detector that a saved state dict fits: batch norms are frozen where they were when it was saved."""
+    detector = Detector(name, class_names, image_size=image_size)
+    entry = catalogue_entry(name)
+    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in state):
+        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+    return detector
+
+
+def freeze_stem(detector: Detector) -> None:
+    """Keep the first stages of a pre-trained backbone as they are, as torchvision does when fine-tuning."""
+    frozen = catalogue_entry(detector.name).frozen
+    for name, parameter in detector.module.named_parameters():
+        if name.startswith(frozen):
+            parameter.requires_grad_(False)
+
+
+def _freeze_batch_norms(module: nn.Module, eps: float) -> None:
+    """Batch norms with fixed figures: with a handful of images a batch, new ones would be noise."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, eps=eps)
+            frozen.load_state_dict(child.state_dict())
+            setattr(module, name, frozen)
+        else:
+            _freeze_batch_norms(child, eps)
+
+
+def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_names: Sequence[str]) -> None:
+    """Load `state`, made for `known_names`, into a detector of other classes."""
+    own = detector.module.state_dict()
+    old = [_plain(name) for name in known_names]
+    new = (["__background__"] if detector.background else []) + [_plain(n) for n in detector.class_names]
+    rows = [(new.index(name), old.index(name)) for name in dict.fromkeys(new) if name in old]
+    by_class = _class_layers(detector)
+    merged = {}
+    for key, value in own.items():
+        if key not in state:
+            if key.endswith("num_batches_tracked"):  # published from frozen batch norms, which do not count
+                merged[key] = value
+                continue
+            raise ValueError(f"the weights do not fit {detector.name}: {key} is missing")
+        given = state[key]
+        if given.shape == value.shape and (old == new or key not in by_class):
+            merged[key] = given
+        elif given.shape[1:] == value.shape[1:] and given.shape[0] * len(new) == value.shape[0] * len(old):
+            merged[key] = _carry_rows(key, given, value, len(old), len(new), rows)
+        else:
+            raise ValueError(
+                f"the weights do not fit {detector.name}: {key} has the shape {list(given.shape)}, "
+                f"expected {list(value.shape)}"
+            )
+    detector.module.load_state_dict(merged)
+
+
+def _class_layers(detector: Detector) -> set[str]:
+    """The parameters with a row for each class: those that another number of classes makes another shape."""
+    with torch.device("meta"):  # shapes alone, no memory
+        other = (
+            catalogue_entry(detector.name)
+            .build(len(detector.class_names) + detector.background + 1)
+            .state_dict()
+        )
+    return {key for key, value in detector.module.state_dict().items() if value.shape != other[key].shape}
+
+
+def _carry_rows(
+    key: str, given: Tensor, own: Tensor, old: int, new: int, rows: Sequence[tuple[int, int]]
+) -> Tensor:
+    # Faster R-CNN's box layer counts class by class (four numbers each); classification layers anchor by anchor
+    by_class = "bbox_pred" in key
+    shape = (lambda t, n: (n, -1, *t.shape[1:])) if by_class else (lambda t, n: (-1, n, *t.shape[1:]))
+    source, target = given.reshape(shape(given, old)), own.clone().reshape(shape(own, new))
+    for to, origin in rows:
+        if by_class:
+            target[to] = source[origin]
+        else:
+            target[:, to] = source[:, origin]
+    return target.reshape(own.shape)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().lower()) if name != "__background__" else name

@@ -1,0 +1,177 @@
+"""A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from odkit.data import Dataset, Predictions
+from odkit.detection.detector import Detector
+from odkit.detection.loading import (
+    DataWorkerError,
+    DetectionImages,
+    evaluation_loader,
+    next_batch,
+    start_epoch,
+    to_device,
+)
+from odkit.system import progress_bar
+
+Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def predict(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    score: float = 0.0,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    precision: torch.dtype | None = None,
+) -> Predictions:
+    """What a detector finds in every image of a dataset.
+
+    Args:
+        detector: Left as it was found: training or evaluation mode, device.
+        dataset: Its boxes play no part.
+        score: Predictions with a lower score are left out.
+        batch_size: Images at once.
+        num_workers: Processes that decode images; 0: this one.
+        device: Where to compute; None: where the detector is.
+        precision: torch.bfloat16 or float16 for autocast; None: float32.
+
+    Raises:
+        ImageReadError: An image cannot be read; the message names it.
+    """
+    rows = predict_rows(
+        detector,
+        dataset,
+        range(len(dataset)),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        precision=precision,
+    )
+    return gather(rows, dataset, detector.class_names).above(score)
+
+
+def predict_rows(
+    detector: Detector,
+    dataset: Dataset,
+    rows: Sequence[int],
+    *,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    precision: torch.dtype | None = None,
+    worker_timeout: float = 300.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[int, Found]:
+    """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n]).
+
+    Once `stop()` is true, the rows so far are returned.
+
+    Raises:
+        DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
+        ImageReadError: An image cannot be read.
+    """
+    here = next(detector.parameters()).device
+    device = torch.device(device) if device is not None else here
+    images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square)
+    loader = evaluation_loader(
+        images,
+        rows,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin=device.type == "cuda",
+        timeout=min(5.0, worker_timeout or 5.0),
+    )
+    found: dict[int, Found] = {}
+    bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
+    with bar, torch.inference_mode(), _evaluating(detector.to(device)), autocast(device, precision):
+        for inputs, targets in _whole_batches(loader, dataset, rows, found, batch_size, worker_timeout):
+            moved, _ = to_device(inputs, (), device)
+            for image, target, one in zip(inputs, targets, detector(moved), strict=True):
+                size = target["size"].to(torch.float32)
+                factors = (size / torch.tensor([image.shape[-1], image.shape[-2]])).repeat(2)
+                boxes = one["boxes"].float().cpu() * factors
+                classes = one["labels"].cpu().numpy().astype(np.int32)
+                found[int(target["row"])] = (boxes.numpy(), one["scores"].float().cpu().numpy(), classes)
+            bar.update(len(inputs))
+            if stop():
+                break
+    detector.to(here)
+    return found
+
+
+def _whole_batches(
+    loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch_size: int, limit: float
+) -> Iterator[Any]:
+    """A loader's batches; where its workers die or hang, an error with the images that were next."""
+    batches = start_epoch(loader)
+    while True:
+        try:
+            one = next_batch(batches, limit)
+        except DataWorkerError as error:
+            files = [str(dataset.image_paths[row]) for row in rows if row not in found][:batch_size]
+            raise DataWorkerError(
+                f"a data worker died or hung ({error}) at one of: {', '.join(files)}"
+            ) from error
+        if one is None:
+            return
+        yield one
+
+
+def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str]) -> Predictions:
+    """What `predict_rows` found in every image of a dataset as Predictions; each image counts once."""
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    parts = [rows.get(row, nothing) for row in range(len(dataset))]
+    return Predictions.from_images(parts, tuple(class_names), tuple(dataset.image_ids))
+
+
+def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -> Dataset:
+    """An image file, or all images under a folder, as a Dataset without boxes.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no image in the folder.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder at {path}")
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    )
+    if not files:
+        raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+    return Dataset(
+        name=path.stem,
+        root=path.parent if path.is_file() else path,
+        format="images",
+        class_names=tuple(class_names),
+        image_paths=np.array([str(f) for f in files], object),
+        image_sizes=np.zeros((len(files), 2), np.int32),
+        boxes=np.zeros((0, 4), np.float32),
+        box_classes=np.zeros(0, np.int32),
+        box_images=np.zeros(0, np.int32),
+    )
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast to a lower precision on the device, or nothing."""
+    return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
+
+
+@contextmanager
+def _evaluating(detector: Detector) -> Iterator[None]:
+    was_training = detector.training
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train(was_training)

@@ -1,0 +1,128 @@
+"""Where weights come from: a local file, a cache, a download with its hash checked; never a surprise."""
+
+import hashlib
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import torch
+from torch import Tensor
+
+from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
+from odkit.detection.starter import STARTER_WEIGHTS
+
+
+class WeightsUnavailableError(RuntimeError):
+    """Pre-trained weights are neither on disk nor to be had; the message gives the ways out."""
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no detector file at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = orjson.loads((file.metadata() or {})["odkit"])
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, KeyError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a detector saved by odkit ({error})") from None
+    return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
+
+
+# -- where weights come from ---------------------------------------------------------------------------------------
+
+
+def pretrained_state(
+    name: str, entry: CatalogueEntry, weights: str | Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict to start from and the class table of its rows."""
+    if str(weights) == "pretrained" and entry.weights is None:
+        path = STARTER_WEIGHTS
+    elif str(weights) == "pretrained":
+        path = find_weights(name)
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise ValueError(
+                f'weights must be "pretrained", "random" or the path of a file; there is no file {path}'
+            )
+    if path.suffix == ".safetensors":
+        about, state = read_safetensors(path)
+        if about["name"] != name:
+            raise ValueError(f"{path} holds a {about['name']} detector, not a {name}")
+        background = ["__background__"] if entry.background else []
+        return state, [*background, *about["class_names"]]
+    if entry.weights is None:
+        raise ValueError(f"{path}: {name} takes weights from a .safetensors file saved by odkit")
+    # weights_only: the file may come from anywhere, and must not be able to run anything
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return state, list(entry.weights.meta["categories"])
+
+
+def weights_file(name: str) -> Path:
+    """Where the pre-trained weights of a detector lie, or would lie, on this machine (torch's own cache)."""
+    entry = catalogue_entry(name)
+    if entry.weights is None:
+        return STARTER_WEIGHTS
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(entry.weights.url).path).name
+
+
+def find_weights(name: str, *, timeout: float = 5.0) -> Path:
+    """The pre-trained weights of a detector as a file: from torch's cache, or downloaded into it, hash checked.
+
+    The environment variable ODKIT_WEIGHTS_URL names a mirror to use in place of torchvision's address.
+
+    Args:
+        name: A name of the catalogue.
+        timeout: Seconds to wait for the first connection before the network counts as absent.
+
+    Raises:
+        WeightsUnavailableError: Not cached and not to be had, or damaged.
+    """
+    entry = catalogue_entry(name)
+    path = weights_file(name)
+    if entry.weights is None:
+        return path
+    url = entry.weights.url
+    if mirror := os.environ.get("ODKIT_WEIGHTS_URL"):
+        url = f"{mirror.rstrip('/')}/{path.name}"
+    wanted = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    prefix = wanted.group(1) if wanted else ""
+    if path.is_file():
+        if _sha256(path).startswith(prefix):
+            return path
+        raise WeightsUnavailableError(
+            f"{path} is damaged: its SHA-256 does not begin with {prefix}. Delete it and try again."
+        )
+    try:
+        _require_host(url, timeout)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
+    except (OSError, RuntimeError) as error:
+        raise WeightsUnavailableError(
+            f"The pre-trained weights of {name} are not on this machine and could not be downloaded ({error}). "
+            "Three ways out:\n"
+            f"  1. connect to the network (or set HTTPS_PROXY, or ODKIT_WEIGHTS_URL to a mirror) and try again;\n"
+            f"  2. fetch {entry.weights.url} elsewhere and put it at {path};\n"
+            '  3. use detector="starter", whose weights are bundled, or weights="random" to train from scratch.'
+        ) from error
+    return path
+
+
+def _require_host(url: str, timeout: float) -> None:
+    """Fail in seconds, not minutes, where there is no network."""
+    parts = urlsplit(url)
+    if os.environ.get(f"{parts.scheme}_proxy") or os.environ.get(f"{parts.scheme.upper()}_PROXY"):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), timeout=timeout).close()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,5 @@
+"""A run while it trains: widgets, one light output, or a bar in a terminal."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .show import show_run as show_run

@@ -1,0 +1,150 @@
+"""Where a run stands, from its events: what every front end shows."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from odkit.runs.events import epoch_rows
+
+FrontEnd = Literal["lab", "notebook-headless", "terminal"]
+REQUESTS = {
+    "now": "Stop asked for: the worker finishes its step, saves and ends.",
+    "epoch": "Stop asked for: the worker finishes this epoch, judges it, saves and ends.",
+    "checkpoint": "Checkpoint asked for: saved after this step.",
+}
+SHARE_OF_A_CORE = 0.03  # that drawing may take from training on a small machine
+
+
+def where(run: "Run") -> str:
+    """The shortest path that opens a run from here."""
+    here = Path.cwd()
+    return str(run.path.relative_to(here)) if run.path.is_relative_to(here) else str(run.path)
+
+
+def requested(run: "Run") -> str:
+    """What the worker is asked for and has not done yet: "now", "epoch", "checkpoint", or "" for nothing."""
+    try:
+        return (run.path / "stop").read_text().strip()
+    except OSError:
+        return ""
+
+
+# -- what the events amount to -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """A run's events so far, added up: what every way of showing a run draws from."""
+
+    start: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)  # the first step event since the newest start
+    last: dict[str, Any] = field(default_factory=dict)  # the newest step event
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of each step; NaN where it was not finite
+    judged: list[dict[str, Any]] = field(default_factory=list)  # epoch and evaluation events
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    preview: dict[str, Any] = field(default_factory=dict)
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0  # how many the run will have; a time budget or a resume may change it
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take one event in; a start takes back what came after the step it starts from."""
+        kind = event["event"]
+        if kind == "start":
+            self._take_back(event.get("from_step", 0))
+            self.start = {**self.start, **event}
+            self.epochs = event.get("epochs", self.epochs)
+            self.end, self.first = {}, {}
+        elif kind == "step":
+            self.steps.append(event["step"])
+            self.losses.append(math.nan if event["loss"] is None else event["loss"])
+            self.first, self.last = self.first or event, event
+        elif kind in ("epoch", "evaluation"):
+            self.judged.append(event)
+            self.epochs = event.get("epochs", self.epochs)
+        elif kind == "warning":
+            self.warnings.append(event)
+        elif kind in ("preview", "checkpoint", "end"):
+            setattr(self, kind, event)
+
+    def _take_back(self, step: int) -> None:
+        keep = sum(1 for taken in self.steps if taken <= step)
+        del self.steps[keep:], self.losses[keep:]
+        self.judged = [event for event in self.judged if event["step"] <= step]
+        if self.preview.get("step", 0) > step:
+            self.preview = {}
+        if self.last.get("step", 0) > step:
+            self.last = {}
+
+    @property
+    def step(self) -> int:
+        return self.steps[-1] if self.steps else int(self.start.get("from_step", 0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return int(self.start.get("steps_per_epoch", 0))
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an epoch, as `Run.history()` gives."""
+        return epoch_rows(self.judged)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The evaluation with the highest AP; empty before the first."""
+        judged = [event for event in self.judged if event["event"] == "evaluation"]
+        return max(judged, key=lambda event: event["ap"] or 0.0, default={})
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end, judging included; None before there is anything to go by."""
+        done = self.step - int(self.first.get("step", self.step))
+        if done < 3 or not self.total_steps:
+            return None
+        latest = max(float(event["time"]) for event in (self.last, *self.judged[-1:]))
+        spent = latest - float(self.first["time"])
+        return max(0.0, spent / done * (self.total_steps - self.step))
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as "1:02:03" or "2:03"; "?" for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def number_text(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch as a line of text."""
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {number_text(row.get('loss'))}"]
+    if row.get("ap") is not None:
+        parts.append(
+            f"AP {number_text(row['ap'])}  AP50 {number_text(row.get('ap50'))}{' *' if row.get('best') else '  '}"
+        )
+    if row.get("images_per_second"):
+        parts.append(f"{row['images_per_second']:.1f} images/s")
+    if row.get("seconds"):
+        parts.append(duration(row["seconds"]))
+    return "  ".join(parts)
+
+
+def closing_line(run: "Run") -> str:
+    """What became of the run, and how to go on."""
+    state = run.state
+    if state in ("stopped", "died", "failed") and run.checkpoints():
+        return f"{run!r}\nSaved; od.open_run({where(run)!r}).resume() or `odkit resume {where(run)}` goes on."
+    return repr(run)

@@ -1,0 +1,157 @@
+"""The event log of a run: written by its worker, read by everybody else."""
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
+
+
+class EventReader:
+    """Reads `events.jsonl` while it is written: only whole lines, and a torn one is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Events written since the last call."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        return [event for line in data[:end].splitlines() if (event := _parsed(line))]
+
+
+def backwards(path: Path, *, block: int = 1 << 16) -> Iterator[dict[str, Any]]:
+    """The whole events of an `events.jsonl`, newest first; only as much of the file is read as is asked for."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        place, rest, newest = file.seek(0, os.SEEK_END), b"", True
+        while place:
+            size = min(block, place)
+            place -= size
+            file.seek(place)
+            rest, *lines = (file.read(size) + rest).split(b"\n")
+            if newest and lines:
+                lines.pop()  # what stands after the last line's end: nothing, or a line being written
+                newest = False
+            for line in reversed(lines):
+                if event := _parsed(line):
+                    yield event
+        if not newest and (event := _parsed(rest)):
+            yield event
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """An event, or None for a line that a crash tore."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long.
+
+    With `reserve`, so many bytes are kept in a file beside it, which gives way when the disk is full: the events that
+    say so can then be written.
+    """
+
+    def __init__(self, path: Path, *, reserve: int = 0) -> None:
+        self.path = path
+        self.reserve = path.with_name("events.reserve") if reserve else None
+        if self.reserve:
+            with contextlib.suppress(OSError):  # the disk is full already
+                self.reserve.write_bytes(bytes(reserve))
+        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self.file).st_size
+        self.torn = (
+            size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+        )  # by a crash: the line is not gone on with
+
+    def write(self, event: str, **fields: Any) -> None:
+        line = orjson.dumps(
+            {"event": event, "time": time.time(), **fields},
+            option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
+        )
+        if not self._append(line) and self.reserve and self.reserve.exists():
+            self.reserve.unlink()
+            self._append(line)
+
+    def _append(self, line: bytes) -> bool:
+        """Whether the line could be written whole."""
+        try:
+            whole = b"\n" + line if self.torn else line
+            self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
+        except OSError as error:  # a full disk must not end what the log only describes
+            tell(f"events.jsonl: {error}")
+            return False
+        return not self.torn
+
+    def close(self) -> None:
+        os.close(self.file)
+        if self.reserve:
+            self.reserve.unlink(missing_ok=True)
+
+
+def tell(text: str) -> None:
+    """Print to stderr, for a worker its worker.log; where the disk under that is full, nothing else is lost with it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of one uninterrupted history: what a resume did over replaces what it stood for."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "start" and kept:
+            step, epoch = event.get("from_step", 0), event.get("from_epoch", math.inf)
+            by_step, by_epoch = ("step", "checkpoint"), ("epoch", "evaluation", "preview")
+            # the last step of an epoch may be saved and what closes the epoch not yet
+            kept = [
+                e for e in kept if e["event"] not in by_epoch or (e["step"] <= step and e["epoch"] <= epoch)
+            ]
+            kept = [e for e in kept if e["event"] not in by_step or e.get("step", 0) <= step]
+        kept.append(event)
+    return kept
+
+
+def epoch_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Epoch and evaluation events merged to one row an epoch, in order."""
+    rows: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] in ("epoch", "evaluation"):
+            row = rows.setdefault(event["epoch"], {})
+            for key, value in event.items():
+                if key in ("event", "time") or (event["event"] == "evaluation" and key == "seconds"):
+                    continue
+                row[key] = value
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def follow(run: "Run", *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
+    """Batches of new events until the worker has ended; a batch may be empty (time to redraw)."""
+    reader = EventReader(run.path / "events.jsonl")
+    while True:
+        alive = run.alive
+        events = reader.new()
+        yield events
+        if not alive:
+            return
+        time.sleep(interval)

@@ -1,0 +1,492 @@
+"""Run: the run folder as an object. Start a worker, follow it, stop it, resume it.
+
+The run folder is the interface between the worker process that trains and everyone who watches: notebook, command
+line, report. It holds
+
+    config.json         settings, detector, versions of the data
+    dataset.npz         what is trained on and judged on, as columns
+    events.jsonl        what happened, one JSON object a line, only ever appended to
+    checkpoints/        step-00000120.pt and so on: everything a resume needs
+    detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
+    stop                a request to the worker: "now", "epoch" or "checkpoint"
+    events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
+    worker.lock         held by the living worker, released by the system when it ends, however it ends
+    worker.log          what the worker printed
+
+This module imports no torch: looking at runs is quick in any kernel, terminal or container that sees the folder.
+
+Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
+
+    start       machine, versions, settings, choices with their reasons, dataset fingerprint, git commit; from_step
+                and from_epoch: where a resume goes on
+    step        epoch, loss, losses by term (means over the batch of all processes), learning_rate, grad_norm,
+                images_per_second, data_wait (share of the step spent waiting for data, 0 to 1), memory (bytes of
+                this process), device_memory (bytes)
+    epoch       epoch (1-based), loss (mean), learning_rate, seconds, images_per_second, total_seconds (of training
+                since step 0)
+    evaluation  epoch, ap, ap50, ap75, per_class, seconds, best (whether it is the best so far), best_so_far (epoch,
+                ap, ap50)
+    preview     epoch, predictions on a few held-out images (for the dashboard)
+    checkpoint  file, seconds, bytes
+    warning     kind, message
+    stop        reason: what was asked for, or by which signal
+    end         reason ("finished", "stopped", "failed"), message, seconds
+"""
+
+import fcntl
+import math
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from odkit import analysis, detection
+from odkit.data import Dataset, Predictions
+from odkit.runs import dashboard
+from odkit.runs.events import EventReader, backwards, effective, epoch_rows
+from odkit.runs.settings import Settings, check_resume, make_settings
+from odkit.runs.worker import CHILDREN, RunError, locked, own_lock, worker_command, writing
+from odkit.system import LOCK_VARIABLE, package_path
+
+if TYPE_CHECKING:
+    from odkit.analysis import Evaluation
+    from odkit.data import Predictions
+    from odkit.detection import Detector
+
+RUNS = Path("runs")
+State = Literal["new", "running", "finished", "stopped", "failed", "died"]
+
+
+class Run:
+    """One training run, alive or dead, seen through its folder.
+
+    Raises:
+        RunError: The folder is not a run's.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        if not (self.path / "config.json").is_file():
+            near = (
+                [p.parent.name for p in sorted(self.path.parent.glob("*/config.json"))]
+                if self.path.parent
+                else []
+            )
+            raise RunError(
+                f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
+            )
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: settings, class names, fingerprint, counts."""
+        config: dict[str, Any] = orjson.loads((self.path / "config.json").read_bytes())
+        return config
+
+    @property
+    def settings(self) -> Settings:
+        return make_settings(self.config["settings"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["class_names"])
+
+    def dataset(self, split: str | None = None) -> Dataset:
+        """What the run trains on and is judged on; one split of it if named."""
+        dataset = Dataset.load(self.path / "dataset.npz")
+        return dataset.split(split) if split else dataset
+
+    def events(self, *, raw: bool = False) -> list[dict[str, Any]]:
+        """All events so far; `raw` keeps those that a resume did over."""
+        events = EventReader(self.path / "events.jsonl").new()
+        return events if raw else effective(events)
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: epoch, step, loss, learning_rate, seconds, images_per_second; ap, ap50, ... if judged."""
+        return epoch_rows(self.events())
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker holds the run's lock."""
+        # shared: two who look at once must not take each other for the worker
+        try:
+            handle = os.open(self.path / "worker.lock", os.O_RDONLY)  # the folder may be read-only
+        except FileNotFoundError:
+            return False
+        held = not locked(handle, fcntl.LOCK_SH)
+        os.close(handle)
+        return held
+
+    @property
+    def state(self) -> State:
+        """One of "new", "running", "finished", "stopped" (resumable), "failed" and "died" (killed; resumable)."""
+        if self.alive:
+            return "running"
+        last = next(backwards(self.path / "events.jsonl"), None)
+        if last is None:
+            return "died" if (self.path / "worker.log").exists() else "new"
+        # a worker's last event is its end; whatever else stands last was written by one that was killed
+        reason: State = last.get("reason", "failed") if last["event"] == "end" else "died"
+        return reason
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best evaluation event; empty before the first."""
+        judged = [e for e in self.events() if e["event"] == "evaluation"]
+        return max(judged, key=lambda e: (e["ap"] or 0.0, -e["step"]), default={})
+
+    def detector(self, *, device: str = "cpu") -> "Detector":
+        """The best epoch's detector, in evaluation mode."""
+        return detection.load_detector(self.path / "detector.safetensors", device=device)
+
+    def predictions(self) -> "Predictions":
+        """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
+        return Predictions.load(self.path / "predictions.npz")
+
+    def evaluation(self) -> "Evaluation":
+        """The best epoch's predictions against the validation split's ground truth."""
+        return analysis.evaluate(self.dataset(self.settings.val_split), self.predictions())
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines the worker printed."""
+        try:
+            with (self.path / "worker.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
+                text = file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    # -- doing ---------------------------------------------------------------------------------------------------
+
+    def command(self) -> list[str]:
+        """The command that trains this run: what `start()` starts, and what a person could type."""
+        return worker_command(self.path, self.settings.processes)
+
+    def start(self) -> "Run":
+        """Start a worker in a session of its own; it goes on from the newest checkpoint, if there is one.
+
+        Raises:
+            RunError: A worker is already at it, or the folder cannot be written.
+        """
+        with writing(self.path):
+            handle = own_lock(self.path)
+            if handle is None:
+                raise RunError(f"{self.name} is running already; open_run({str(self.path)!r}) attaches to it")
+            (self.path / "stop").unlink(missing_ok=True)
+        # The locked handle is the child's stdin, so there is no moment without an owner, and torchrun's own children
+        # inherit it as well: the lock is held until the last of them has ended, and a crash releases it.
+        environment = {**os.environ, LOCK_VARIABLE: "0"}
+        # Threads that wait must sleep: spinning ones slow training twentyfold as soon as anything else wants a core. A
+        # wait of a few microseconds comes first, because to wake a sleeper costs more than that in a virtual machine.
+        if not environment.get("GOMP_SPINCOUNT"):
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
+                environment["GOMP_SPINCOUNT"] = "5000"
+        environment["PYTHONPATH"] = package_path()
+        try:
+            with writing(self.path), (self.path / "worker.log").open("ab") as log:
+                process = subprocess.Popen(
+                    self.command(),
+                    stdin=handle,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,
+                )
+        finally:
+            os.close(handle)
+        CHILDREN.append(process)
+        return self
+
+    def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = None) -> "Run":
+        """Ask the worker to save and end, and wait until it has; nothing happens where none is at it.
+
+        Args:
+            when: Finish the step ("now") or the epoch first.
+            timeout: Seconds to wait at most; None: as long as it takes, 0: ask and return at once. Interrupting ends
+                the waiting; the request stands either way.
+
+        Raises:
+            RunError: It has not ended in `timeout` seconds, or the folder cannot be written.
+        """
+        if not self.alive:
+            return self
+        self.request(when)
+        if timeout == 0:
+            return self
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while self.alive:
+            if time.monotonic() > end:
+                raise RunError(
+                    f"{self.name} has not stopped after {timeout:g} s; the request stays in its folder"
+                )
+            time.sleep(0.05)
+        return self
+
+    def request(self, what: Literal["now", "epoch", "checkpoint"]) -> None:
+        """Leave a request for the worker and return at once."""
+        with writing(self.path):
+            temporary = self.path / f"stop.{os.getpid()}.tmp"
+            temporary.write_text(what)
+            temporary.replace(self.path / "stop")
+
+    def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
+        """Go on where the newest checkpoint stands, exactly as if there had been no break.
+
+        Args:
+            wait: Show the progress until the end.
+            changes: Settings to change; only those of `settings.MAY_CHANGE`.
+
+        Raises:
+            RunError: A worker is at it, or there is nothing left to do.
+            ValueError: A setting may not change.
+        """
+        if self.alive:
+            raise RunError(f"{self.name} is running; stop it first")
+        if changes:
+            config = self.config
+            old = make_settings(config["settings"])
+            new = make_settings({**config["settings"], **changes})
+            check_resume(old, new)
+            config["settings"] = new.to_dict()
+            with writing(self.path):
+                _write_json(self.path / "config.json", config)
+        if self.state == "finished" and not changes:
+            raise RunError(f"{self.name} is finished; resume(epochs=...) with more epochs takes it further")
+        self.start()
+        return self.wait() if wait else self
+
+    def wait(self, *, show: bool = True) -> "Run":
+        """Show the run until it ends: a dashboard in a notebook, a progress bar in a terminal.
+
+        Interrupting (the kernel's stop button, Ctrl-C) ends the waiting, not the run.
+
+        Raises:
+            RunError: The run failed; the message says why and how to go on.
+        """
+        if show:
+            dashboard.show_run(self)
+        else:
+            while self.alive:
+                time.sleep(0.05)
+        if not self.alive and self.state in ("failed", "died"):
+            raise RunError(self.trouble())
+        return self
+
+    def trouble(self) -> str:
+        """Why the run failed or died, and what to do; "" where nothing is wrong."""
+        if self.state not in ("failed", "died"):
+            return ""
+        end = next(backwards(self.path / "events.jsonl"), {})
+        saved = self.checkpoints()
+        way_on = (
+            f"`odkit resume {self.path}` goes on from {saved[-1].name}."
+            if saved
+            else "Nothing was saved yet."
+        )
+        if self.state == "failed" and end.get("message"):
+            return f"{self.name} failed: {end['message']}\n{way_on}"
+        return f"{self.name}: the worker ended without a word (killed?). {way_on}\nIts last lines:\n{self.log_tail()}"
+
+    def delete(self) -> None:
+        """Remove the run's folder.
+
+        Raises:
+            RunError: It is running.
+        """
+        if self.alive:
+            raise RunError(f"{self.name} is running; stop it first")
+        with writing(self.path):
+            shutil.rmtree(self.path)
+
+    # -- showing -------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a row: name, state, detector, epoch, epochs, loss, ap, ap50 (the best), minutes."""
+        settings = self.settings
+        epoch, judged = self._newest_figures()
+        best = judged.get("best_so_far", judged)
+        return {
+            "name": self.name,
+            "state": self.state,
+            "detector": settings.detector,
+            "epoch": epoch.get("epoch", 0),
+            "epochs": epoch.get("epochs", settings.epochs) if settings.minutes else settings.epochs,
+            "loss": epoch.get("loss"),
+            "ap": best.get("ap"),
+            "ap50": best.get("ap50"),
+            "minutes": round(epoch.get("total_seconds", 0.0) / 60, 2),
+        }
+
+    def _newest_figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last epoch event and the last evaluation that stand, from the end of the log; empty before the first."""
+        found: dict[str, dict[str, Any]] = {}
+        step, epoch = math.inf, math.inf  # later ones were done over
+        for event in backwards(self.path / "events.jsonl"):
+            kind = event["event"]
+            if kind == "start":
+                step, epoch = min(step, event["from_step"]), min(epoch, event.get("from_epoch", math.inf))
+            elif kind in ("epoch", "evaluation") and event["step"] <= step and event["epoch"] <= epoch:
+                found.setdefault(kind, event)
+            if len(found) == 2 or step == 0:
+                break
+        return found.get("epoch", {}), found.get("evaluation", {})
+
+    def __repr__(self) -> str:
+        s = self.summary()
+        judged = f", best AP {s['ap']:.3f}, AP50 {s['ap50']:.3f}" if s["ap"] is not None else ""
+        return f"Run {s['name']!r}: {s['state']}, {s['detector']}, epoch {s['epoch']}/{s['epochs']}{judged}"
+
+    def _repr_html_(self) -> str:
+        return runs_html([self])
+
+
+def fine_tune(
+    dataset: Dataset,
+    *,
+    detector: str = "starter",
+    epochs: int = 12,
+    folder: str | Path = RUNS,
+    name: str | None = None,
+    wait: bool = True,
+    **settings: Any,
+) -> Run:
+    """Fine-tune a detector on a dataset in a worker process of its own, and return the Run.
+
+    Args:
+        dataset: What to train on and to be judged on: its "train" and "val" splits (dealt from the seed, if it has
+            none). It must have no fatal audit findings.
+        detector: A name of the catalogue.
+        epochs: Passes over the training images.
+        folder: Where run folders are made.
+        name: Name of the run folder; None: made from dataset and detector, numbered.
+        wait: Show the progress until the end; False returns at once. Either way the run outlives the kernel.
+        settings: Any other field of `odkit.Settings`.
+
+    Raises:
+        DatasetFaultError: The audit has fatal findings; the message is their table and the call that repairs them.
+        RunError: A run of that name exists, or training failed.
+        TypeError, ValueError: A setting is unknown or out of range.
+    """
+    run = create_run(
+        dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name
+    )
+    run.start()
+    return run.wait() if wait else run
+
+
+def create_run(
+    dataset: Dataset, settings: Settings, folder: str | Path = RUNS, name: str | None = None
+) -> Run:
+    """Write a run folder, ready for a worker; see `fine_tune` for arguments and errors."""
+    from odkit.data.audit import require_trainable
+
+    if not len(dataset):
+        raise ValueError(f"{dataset.name} has no images")
+    if not dataset.split_counts():
+        dataset = dataset.with_splits(val=0.2, seed=settings.seed)
+    for split in (settings.train_split, settings.val_split):
+        dataset.split(split)  # says which splits there are, if this one is missing
+    used = dataset.select(
+        (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
+    )
+    if not len(used.split(settings.train_split).boxes):
+        raise ValueError(
+            f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
+        )
+    require_trainable(used)
+    path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
+    used.save(path / "dataset.npz")
+    config = {
+        "format": 1,
+        "settings": settings.to_dict(),
+        "dataset": dataset.name,
+        "class_names": dataset.class_names,
+        "fingerprint": used.fingerprint(),
+        "images": used.split_counts(),
+    }
+    _write_json(path / "config.json", config)
+    return Run(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """A run by its folder, or by its name under `runs/`; alive or dead, from any kernel.
+
+    Raises:
+        RunError: There is no such run.
+    """
+    path = Path(path)
+    if not path.exists() and len(path.parts) == 1 and (RUNS / path).exists():
+        path = RUNS / path
+    return Run(path)
+
+
+def list_runs(folder: str | Path = RUNS) -> list[Run]:
+    """The runs of a folder, newest last."""
+    found = sorted(Path(folder).glob("*/config.json"), key=lambda p: p.stat().st_mtime)
+    return [Run(path.parent) for path in found]
+
+
+def runs_html(runs: Sequence[Run]) -> str:
+    """A table of runs as HTML."""
+    rows = [run.summary() for run in runs]
+    if not rows:
+        return "<i>no runs</i>"
+
+    def cell(value: Any) -> str:
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        return f'<td style="text-align:left">{escape(text)}</td>'
+
+    head = "".join(f'<th style="text-align:left">{escape(key)}</th>' for key in rows[0])
+    body = "".join("<tr>" + "".join(cell(v) for v in row.values()) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _made_folder(folder, name, stem)
+
+
+def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
+    if name is not None:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise RunError(f"a run's name is a plain folder name, not {name!r}")
+        try:
+            (folder / name).mkdir()
+        except FileExistsError:
+            raise RunError(
+                f"there is a run {name!r} in {folder} already: open_run() attaches to it, .resume() takes it further, "
+                ".delete() removes it"
+            ) from None
+        return folder / name
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+    number = 1
+    while True:
+        try:
+            (folder / f"{plain}-{number}").mkdir()
+            return folder / f"{plain}-{number}"
+        except FileExistsError:
+            number += 1
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    temporary.replace(path)

@@ -1,0 +1,166 @@
+"""Every setting of a training run: one flat dataclass, from which the command line, notebooks and docs derive."""
+
+import dataclasses
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a run; 0 or "auto" means that odkit chooses, and says what and why in the run's events."""
+
+    detector: str = "starter"
+    """Name in the catalogue (`odkit detectors`)."""
+    weights: str = "pretrained"
+    """"pretrained", "random", or the path of a weights file."""
+    image_size: int = 0
+    """Longer side in pixels that images are resized to; 0: the detector's own."""
+    epochs: int = 12
+    """Passes over the training images."""
+    minutes: float = 0.0
+    """Time budget in minutes: the number of epochs is fitted to it after the first steps; 0: none."""
+    batch_size: int = 0
+    """Images a step, over all processes; 0: 4 on a CPU, 16 a GPU."""
+    micro_batch_size: int = 0
+    """Images that go through the detector at once; smaller ones are accumulated to a batch. 0: as many as fit."""
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    """"auto": what the detector was made with."""
+    learning_rate: float = 0.0
+    """Peak learning rate; 0: the detector's, scaled to the batch."""
+    weight_decay: float = -1.0
+    """Weight decay; -1: 0.02 for AdamW, 0.0001 for SGD. Norms and biases have none."""
+    warmup: float = 0.1
+    """Share of the run over which the learning rate rises; a cosine brings it down again. At most 500 steps."""
+    clip: float = 5.0
+    """Largest gradient norm; 0: no clipping."""
+    ema: float = 0.995
+    """Decay of the averaged weights that are evaluated and saved (it warms up); 0: no averaging."""
+    augment: Literal["auto", "none", "flip", "photo", "strong"] = "auto"
+    """How training images are varied: flips; and light, colour, blur; and zoom. "auto": by the length of the run."""
+    multi_scale: float = 0.0
+    """Vary the image size from batch to batch by up to this share, 0 to 0.5."""
+    freeze_epochs: int = 0
+    """Keep the backbone fixed for so many epochs."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate for each stage further from the head; 1: the same rate everywhere."""
+    patience: int = 0
+    """Stop when the AP has not risen for so many epochs; 0: never."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """"auto": bf16 where the device gains from it, else fp32."""
+    compile: bool = False
+    """Try torch.compile on the backbone; falls back with the reason."""
+    device: str = "auto"
+    """"auto", "cpu", "cuda", "cuda:1", "mps"."""
+    processes: int = 1
+    """Training processes (one a GPU), started by torchrun."""
+    num_workers: int = -1
+    """Data workers a process; -1: chosen from cores, memory and /dev/shm."""
+    worker_timeout: float = 300.0
+    """Seconds after which a data worker counts as hung."""
+    seed: int = 0
+    """Seed of everything random."""
+    train_split: str = "train"
+    """Split to train on."""
+    val_split: str = "val"
+    """Split to judge on, after each epoch."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; the last epoch always has one."""
+    checkpoint_minutes: float = 5.0
+    """At most so many minutes of work are at risk."""
+    checkpoint_steps: int = 0
+    """Also save a checkpoint every so many steps; 0: by time and by epoch only."""
+    keep: int = 2
+    """Checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, least in _AT_LEAST.items():
+            if getattr(self, name) < least:
+                problems.append(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name, (low, high) in _BETWEEN.items():
+            if not low <= getattr(self, name) <= high:
+                problems.append(f"{name} must be {low} to {high}, not {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                problems.append(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.batch_size and self.micro_batch_size > self.batch_size:
+            problems.append(
+                f"micro_batch_size ({self.micro_batch_size}) is larger than batch_size ({self.batch_size})"
+            )
+        if self.batch_size and self.batch_size % self.processes:
+            problems.append(
+                f"batch_size ({self.batch_size}) cannot be dealt evenly to {self.processes} processes"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+_AT_LEAST = {
+    "epochs": 1,
+    "batch_size": 0,
+    "micro_batch_size": 0,
+    "image_size": 0,
+    "learning_rate": 0,
+    "clip": 0,
+    "minutes": 0,
+    "freeze_epochs": 0,
+    "patience": 0,
+    "processes": 1,
+    "num_workers": -1,
+    "evaluate_every": 1,
+    "checkpoint_minutes": 0,
+    "checkpoint_steps": 0,
+    "keep": 1,
+    "worker_timeout": 0,
+}
+_BETWEEN = {"warmup": (0, 1), "ema": (0, 0.99999), "multi_scale": (0, 0.5), "layer_decay": (0.01, 1)}
+_CHOICES = {
+    "optimizer": ("auto", "adamw", "sgd"),
+    "augment": ("auto", "none", "flip", "photo", "strong"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
+              "checkpoint_steps", "keep", "device")  # fmt: skip
+"""Settings that a resumed run may change: they leave every step that was taken as it was."""
+
+
+def make_settings(values: dict[str, Any]) -> Settings:
+    """Settings from keyword values.
+
+    Raises:
+        TypeError: A name is unknown; the message names the nearest.
+        ValueError: A value is out of range.
+    """
+    names = [f.name for f in dataclasses.fields(Settings)]
+    for name in values:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"there is no setting {name!r}{hint} Settings: {', '.join(names)}")
+    return Settings(**values)
+
+
+def check_resume(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
+    """What changes when a run saved with `old` resumes with `new`: name to (old, new).
+
+    Raises:
+        ValueError: A setting changed that would make the resumed run another run.
+    """
+    changes = {
+        name: (value, getattr(new, name))
+        for name, value in old.to_dict().items()
+        if value != getattr(new, name)
+    }
+    refused = [
+        f"{name} ({was!r} to {now!r})" for name, (was, now) in changes.items() if name not in MAY_CHANGE
+    ]
+    if refused:
+        raise ValueError(
+            f"a resumed run keeps its settings; these cannot change: {', '.join(refused)}. "
+            f"Free to change: {', '.join(MAY_CHANGE)}. For the others start a new run."
+        )
+    return changes

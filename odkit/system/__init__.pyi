@@ -1,0 +1,13 @@
+from . import frontend as frontend
+from . import machine as machine
+from .files import write_file as write_file
+from .frontend import FrontEnd as FrontEnd
+from .frontend import front_end as front_end
+from .frontend import progress_bar as progress_bar
+from .machine import GB as GB
+from .machine import cpu_count as cpu_count
+from .machine import megabytes as megabytes
+from .machine import workers_that_fit as workers_that_fit
+from .processes import LOCK_VARIABLE as LOCK_VARIABLE
+from .processes import end_with_parent as end_with_parent
+from .processes import package_path as package_path

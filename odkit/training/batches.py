@@ -1,0 +1,144 @@
+"""Training batches: augmentation drawn from a seed, and the order of an epoch."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from odkit.data import Dataset
+from odkit.detection import DetectionImages, Item, collate, settle
+
+AUGMENTATIONS = ("none", "flip", "photo", "strong")
+"""none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
+
+
+class TrainingImages(DetectionImages):
+    """Images of a Dataset, varied at random; indexed by (row, epoch, batch number), or by row for the first epoch."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        image_size: int,
+        square: bool = False,
+        augment: str = "none",
+        seed: int = 0,
+        multi_scale: float = 0.0,
+    ) -> None:
+        if augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, not {augment!r}")
+        super().__init__(dataset, image_size=image_size, square=square)
+        self.augment, self.seed, self.multi_scale = augment, seed, multi_scale
+
+    def __getitem__(self, index: int | tuple[int, int, int]) -> Item:
+        row, epoch, batch = index if isinstance(index, tuple) else (index, 0, 0)
+        image, target = self.read(row, self._size_of_batch(epoch, batch))
+        if self.augment != "none":
+            # the torch generator is the one transforms.v2 draws from; fork so that the caller's stays where it was
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_mixed_seed(self.seed, epoch, row))
+                image, target["boxes"], target["labels"] = augmented(
+                    image, target["boxes"], target["labels"], self.augment
+                )
+        return image, target
+
+    def _size_of_batch(self, epoch: int, batch: int) -> int:
+        """One size a batch (multi-scale training), a multiple of 32 pixels."""
+        if not self.multi_scale:
+            return self.image_size
+        rng = np.random.default_rng([self.seed, 77, epoch, batch])
+        size = self.image_size * rng.uniform(1 - self.multi_scale, 1 + self.multi_scale)
+        return max(64, round(size / 32) * 32)
+
+
+def augmented(image: Tensor, boxes: Tensor, labels: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """One image and its boxes, randomly changed by torchvision's transforms.v2; boxes left outside are dropped."""
+    height, width = image.shape[-2:]
+    sample = {
+        "image": tv_tensors.Image(image),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
+        "labels": labels,
+    }
+    changed = _transform(kind, height, width)(sample)
+    return changed["image"].as_subclass(Tensor), changed["boxes"].as_subclass(Tensor), changed["labels"]
+
+
+def _transform(kind: str, height: int, width: int) -> v2.Compose:
+    steps: list[Any] = [v2.RandomHorizontalFlip()]
+    if kind == "strong":
+        steps += [
+            v2.RandomApply([v2.RandomZoomOut(fill=114, side_range=(1.0, 1.6), p=1.0)], p=0.3),
+            v2.RandomApply([v2.RandomIoUCrop(min_scale=0.5)], p=0.4),
+            v2.Resize((height, width), antialias=True),
+        ]
+    if kind in ("photo", "strong"):
+        steps += [
+            v2.RandomApply([v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03)], p=0.7),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.2))], p=0.1),
+            v2.RandomGrayscale(p=0.03),
+        ]
+    steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1)]
+    return v2.Compose(steps)
+
+
+def _mixed_seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+class EpochSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (row, epoch, batch number) in an order that depends on seed and epoch alone.
+
+    The last batch of an epoch is filled from the epoch's beginning, so that every batch has the same size, and each
+    of `world` processes takes its own part of every batch: together they see exactly what one process would.
+
+    Attributes:
+        epoch: The epoch to deal (0-based).
+        start: Batches of that epoch to leave out: where a resumed run goes on.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int = 0, world: int = 1, rank: int = 0) -> None:
+        if batch_size % world:
+            raise ValueError(f"a batch of {batch_size} images cannot be dealt evenly to {world} processes")
+        self.length, self.batch_size, self.seed, self.world, self.rank = length, batch_size, seed, world, rank
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.length / self.batch_size)
+
+    def rows(self) -> NDArray[np.int64]:
+        """The epoch's images in order, int64 [batches, batch]."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return np.resize(order, (len(self), self.batch_size))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        epoch, share = self.epoch, self.batch_size // self.world
+        for number, rows in list(enumerate(self.rows()))[self.start :]:
+            mine = rows[self.rank * share : (self.rank + 1) * share]
+            yield [(int(row), epoch, number) for row in mine]
+
+
+def training_loader(
+    images: TrainingImages, sampler: EpochSampler, *, num_workers: int, pin: bool = False, timeout: float = 0
+) -> Any:
+    """A DataLoader over the sampler's batches; `workers` 0 loads in this process.
+
+    A batch that takes a worker longer than `timeout` seconds (0: no limit) raises RuntimeError.
+    """
+    return DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=settle,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers else None,
+        timeout=timeout if num_workers else 0,
+    )

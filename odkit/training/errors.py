@@ -1,0 +1,71 @@
+"""What an error in the middle of training means, and what to type then."""
+
+import errno
+import re
+
+import torch
+import torch.distributed as dist
+
+from odkit.detection import last_line
+
+# How libraries report a device that has gone or whose context is spoilt, where torch has no type of its own for it.
+_DEVICE = re.compile(
+    r"CUDA error|HIP error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUDA driver|NVML", re.IGNORECASE
+)
+_PEER = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe|Connection refused|Socket Timeout", re.IGNORECASE
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return any(
+        part in text
+        for part in ("out of memory", "DefaultCPUAllocator: can't allocate memory", "STATUS_ALLOC_FAILED")
+    )
+
+
+def compiler_said(error: BaseException) -> str:
+    """Why torch.compile failed, without its advice to those who develop it."""
+    cause = getattr(error, "inner_exception", error)
+    return last_line(RuntimeError(str(cause).split("Set TORCHDYNAMO_VERBOSE", maxsplit=1)[0] or str(error)))
+
+
+def fault_line(error: BaseException) -> str:
+    """The line of an error that says what happened; a device's stands in front of torch's advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if _DEVICE.search(line)), last_line(error))
+
+
+def explained(error: BaseException, run: str) -> str:
+    """What happened to a run whose training ended with this error, and what to type; "" for an error of our own.
+
+    Args:
+        error: Out of memory is none of these: `is_out_of_memory` tells, and the run goes on.
+        run: What `odkit resume` is to be told.
+    """
+    said = fault_line(error)
+    if isinstance(error, OSError):
+        if error.errno != errno.ENOSPC:
+            return ""
+        return f"the disk is full ({error}). Free some space, then: odkit resume {run}"
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return ""
+    if isinstance(error, torch.AcceleratorError) or _DEVICE.search(str(error)):
+        # after such an error every call to the device fails in this process; a new process starts clean
+        return (
+            f"the GPU failed or is gone ({said}). If `nvidia-smi` still lists it: odkit resume {run}. If not, reset it "
+            "(a restart of the machine or container), or go on elsewhere with --device cuda:1 or "
+            "--device cpu. `odkit doctor` looks at it; `dmesg | grep -i xid` says what the driver saw"
+        )
+    if isinstance(error, dist.DistBackendError | dist.DistNetworkError) or (
+        dist.is_initialized() and _PEER.search(str(error))
+    ):
+        return (
+            f"another process of this run has ended or cannot be reached ({said}); worker.log says which. Then: "
+            f"odkit resume {run}"
+        )
+    return ""

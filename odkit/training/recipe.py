@@ -1,0 +1,162 @@
+"""The recipe of a run: what the settings leave open is chosen here, each choice with its reason."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from odkit.detection import Detector, catalogue_entry, fit_size
+from odkit.runs import Settings
+from odkit.system import cpu_count, workers_that_fit
+from odkit.training.distributed import world_size
+
+LONG_RUN = 16  # epochs
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Choices:
+    """What the worker chose where the settings left it open, each with its reason; kept over a resume."""
+
+    batch_size: int
+    micro_batch_size: int
+    image_size: int
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    precision: str
+    augment: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def choose(settings: Settings, device: torch.device, images: int) -> Choices:
+    """Batch, precision, optimizer and rates where the settings leave them open, with reasons."""
+    entry = catalogue_entry(settings.detector)
+    reasons: dict[str, str] = {"device": _device_reason(settings, device)}
+    world = world_size()
+    batch = settings.batch_size
+    if not batch:
+        # few images a step on a CPU: they cost the same there one by one, and more steps learn more
+        per_process = 16 if device.type == "cuda" else 4
+        batch = max(world, min(per_process * world, images - images % world))
+        reasons["batch_size"] = f"{per_process} images a process on a {device.type} device"
+    micro = min(settings.micro_batch_size or batch, math.ceil(batch / world))
+    optimizer = settings.optimizer if settings.optimizer != "auto" else entry.optimizer
+    if settings.optimizer == "auto":
+        reasons["optimizer"] = f"what {settings.detector} was made with"
+    rate = settings.learning_rate
+    if not rate:
+        rate = (
+            entry.learning_rate if optimizer == entry.optimizer else {"adamw": 5e-4, "sgd": 0.01}[optimizer]
+        )
+        # the usual rules: linear in the batch for SGD (Goyal et al., 2017), its root for Adam (Malladi et al., 2022)
+        rate *= (batch / 16) ** (1.0 if optimizer == "sgd" else 0.5)
+        reasons["learning_rate"] = f"{settings.detector}'s own, scaled from a batch of 16 to {batch}"
+    decay = settings.weight_decay if settings.weight_decay >= 0 else {"adamw": 0.02, "sgd": 1e-4}[optimizer]
+    augment: str = settings.augment
+    if augment == "auto":
+        augment, reasons["augment"] = _fitting_augmentation(settings)
+    precision: str = settings.precision
+    if precision == "auto":
+        precision, reasons["precision"] = _gainful_precision(device)
+    return Choices(
+        batch_size=batch,
+        micro_batch_size=micro,
+        image_size=settings.image_size or entry.image_size,
+        optimizer=optimizer,
+        learning_rate=rate,
+        weight_decay=decay,
+        precision=precision,
+        augment=augment,
+        reasons=reasons,
+    )
+
+
+def choose_workers(settings: Settings, choices: Choices) -> tuple[int, str]:
+    """Data workers for this process and why: no more than the cores, and than /dev/shm holds batches of."""
+    if settings.num_workers >= 0:
+        wanted, reason = settings.num_workers, "as set"
+    else:
+        cores = cpu_count()
+        wanted = min(8, max(1, cores // world_size()))
+        reason = f"{cores} cores for {world_size()} process(es)"
+    width, height = fit_size(4, 3, choices.image_size)
+    batch_bytes = math.ceil(choices.batch_size / world_size()) * width * height * 3
+    fit, why = workers_that_fit(wanted * world_size(), batch_bytes)
+    if fit < wanted * world_size():
+        return fit // world_size(), why
+    return wanted, reason
+
+
+def _device_reason(settings: Settings, device: torch.device) -> str:
+    if settings.device != "auto":
+        return "as set"
+    return "a CUDA device is there" if device.type == "cuda" else "no CUDA device is visible"
+
+
+def _fitting_augmentation(settings: Settings) -> tuple[str, str]:
+    """Measured: zooming costs a short run some accuracy, and keeps a long one from learning its images by heart."""
+    if settings.minutes or settings.epochs >= LONG_RUN:
+        return "strong", f"a run of {LONG_RUN} epochs or more sees each image often: vary its size too"
+    return "flip", f"a run of under {LONG_RUN} epochs sees each image a few times: flips are variety enough"
+
+
+def _gainful_precision(device: torch.device) -> tuple[str, str]:
+    if device.type != "cuda":
+        return "fp32", f"bf16 gains nothing on this {device.type}"
+    if torch.cuda.get_device_capability(device)[0] >= 8:
+        return "bf16", "the GPU computes bf16 fast (compute capability 8 or more)"
+    return "fp16", "the GPU is older than bf16 (compute capability under 8): fp16 with loss scaling"
+
+
+def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> torch.optim.Optimizer:
+    """AdamW or SGD with a `peak` learning rate a group: by depth in the backbone, norms and biases without decay."""
+    depths = _depths(detector)
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        groups.setdefault((depths.get(name, deepest), parameter.ndim > 1), []).append(parameter)
+    rows = []
+    for (depth, decays), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1])):
+        rate = choices.learning_rate * layer_decay ** (deepest - depth)
+        decay = choices.weight_decay if decays else 0.0
+        rows.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
+    if choices.optimizer == "sgd":
+        return torch.optim.SGD(rows, lr=choices.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(rows, lr=choices.learning_rate, fused=True)
+
+
+def _depths(detector: Detector) -> dict[str, int]:
+    """Stage of each backbone parameter, counted from the image; everything else is one deeper than the last."""
+    order: dict[str, int] = {}
+    depths = {}
+    for name, _ in detector.named_parameters():
+        if name.startswith(("module.backbone.body.", "module.backbone.features.")):
+            depths[name] = order.setdefault(name.split(".")[3], len(order))
+    return {**depths, "": len(order)}
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step (0-based): a linear rise, then a cosine down to a hundredth."""
+    rise = max(1, min(500, round(total * warmup)))
+    if step < rise:
+        return (step + 1) / rise
+    along = min(1.0, (step - rise) / max(1, total - rise))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def warm_average(decay: float) -> Callable[..., None]:
+    """An exponential average whose decay rises from 0.1 to `decay`, so that the first epochs already show in it."""
+
+    @torch.no_grad()
+    def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, 1 - keep)
+        else:
+            for mine, theirs in zip(average, current, strict=True):
+                mine.copy_(theirs)
+
+    return update

@@ -1,0 +1,304 @@
+"""Every figure on small drawn images: what is on it, and that odd input gives a picture rather than a crash."""
+
+import io
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from odkit.analysis import figures
+from odkit.analysis.comparison import compare
+from odkit.analysis.evaluation import evaluate
+from odkit.analysis.tide import mistakes
+from odkit.data.dataset import Dataset
+from odkit.data.predictions import Predictions
+
+NAMES = ("nut", "bolt", "$5 note")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Five images of coloured squares; the last file is missing."""
+    rng = np.random.default_rng(0)
+    paths, boxes, classes, images = [], [], [], []
+    for image in range(5):
+        picture = Image.new("RGB", (120, 90), "#556677")
+        for label in range(2 + image % 2):
+            x, y = rng.integers(0, 70), rng.integers(0, 50)
+            box = [int(x), int(y), int(x) + 40, int(y) + 30]
+            ImageDraw.Draw(picture).rectangle(box, fill=("#aa8844", "#ccccdd", "#88aa66")[label])
+            boxes.append(box)
+            classes.append(label)
+            images.append(image)
+        paths.append(tmp_path / f"{image}.png")
+        if image < 4:
+            picture.save(paths[-1])
+    return Dataset(
+        name="shapes",
+        root=tmp_path,
+        class_names=NAMES,
+        image_paths=list(map(str, paths)),
+        image_sizes=[(120, 90)] * 5,
+        image_splits=["train", "train", "train", "val", "val"],
+        boxes=boxes,
+        box_classes=classes,
+        box_images=images,
+    )
+
+
+@pytest.fixture
+def predictions(dataset):
+    """The first box of each image is found, the second gets the wrong class, one is invented."""
+    rows = []
+    for image in range(len(dataset)):
+        first, second, *_ = range(*dataset.boxes_of(image).indices(dataset.num_boxes))
+        rows.append((image, 0, 0.9, dataset.boxes[first] + [1, 0, 2, 1]))
+        rows.append((image, 2, 0.7, dataset.boxes[second]))
+        rows.append((image, 1, 0.6, [100, 70, 119, 89]))
+        rows.append((image, 0, 0.1, [0, 0, 9, 9]))
+    return Predictions(
+        boxes=[box for *_, box in rows],
+        scores=[score for _, _, score, _ in rows],
+        classes=[label for _, label, _, _ in rows],
+        images=[image for image, *_ in rows],
+        class_names=NAMES,
+        image_ids=tuple(dataset.image_ids),
+    )
+
+
+def pixels(figure):
+    return np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")).astype(int)
+
+
+def has_color(figure, color, least=20):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return (np.abs(pixels(figure) - wanted).max(2) <= 12).sum() >= least
+
+
+def texts(figure):
+    """All that is written on a figure, legends included."""
+    return " | ".join(t.get_text() for t in figure.findobj(mpl.text.Text) if t.get_text())
+
+
+HISTORY = [
+    {
+        "epoch": k + 1,
+        "step": 10 * k,
+        "loss": 2 / (k + 1),
+        "learning_rate": 1e-3,
+        "ap": 0.1 * k,
+        "ap50": 0.15 * k,
+    }
+    for k in range(6)
+]
+
+
+def test_show_images(dataset):
+    figure = figures.show_images(dataset)
+    assert "2 boxes" in texts(figure)
+    assert "3 boxes" in texts(figure)
+    assert "0.png" in texts(figure)
+    assert "file not found" in texts(figure)
+    assert "$5 note" in texts(figure)
+    assert all(has_color(figure, figures.class_color(k)) for k in range(3))
+    height, width, _ = pixels(figure).shape
+    assert width == 1000
+    assert height < 700
+
+
+def test_images_are_chosen_by_index_id_or_seed(dataset):
+    assert "1.png" in texts(figures.show_images(dataset, [1]))
+    assert "0.png" not in texts(figures.show_images(dataset, [1]))
+    assert "3.png" in texts(figures.show_images(dataset, ["3.png", -1]))
+    once, again = (texts(figures.show_images(dataset, count=2, seed=7)) for _ in range(2))
+    assert once == again
+    with pytest.raises(IndexError, match="shapes has images 0 to 4, not 9"):
+        figures.show_images(dataset, [9])
+    with pytest.raises(KeyError, match=r"no image 'x\.png'"):
+        figures.show_images(dataset, ["x.png"])
+
+
+def test_show_predictions(dataset, predictions):
+    figure = figures.show_predictions(dataset, predictions, [0, 1])
+    written = texts(figure)
+    assert "1 right, 2 wrong, 1 missed" in written
+    assert "1 right, 2 wrong, 2 missed" in written
+    assert "nut 0.90" in written
+    assert "0.10" not in written
+    assert len(figure.axes) == 4
+    assert len(figures.show_predictions(dataset, predictions, [2]).axes) == 2
+
+
+def test_show_predictions_without_image_ids(dataset, predictions):
+    positional = Predictions(
+        boxes=predictions.boxes,
+        scores=predictions.scores,
+        classes=predictions.classes,
+        images=predictions.images,
+        class_names=NAMES,
+    )
+    assert texts(figures.show_predictions(dataset, positional, [3])) == texts(
+        figures.show_predictions(dataset, predictions, [3])
+    )
+
+
+def test_show_worst_puts_the_reason_on_the_image(dataset, predictions):
+    figure = figures.show_worst(dataset, predictions, count=2, score=0.5)
+    written = texts(figure)
+    assert "missed $5 note" in written
+    assert "$5 note 0.70, is bolt" in written
+    assert "nothing there" in written
+    assert "1.png" in written
+    assert "3.png" in written
+    assert has_color(figure, figures.KIND_COLORS["Cls"])
+    assert has_color(figure, figures.KIND_COLORS["Miss"])
+    evaluation = evaluate(dataset, predictions)
+    for found in (evaluation, mistakes(evaluation, score=0.5)):
+        assert len(figures.show_worst(dataset, found, count=3, score=0.5).axes) == 3
+
+
+def test_show_suspects(dataset, predictions):
+    found = mistakes(dataset, predictions)
+    figure = figures.show_suspects(found, count=3)
+    assert len(figure.axes) == 3
+    assert f"wrong class ({found.suspects[0].score:.2f})" in texts(figure)
+    assert "labelled bolt" in texts(figure)
+    assert "$5 note?" in texts(figure)
+    nothing = mistakes(dataset.select([]), predictions.select([]))
+    assert figures.show_suspects(nothing)._repr_png_()
+
+
+def test_training_curves():
+    figure = figures.training_curves(HISTORY, title="a run")
+    assert "best 0.500" in texts(figure)
+    assert "a run" in texts(figure)
+    assert [line.get_label() for line in figure.axes[1].lines][:2] == ["AP", "AP50"]
+    assert len(figure.axes[0].lines[0].get_xdata()) == 6
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"epoch": 1, "loss": 1.5}],
+        [{"epoch": 1, "loss": None, "ap": math.nan}, {"epoch": 2, "loss": math.inf, "ap": None}],
+        [{"step": 10, "loss": 2.0, "learning_rate": 0.1}, {"step": 20, "loss": 1.0, "learning_rate": 0.2}],
+    ],
+)
+def test_training_curves_of_little(history):
+    assert figures.training_curves(history)._repr_png_()
+    assert figures.compare_curves({"one": history, "other": []})._repr_png_()
+
+
+def test_compare_curves():
+    figure = figures.compare_curves({"fine-tuned": HISTORY, "from random weights": HISTORY[:3]})
+    assert "fine-tuned" in texts(figure)
+    assert "from random weights" in texts(figure)
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2]
+
+
+def test_figures_of_an_evaluation(dataset, predictions):
+    evaluation = evaluate(dataset, predictions)
+    curves = figures.precision_recall(evaluation)
+    assert "nut  1.00  at 0.90" in texts(curves)
+    matrix = figures.confusion_matrix(evaluation, score=0.5)
+    assert "missed" in texts(matrix)
+    assert "score 0.50" in texts(matrix)
+    bars = figures.per_class_ap({"before": evaluation, "after": evaluation})
+    assert "AP before" in texts(bars)
+    assert "AP after" in texts(bars)
+    assert "$5 note" in texts(figures.per_class_ap(evaluation))
+    costs = figures.mistake_costs(mistakes(evaluation, score=0.5))
+    assert "Mistakes at score 0.50" in texts(costs)
+    assert "wrong class" in texts(costs)
+    kinds = figures.mistakes_by_class(mistakes(evaluation, score=0.5))
+    assert "nothing there" in texts(kinds)
+    assert has_color(kinds, figures.KIND_COLORS["Cls"])
+    change = figures.comparison_bars(compare(evaluation, evaluation, samples=20))
+    assert "all classes" in texts(change)
+    for figure in (curves, matrix, bars, costs, kinds, change):
+        assert figure._repr_png_()
+
+
+def test_figures_of_a_dataset(dataset):
+    bars = figures.class_distribution(dataset)
+    assert "train" in texts(bars)
+    assert "val" in texts(bars)
+    assert "5  (41.7%)" in texts(bars)
+    assert "Width and height" in texts(figures.box_sizes(dataset))
+    unsplit = figures.class_distribution(dataset.replace(image_splits=None))
+    assert "train" not in texts(unsplit)
+    assert unsplit._repr_png_()
+
+
+def test_empty_and_odd_data_still_give_a_picture(dataset, predictions):
+    nothing = dataset.select([])
+    bare = dataset.select_boxes([])
+    none = predictions.select([])
+    for data in (nothing, bare):
+        for draw in (figures.show_images, figures.class_distribution, dataset.box_sizes):
+            assert draw(data)._repr_png_()
+        evaluation = evaluate(data, none)
+        assert figures.show_predictions(data, none)._repr_png_()
+        assert figures.show_worst(data, evaluation)._repr_png_()
+        for draw in (figures.precision_recall, figures.confusion_matrix, figures.per_class_ap):
+            assert draw(evaluation)._repr_png_()
+        for draw in (figures.mistake_costs, figures.mistakes_by_class):
+            assert draw(mistakes(evaluation))._repr_png_()
+        if len(data):
+            assert figures.comparison_bars(compare(evaluation, evaluation, samples=5))._repr_png_()
+    odd = dataset.boxes.copy()
+    odd[0], odd[1] = np.nan, [50, 50, 20, 20]
+    unknown = dataset.box_classes.copy()
+    unknown[2] = -1
+    strange = dataset.replace(boxes=odd, box_classes=unknown)
+    for draw in (figures.show_images, figures.class_distribution, dataset.box_sizes):
+        assert draw(strange)._repr_png_()
+
+
+def test_many_classes_stay_readable():
+    rng = np.random.default_rng(1)
+    names = tuple(f"a rather long class name {k}" for k in range(60))
+    corner = rng.uniform(0, 300, (400, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(5, 200, (400, 2))])
+    images, classes = np.sort(rng.integers(0, 20, 400)), rng.integers(0, 60, 400)
+    dataset = Dataset(
+        class_names=names,
+        image_paths=[f"/none/{k}.jpg" for k in range(20)],
+        image_sizes=[(500, 500)] * 20,
+        boxes=boxes,
+        box_classes=classes,
+        box_images=images,
+    )
+    found = Predictions(
+        boxes=boxes + 2, scores=rng.random(400), classes=classes, images=images, class_names=names
+    )
+    evaluation = evaluate(dataset, found)
+    drawn = [
+        figures.precision_recall(evaluation),
+        figures.confusion_matrix(evaluation),
+        figures.per_class_ap(evaluation),
+        figures.class_distribution(dataset),
+        figures.box_sizes(dataset),
+        figures.show_images(dataset),
+    ]
+    for figure in drawn:
+        height, width, _ = pixels(figure).shape
+        assert width <= 1400
+        assert height <= 2400
+    assert "20 classes in the middle left out" in texts(drawn[2])
+    assert "20 rarer classes left out" in texts(drawn[3])
+
+
+def test_a_notebook_shows_a_figure_once_and_pyplot_keeps_none(dataset):
+    import matplotlib.pyplot as plt
+    from IPython.core.formatters import DisplayFormatter
+
+    before = dict(mpl.rcParams)
+    figure = figures.show_images(dataset)
+    shown, _ = DisplayFormatter().format(figure)
+    assert sorted(shown) == ["image/png", "text/plain"]
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before

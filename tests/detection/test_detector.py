@@ -1,0 +1,276 @@
+"""Detectors: the list_detectors builds, trains and predicts; rows are carried over by name; weights never surprise."""
+
+import functools
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from odkit.detection import weights
+from odkit.detection.catalogue import CATALOGUE, list_detectors
+from odkit.detection.detector import Detector, build_detector, load_detector, save_detector
+from odkit.detection.starter import STARTER_WEIGHTS
+from odkit.detection.weights import WeightsUnavailableError, find_weights, weights_file
+
+NAMES = ("cat", "teapot", "dog")
+
+
+def a_batch(size: int = 64) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, size, size, generator=generator) for _ in range(2)]
+    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 24.0, 60.0, 60.0]])
+    targets = [
+        {"boxes": boxes, "labels": torch.tensor([0, 2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},  # an image without objects
+    ]
+    return images, targets
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_entry_builds_trains_and_predicts(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    size = CATALOGUE[name].smallest
+    detector = build_detector(name, NAMES, weights="random", image_size=size).train()
+    images, targets = a_batch(size)
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4)
+    losses = detector(images, targets)
+    assert all(torch.isfinite(value) for value in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    optimizer.step()
+    path = save_detector(detector, tmp_path / "detector.safetensors")
+    loaded = load_detector(path)
+    detector.eval()
+    with torch.inference_mode():
+        found, again = detector(images), loaded(images)
+    for one, other in zip(found, again, strict=True):
+        assert one["boxes"].shape[1] == 4
+        assert torch.equal(one["scores"], other["scores"])
+        if len(one["labels"]):
+            assert 0 <= int(one["labels"].min()) <= int(one["labels"].max()) <= 2
+
+
+def test_labels_are_zero_based_whatever_the_module_wants() -> None:
+    """A detector of one class learns class 0 with and without a background class inside."""
+    for name in ("starter", "ssdlite320_mobilenet_v3_large"):
+        torch.manual_seed(0)
+        detector = build_detector(name, ["only"], weights="random", image_size=64).train()
+        images, targets = a_batch()
+        targets[0] = {"boxes": targets[0]["boxes"], "labels": torch.zeros(2, dtype=torch.int64)}
+        assert detector(images, targets)
+        detector.eval()
+        with torch.inference_mode():
+            labels = torch.cat([found["labels"] for found in detector(images)])
+        assert set(labels.tolist()) <= {0}
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'starter'"):
+        build_detector("startr", NAMES)
+    with pytest.raises(ValueError, match="300 pixels or more"):
+        build_detector("ssd300_vgg16", NAMES, weights="random", image_size=64)
+    with pytest.raises(ValueError, match="class name"):
+        build_detector("starter", ())
+    assert {row["name"] for row in list_detectors()} == set(CATALOGUE)
+
+
+def test_the_starter_is_bundled_small_and_plain() -> None:
+    assert STARTER_WEIGHTS.stat().st_size < 4_000_000
+    detector = build_detector("starter", NAMES)
+    assert 1.4e6 < sum(p.numel() for p in detector.parameters()) < 2.1e6
+    assert not any(isinstance(p, torch.Tensor) and not torch.isfinite(p).all() for p in detector.parameters())
+
+
+def test_starter_and_demo_share_no_class() -> None:
+    from odkit.data.demo.parts import PARTS
+    from tools.starter.draw import STARTER_CLASSES
+
+    assert not {n.lower() for n in PARTS} & {n.lower() for n in STARTER_CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "background"),
+    [
+        ("starter", "head.classification_head.cls_logits", False),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "roi_heads.box_predictor.cls_score", True),
+    ],
+)
+def test_saved_weights_start_another_class_table(
+    name: str, layer: str, background: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    old = build_detector(name, ["apple", "Coffee_Mug", "pear"], weights="random")
+    path = save_detector(old, tmp_path / "old.safetensors")
+    for names in (
+        ["coffee mug", "plum"],
+        ["plum", "quince", "coffee mug"],
+    ):  # another number, and the same number
+        torch.manual_seed(1)
+        new = build_detector(name, names, weights=path)
+        a, b = old.module.state_dict(), new.module.state_dict()
+        row_old, row_new = 1 + background, names.index("coffee mug") + background
+        assert torch.equal(b[f"{layer}.weight"][row_new], a[f"{layer}.weight"][row_old])
+        if background:
+            assert torch.equal(b[f"{layer}.bias"][0], a[f"{layer}.bias"][0])
+            boxes = "roi_heads.box_predictor.bbox_pred.weight"
+            assert torch.equal(b[boxes].view(-1, 4, 1024)[row_new], a[boxes].view(-1, 4, 1024)[row_old])
+        other = names.index("plum") + background
+        assert not any(torch.equal(b[f"{layer}.weight"][other], row) for row in a[f"{layer}.weight"])
+        shared = next(key for key in a if key.startswith("backbone") and key.endswith("weight"))
+        assert torch.equal(a[shared], b[shared])
+
+
+def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
+    path = save_detector(build_detector("starter", NAMES, weights="random"), tmp_path / "s.safetensors")
+    with pytest.raises(ValueError, match="holds a starter"):
+        build_detector("ssdlite320_mobilenet_v3_large", NAMES, weights=path)
+    with pytest.raises(ValueError, match="no file"):
+        build_detector("starter", NAMES, weights=tmp_path / "nowhere.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"not at all")
+    with pytest.raises(ValueError, match="not a detector saved by odkit"):
+        load_detector(tmp_path / "junk.safetensors")
+    with pytest.raises(FileNotFoundError):
+        load_detector(tmp_path / "absent.safetensors")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A local HTTP server over a folder of weights files."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A list_detectors entry whose published file is one made here, with the right hash in its name."""
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    torch.manual_seed(0)
+    categories = CATALOGUE[name].weights.meta["categories"]
+    module = CATALOGUE[name].build(len(categories))
+    made = tmp_path / "made.pth"
+    torch.save(module.state_dict(), made)
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()[:8]
+    file_name = f"published-{digest}.pth"
+    monkeypatch.setattr(
+        weights, "weights_file", lambda _: tmp_path / "torch" / "hub" / "checkpoints" / file_name
+    )
+    return name, made
+
+
+def test_weights_are_downloaded_once_with_their_hash_checked(
+    published: tuple[str, Path], mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, made = published
+    folder, address = mirror
+    target = weights.weights_file(name)
+    (folder / target.name).write_bytes(made.read_bytes())
+    monkeypatch.setenv("ODKIT_WEIGHTS_URL", address)
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.delenv("HTTP_PROXY", raising=False)
+    detector = build_detector(name, ["person", "widget"])
+    assert target.is_file()
+    given = torch.load(made, weights_only=True)
+    own = detector.module.state_dict()
+    row = CATALOGUE[name].weights.meta["categories"].index("person")
+    key = "roi_heads.box_predictor.cls_score.weight"
+    assert torch.equal(own[key][1], given[key][row])
+    (folder / target.name).unlink()
+    build_detector(name, ["person"])  # from the cache now
+    target.write_bytes(b"damaged")
+    with pytest.raises(WeightsUnavailableError, match="damaged"):
+        build_detector(name, ["person"])
+
+
+def test_a_download_with_the_wrong_hash_is_refused(
+    published: tuple[str, Path], mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = published
+    folder, address = mirror
+    target = weights.weights_file(name)
+    (folder / target.name).write_bytes(b"something else")
+    monkeypatch.setenv("ODKIT_WEIGHTS_URL", address)
+    with pytest.raises(WeightsUnavailableError, match="Three ways out"):
+        build_detector(name, ["person"])
+    assert not target.exists()
+
+
+def test_without_a_network_the_error_says_the_ways_out(tmp_path: Path) -> None:
+    """In a network namespace of its own, where there is really nothing to connect to; elsewhere, a closed port."""
+    script = (
+        "from odkit.detection import build_detector, WeightsUnavailableError\n"
+        "build_detector('starter', ['a'])\n"
+        "try:\n"
+        "    build_detector('fcos_resnet50_fpn', ['a'])\n"
+        "except WeightsUnavailableError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment["TORCH_HOME"] = str(tmp_path)
+    command = [sys.executable, "-c", script]
+    alone = ["unshare", "--net", "--map-root-user"]
+    try:
+        possible = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if possible:
+        command = [*alone, *command]
+    else:
+        environment["ODKIT_WEIGHTS_URL"] = "http://127.0.0.1:9"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "Three ways out" in done.stdout
+    assert 'detector="starter"' in done.stdout
+    assert str(tmp_path) in done.stdout
+
+
+def test_frozen_batch_norms_compute_what_torchvision_would(
+    published: tuple[str, Path], tmp_path: Path
+) -> None:
+    """With all COCO classes, our detector is the published one, number for number."""
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+    from torchvision.models.detection._utils import overwrite_eps
+
+    name, made = published
+    state = torch.load(made, weights_only=True)
+    target = weights.weights_file(name)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(made.read_bytes())
+    categories = CATALOGUE[name].weights.meta["categories"]
+    names = [f"{c} {i}" if c == "N/A" else c for i, c in enumerate(categories)][1:]
+    detector = build_detector(name, names).eval()
+    theirs = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
+    theirs.load_state_dict(state)
+    overwrite_eps(theirs, 0.0)  # no frozen norms in there: their epsilon is set through ours below
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.eps = 0.0
+    with torch.inference_mode():
+        ours = detector.module.backbone(image)
+        other = theirs.backbone(image)
+    for key in ours:
+        torch.testing.assert_close(ours[key], other[key], rtol=1e-3, atol=1e-3)
+    stem = [p for n, p in detector.module.named_parameters() if n.startswith("backbone.body.0.")]
+    assert stem
+    assert not any(p.requires_grad for p in stem)
+
+
+def test_find_weights_of_the_bundled_one_is_the_bundle() -> None:
+    assert find_weights("starter") == STARTER_WEIGHTS
+    assert weights_file("starter") == STARTER_WEIGHTS
+    assert isinstance(build_detector("starter", NAMES), Detector)

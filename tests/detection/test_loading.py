@@ -1,0 +1,197 @@
+"""Loading: upright pixels, boxes that follow them, the same randomness whoever draws it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from odkit.data.dataset import Dataset
+from odkit.detection.loading import (
+    ImageReadError,
+    collate,
+    fit_size,
+    read_image,
+    resize_image,
+    to_device,
+)
+from odkit.training.batches import AUGMENTATIONS, EpochSampler, TrainingImages, augmented, training_loader
+from tests.helpers import squares
+
+
+def one_image(path: Path, size: tuple[int, int], boxes: list[list[float]]) -> Dataset:
+    return Dataset(
+        root=path.parent,
+        class_names=("thing",),
+        image_paths=[str(path)],
+        image_sizes=[size],
+        boxes=boxes,
+        box_classes=[0] * len(boxes),
+        box_images=[0] * len(boxes),
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_read_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((20, 30, 3), np.uint8)
+    upright[2:8, 3:12] = 255  # a bright patch, off every axis
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = Image.fromarray(upright)
+    stored = stored if undo is None else stored.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "turned.png").permute(1, 2, 0).numpy(), upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_any_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new(mode, (8, 6)).save(path)
+    assert read_image(path).shape == (3, 6, 8)
+    assert read_image(path).dtype == torch.uint8
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_text("<html>not found</html>")
+    for name in ("page.jpg", "absent.jpg"):
+        with pytest.raises(ImageReadError, match=name):
+            read_image(tmp_path / name)
+    whole = tmp_path / "cut.jpg"
+    Image.effect_noise((64, 64), 80).save(whole)
+    whole.write_bytes(whole.read_bytes()[:600])
+    with pytest.raises(ImageReadError, match=r"cut\.jpg"):
+        read_image(whole)
+
+
+def test_the_longer_side_fits() -> None:
+    assert fit_size(640, 480, 320) == (320, 240)
+    assert fit_size(480, 640, 320) == (240, 320)
+    assert fit_size(640, 480, 300, square=True) == (300, 300)
+    assert resize_image(torch.zeros(3, 480, 640, dtype=torch.uint8), 320).shape == (3, 240, 320)
+
+
+def test_boxes_follow_the_resizing(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (200, 100)).save(path)
+    dataset = one_image(path, (200, 100), [[20, 10, 120, 90]])
+    image, target = TrainingImages(dataset, image_size=100)[0]
+    assert image.shape == (3, 50, 100)
+    assert target["boxes"].tolist() == [[10, 5, 60, 45]]
+    assert target["size"].tolist() == [200, 100]
+    image, target = TrainingImages(dataset, image_size=80, square=True)[0]
+    assert image.shape == (3, 80, 80)
+    assert target["boxes"].tolist() == [[8, 8, 48, 72]]
+
+
+def test_a_size_that_does_not_fit_its_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (200, 100)).save(path)
+    with pytest.raises(ImageReadError, match="200x100 pixels, its labels say 100x200"):
+        TrainingImages(one_image(path, (100, 200), []), image_size=64)[0]
+
+
+def test_crowd_boxes_are_not_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (50, 50)).save(path)
+    dataset = one_image(path, (50, 50), [[0, 0, 20, 20], [10, 10, 40, 40]]).replace(box_crowd=[True, False])
+    assert len(TrainingImages(dataset, image_size=50)[0][1]["boxes"]) == 1
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS[1:])
+def test_boxes_stay_on_what_they_mark(kind: str) -> None:
+    """A white square on black, augmented many times: its box is still the extent of the white."""
+    image = torch.zeros(3, 96, 128, dtype=torch.uint8)
+    image[:, 30:60, 40:90] = 255
+    boxes, labels = torch.tensor([[40.0, 30.0, 90.0, 60.0]]), torch.tensor([3])
+    for seed in range(25):
+        torch.manual_seed(seed)
+        changed, moved, kept = augmented(image, boxes, labels, kind)
+        assert changed.dtype == torch.uint8
+        if not len(moved):
+            continue
+        assert kept.tolist() == [3]
+        bright = changed.float().mean(0) > 200 if kind != "flip" else changed[0] > 200
+        rows, columns = torch.where(bright)
+        if kind == "flip":
+            extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert moved[0].tolist() == [float(v) for v in extent]
+        else:
+            x1, y1, x2, y2 = moved[0].tolist()
+            inside = (columns >= x1 - 2) & (columns < x2 + 2) & (rows >= y1 - 2) & (rows < y2 + 2)
+            assert inside.float().mean() > 0.98 if len(rows) else True
+        assert moved[:, 0::2].max() <= changed.shape[-1]
+        assert moved[:, 1::2].max() <= changed.shape[-2]
+
+
+def test_augmentation_depends_on_seed_epoch_and_image_alone(tmp_path: Path) -> None:
+    images = TrainingImages(squares(tmp_path), image_size=64, augment="strong", seed=5)
+    torch.manual_seed(1)
+    first = images[(3, 2, 0)]
+    before = torch.get_rng_state()
+    torch.manual_seed(99)
+    again = images[(3, 2, 7)]
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1]["boxes"], again[1]["boxes"])
+    assert any(not torch.equal(first[0], images[(3, epoch, 0)][0]) for epoch in range(3, 8))
+    torch.manual_seed(1)
+    images[(0, 0, 0)]
+    assert torch.equal(before, torch.get_rng_state())  # the caller's generator is left where it was
+    with pytest.raises(ValueError, match="augment"):
+        TrainingImages(images.dataset, image_size=64, augment="wild")
+
+
+def test_multi_scale_gives_a_batch_one_size(tmp_path: Path) -> None:
+    images = TrainingImages(squares(tmp_path), image_size=128, multi_scale=0.5)
+    sizes = {batch: {images[(row, 0, batch)][0].shape[-1] for row in range(4)} for batch in range(6)}
+    assert all(len(one) == 1 for one in sizes.values())
+    assert len({next(iter(one)) for one in sizes.values()}) > 1
+    assert all(next(iter(one)) % 32 == 0 for one in sizes.values())
+
+
+def test_an_epoch_shows_every_image_and_processes_share_it() -> None:
+    whole = EpochSampler(10, 4, seed=3)
+    batches = [[row for row, _, _ in batch] for batch in whole]
+    assert [len(b) for b in batches] == [4, 4, 4]
+    assert {row for batch in batches for row in batch} == set(range(10))
+    parts = [EpochSampler(10, 4, seed=3, world=2, rank=rank) for rank in range(2)]
+    together = [
+        [row for row, _, _ in first] + [row for row, _, _ in second]
+        for first, second in zip(*parts, strict=True)
+    ]
+    assert together == batches
+    whole.epoch = 1
+    assert [[row for row, _, _ in batch] for batch in whole] != batches
+    whole.epoch, whole.start = 0, 2
+    assert [[row for row, _, _ in batch] for batch in whole] == batches[2:]
+    with pytest.raises(ValueError, match="evenly"):
+        EpochSampler(10, 5, world=2)
+
+
+def test_workers_give_the_same_batches(tmp_path: Path) -> None:
+    dataset = squares(tmp_path)
+    images = TrainingImages(dataset, image_size=64, augment="strong")
+    batches = []
+    for num_workers in (0, 2):
+        loader = training_loader(images, EpochSampler(len(dataset), 4), num_workers=num_workers)
+        batches.append([torch.stack(pictures) for pictures, _ in loader])
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_batch_on_the_device_is_float() -> None:
+    image = torch.full((3, 4, 4), 255, dtype=torch.uint8)
+    images, targets = to_device(*collate([(image, {"boxes": torch.zeros(0, 4)})]), "cpu")
+    assert images[0].dtype == torch.float32
+    assert float(images[0].max()) == 1.0
+    assert targets[0]["boxes"].shape == (0, 4)

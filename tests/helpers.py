@@ -1,0 +1,275 @@
+"""What tests share: small datasets with real image files, cases, oracles, and runs."""
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from odkit.analysis import Suspect
+from odkit.data import Dataset, Predictions, box_iou
+from odkit.data.demo import demo_faults
+from odkit.runs import Run, Settings, create_run
+
+
+def squares(folder: Path, images: int = 16, *, size: int = 64, seed: int = 0, val: float = 0.25) -> Dataset:
+    """Blue and red squares on grey noise: two classes, two boxes an image, splits dealt."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    columns: dict[str, list[Any]] = {"image_paths": [], "boxes": [], "box_classes": [], "box_images": []}
+    for index in range(images):
+        pixels = rng.integers(90, 120, (size, size, 3)).astype(np.uint8)
+        for kind, colour in enumerate(((20, 20, 250), (250, 20, 20))):
+            x, y = rng.integers(0, size - 20, 2)
+            pixels[y : y + 20, x : x + 20] = colour
+            columns["boxes"].append([x, y, x + 20, y + 20])
+            columns["box_classes"].append(kind)
+            columns["box_images"].append(index)
+        path = folder / f"{index:03d}.png"
+        Image.fromarray(pixels).save(path)
+        columns["image_paths"].append(str(path))
+    dataset = Dataset(
+        name="squares",
+        root=folder,
+        class_names=("blue", "red"),
+        image_sizes=np.full((images, 2), size, np.int32),
+        **columns,
+    )
+    return dataset.with_splits(val=val) if val else dataset
+
+
+NAMES = ("cat", "dog", "bird", "fish")
+
+
+def make_dataset(rows, *, images=1, names=NAMES, crowd=None):
+    """A dataset from (image, class, box) rows."""
+    return Dataset(
+        name="made",
+        root="/made",
+        class_names=names,
+        image_paths=[f"/made/{i}.jpg" for i in range(images)],
+        image_sizes=[(400, 400)] * images,
+        boxes=np.array([box for _, _, box in rows], np.float32).reshape(-1, 4),
+        box_classes=[c for _, c, _ in rows],
+        box_images=[i for i, _, _ in rows],
+        box_crowd=crowd,
+    )
+
+
+def make_predictions(rows, *, names=NAMES, image_ids=()):
+    """Predictions from (image, class, score, box) rows."""
+    return Predictions(
+        boxes=np.array([box for *_, box in rows], np.float32).reshape(-1, 4),
+        scores=[score for _, _, score, _ in rows],
+        classes=[c for _, c, _, _ in rows],
+        images=[i for i, *_ in rows],
+        class_names=names,
+        image_ids=image_ids,
+    )
+
+
+def random_case(seed, *, images=12, ties=False, crowd=0.1, present=3, gap=0.2):
+    """Boxes of all sizes with jittered, doubled, misnamed and invented predictions; the last class has no boxes."""
+    rng = np.random.default_rng(seed)
+    grid = (lambda box: np.round(np.asarray(box) / 8) * 8 + [0, 0, 1, 1]) if ties else np.asarray
+
+    def anywhere():
+        corner, size = rng.uniform(0, 300, 2), np.exp(rng.uniform(np.log(6), np.log(180), 2))
+        return np.r_[corner, corner + size]
+
+    truth, found, crowds = [], [], []
+    for image in range(images):
+        for _ in range(rng.integers(1, 8) if rng.random() > gap else 0):
+            box, label = anywhere(), int(rng.integers(present))
+            truth.append((image, label, grid(box)))
+            crowds.append(rng.random() < crowd)
+            size = np.tile(box[2:] - box[:2], 2)
+            for _ in range(rng.integers(0, 4)):
+                guess = label if rng.random() < 0.8 else int(rng.integers(len(NAMES)))
+                found.append((image, guess, rng.random(), grid(box + rng.normal(0, 0.07, 4) * size)))
+        invented = rng.integers(0, 12) if rng.random() > gap else 0
+        labels = rng.integers(len(NAMES), size=invented).tolist()
+        found.extend((image, label, rng.random(), grid(anywhere())) for label in labels)
+    found = [
+        (i, c, round(s, 1) if ties else s, np.r_[b[:2], np.maximum(b[2:], b[:2] + 1)]) for i, c, s, b in found
+    ]
+    return make_dataset(truth, images=images, crowd=crowds), make_predictions(found)
+
+
+def pycocotools_figures(dataset, predictions, limit=100):
+    """The twelve figures, and AP, AP50, AP75, AR of each class [K, 4], by pycocotools; nan where it says -1."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def xywh(box):
+        x1, y1, x2, y2 = map(float, box)
+        return [x1, y1, x2 - x1, y2 - y1]
+
+    def mean(values):
+        return values[values > -1].mean() if (values > -1).any() else math.nan
+
+    def row(n, image, label, box, **more):
+        return {
+            "id": n + 1,
+            "image_id": int(image) + 1,
+            "category_id": int(label) + 1,
+            "bbox": xywh(box),
+            **more,
+        }
+
+    truth, found = COCO(), COCO()
+    columns = zip(dataset.box_images, dataset.box_classes, dataset.boxes, dataset.box_crowd, strict=True)
+    images = [{"id": i + 1, "width": 400, "height": 400} for i in range(len(dataset))]
+    names = [{"id": k + 1, "name": name} for k, name in enumerate(dataset.class_names)]
+    boxes = [
+        row(n, i, k, b, iscrowd=int(c), area=xywh(b)[2] * xywh(b)[3])
+        for n, (i, k, b, c) in enumerate(columns)
+    ]
+    truth.dataset = {"images": images, "categories": names, "annotations": boxes}
+    columns = zip(predictions.images, predictions.classes, predictions.boxes, predictions.scores, strict=True)
+    results = [row(n, i, k, b, score=float(s)) for n, (i, k, b, s) in enumerate(columns)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        if results:
+            found = truth.loadRes(results)
+        else:  # loadRes cannot read an empty list
+            found.dataset = {"images": images, "categories": names, "annotations": []}
+            found.createIndex()
+        engine = COCOeval(truth, found, "bbox")
+        engine.params.maxDets = [1, min(10, limit), limit]
+        engine.evaluate()
+        engine.accumulate()
+    p, r = engine.eval["precision"][..., 2], engine.eval["recall"]
+    figures = [mean(p[..., 0]), mean(p[0, ..., 0]), mean(p[5, ..., 0]), *(mean(p[..., a]) for a in (1, 2, 3))]
+    figures += [mean(r[:, :, 0, m]) for m in range(3)] + [mean(r[:, :, a, 2]) for a in (1, 2, 3)]
+    per_class = [
+        [mean(p[:, :, k, 0]), mean(p[0, :, k, 0]), mean(p[5, :, k, 0]), mean(r[:, k, 0, 2])]
+        for k in range(len(names))
+    ]
+    return np.array(figures), np.array(per_class)
+
+
+ORACLE_CASES = {
+    "plain": {"crowd": 0},
+    "crowds": {"crowd": 0.4},
+    "ties in score and overlap": {"ties": True, "crowd": 0.2},
+    "many images without boxes or predictions": {"gap": 0.7},
+    "one class with boxes": {"present": 1},
+}
+
+
+SMALL = {"weights": "random", "num_workers": 0, "image_size": 64, "batch_size": 4, "epochs": 2}
+
+
+def trained(dataset: Dataset, folder: Path, name: str, **settings: object) -> Run:
+    """A run trained in this process."""
+    from odkit.training import work
+
+    run = create_run(dataset, Settings(**{**SMALL, **settings}), folder, name)  # type: ignore[arg-type]
+    assert work(run.path) == 0
+    return run
+
+
+def started(dataset: Dataset, folder: Path, name: str, **settings: object) -> Run:
+    """A run trained by a worker process; its sums have the same order in every such process."""
+    run = create_run(dataset, Settings(**{**SMALL, **settings}), folder, name)  # type: ignore[arg-type]
+    return finished(run.start())
+
+
+def finished(run: Run) -> Run:
+    while run.alive:
+        time.sleep(0.05)
+    assert run.state == "finished", run.trouble()
+    return run
+
+
+def facts(run: Run) -> list[tuple[object, ...]]:
+    """What a run did, without times and file sizes."""
+    keep = (
+        "event",
+        "step",
+        "epoch",
+        "loss",
+        "losses",
+        "learning_rate",
+        "grad_norm",
+        "ap",
+        "ap50",
+        "best",
+        "per_class",
+    )
+    events = [e for e in run.events() if e["event"] in ("step", "epoch", "evaluation")]
+    return [tuple((k, str(e[k])) for k in keep if k in e) for e in events]
+
+
+def same_weights(first: Run, second: Run) -> bool:
+    import torch
+
+    a, b = (torch.load(run.checkpoints()[-1], weights_only=True) for run in (first, second))
+    return all(torch.equal(a[part][key], b[part][key]) for part in ("detector", "average") for key in a[part])
+
+
+def wait_for_steps(run: Run, steps: int, *, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while sum(e["event"] == "step" for e in run.events(raw=True)) < steps:
+        assert time.monotonic() < end, run.log_tail()
+        time.sleep(0.01)
+
+
+def worker_pid(run: Run) -> int:
+    return int(next(e for e in reversed(run.events(raw=True)) if e["event"] == "start")["machine"]["pid"])
+
+
+def found_in(dataset: Dataset) -> Predictions:
+    """Every box found exactly, but the first missed, the second's class wrong, and one too many on the last image."""
+    rows = np.arange(1, dataset.num_boxes)
+    classes = dataset.box_classes[rows].copy()
+    classes[0] = 1 - classes[0]
+    return Predictions(
+        boxes=np.concatenate([dataset.boxes[rows], [[1, 1, 9, 9]]]),
+        scores=np.append(np.linspace(0.9, 0.6, len(rows)), 0.8),
+        classes=np.append(classes, 0),
+        images=np.append(dataset.box_images[rows], len(dataset) - 1),
+        class_names=dataset.class_names,
+        image_ids=tuple(dataset.image_ids),
+    )
+
+
+# The demo's planted label faults that repaired() leaves, because only somebody who looks at the picture can tell.
+HIDDEN_FAULTS = ("wrong_class", "missing_box", "bad_box", "spurious_box", "two_classes", "tiny")
+
+
+def fault_ranks(dataset: Dataset, suspects: Sequence[Suspect]) -> list[int]:
+    """Where in a list of suspects each planted fault stands: how good is the list?
+
+    A fault is found by a suspect about its very box or, where a label is missing, by one whose suggestion lies on the
+    object (IoU from 0.5).
+
+    Args:
+        dataset: The demo with planted faults, repaired or not, or a part of it.
+        suspects: Of `Mistakes.suspects`, the most suspicious first.
+
+    Returns:
+        A rank (0-based, -1: not in the list) for each fault of `HIDDEN_FAULTS` in the dataset's images.
+    """
+    there = set(dataset.image_ids)
+    return [
+        next((k for k, one in enumerate(suspects) if _points_at(one, fault)), -1)
+        for fault in demo_faults(dataset)
+        if fault["kind"] in HIDDEN_FAULTS and fault["image"] in there
+    ]
+
+
+def _points_at(suspect: Suspect, fault: Mapping[str, Any]) -> bool:
+    if suspect.image_id != fault["image"]:
+        return False
+    if fault["kind"] != "missing_box":
+        return suspect.box_id == str(fault["annotation"])
+    if suspect.kind != "missing" or suspect.suggestion is None:
+        return False
+    return float(box_iou([suspect.suggestion], [fault["true_box"]])[0, 0]) >= 0.5

@@ -1,0 +1,77 @@
+"""Settings and the recipe: one list of options, checked once; what is left open is chosen with a reason."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from odkit.detection.detector import build_detector
+from odkit.runs.settings import MAY_CHANGE, Settings, check_resume, make_settings
+from odkit.training.recipe import Choices, choose, make_optimizer, schedule
+
+
+def test_wrong_settings_are_all_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"epochs must be 1 or more, not 0; .*augment must be one of"):
+        make_settings({"epochs": 0, "augment": "wild"})
+    with pytest.raises(ValueError, match="micro_batch_size"):
+        Settings(batch_size=4, micro_batch_size=8)
+    with pytest.raises(ValueError, match="evenly"):
+        Settings(batch_size=5, processes=2)
+    with pytest.raises(TypeError, match="did you mean 'epochs'"):
+        make_settings({"epoch": 3})
+
+
+def test_a_resume_may_change_little() -> None:
+    old = Settings(epochs=3)
+    assert check_resume(old, Settings(epochs=5, num_workers=0)) == {"epochs": (3, 5), "num_workers": (-1, 0)}
+    with pytest.raises(ValueError, match=r"learning_rate \(0.0 to 0.1\)"):
+        check_resume(old, Settings(epochs=3, learning_rate=0.1))
+    assert set(MAY_CHANGE) <= {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_what_is_chosen_has_a_reason() -> None:
+    choices = choose(Settings(), torch.device("cpu"), images=100)
+    assert (choices.batch_size, choices.precision, choices.optimizer) == (4, "fp32", "adamw")
+    assert choices.image_size == 320
+    assert choices.learning_rate == pytest.approx(1.5e-3)
+    assert choices.augment == "flip"
+    assert choose(Settings(epochs=24), torch.device("cpu"), images=100).augment == "strong"
+    assert {"augment", "device", "batch", "optimizer", "learning_rate", "precision"} <= set(choices.reasons)
+    assert choose(Settings(), torch.device("cpu"), images=3).batch == 3
+    chosen = choose(Settings(detector="fcos_resnet50_fpn", batch_size=32), torch.device("cpu"), images=100)
+    assert chosen.learning_rate == pytest.approx(0.02)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    shares = [schedule(step, 100, 0.1) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9] == pytest.approx(1.0)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert 0.009 < shares[-1] < 0.02
+    assert schedule(0, 1, 0.0) > 0
+
+
+def test_norms_do_not_decay_and_depth_lowers_the_rate() -> None:
+    detector = build_detector("starter", ["a"], weights="random")
+    choices = Choices(
+        batch_size=8,
+        micro_batch_size=8,
+        image_size=64,
+        optimizer="adamw",
+        learning_rate=1.0,
+        weight_decay=0.1,
+        precision="fp32",
+        augment="flip",
+    )
+    groups = make_optimizer(detector, choices, 0.5).param_groups
+    rates = {id(p): group["peak"] for group in groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    named = dict(detector.named_parameters())
+    assert len(rates) == len(named)
+    first, head = (
+        named["module.backbone.body.0.0.weight"],
+        named["module.head.classification_head.cls_logits.weight"],
+    )
+    assert rates[id(first)] < rates[id(head)] == 1.0
+    assert decays[id(head)] == 0.1
+    assert decays[id(named["module.head.classification_head.cls_logits.bias"])] == 0.0

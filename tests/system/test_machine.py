@@ -1,0 +1,210 @@
+"""Facts about the machine, read from files in the kernel's own formats that each test lays out in a folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from odkit.system import machine
+from odkit.system.machine import GB, MB
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A /proc, /sys and / of our own."""
+    monkeypatch.setattr(machine, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "sys/fs/cgroup")
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path / "dev")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    return tmp_path
+
+
+def test_limits_of_version_2_inside_a_container(kernel):
+    write(kernel / "proc/self/cgroup", "0::/\n")
+    write(kernel / "sys/fs/cgroup/memory.max", f"{4 * GB}\n")
+    write(kernel / "sys/fs/cgroup/memory.current", f"{3 * GB}\n")
+    write(kernel / "sys/fs/cgroup/memory.stat", f"anon 5\ninactive_file {GB}\n")
+    write(kernel / "sys/fs/cgroup/cpu.max", "150000 100000\n")
+    assert machine.cgroup_memory_limit() == 4 * GB
+    assert machine.cgroup_memory_used() == 2 * GB  # caches that can go do not count
+    assert machine.cpu_quota() == 1.5
+    assert machine.cpu_count() == min(2, len(os.sched_getaffinity(0)))
+
+
+def test_the_tightest_limit_above_a_session_counts(kernel):
+    write(kernel / "proc/self/cgroup", "0::/user.slice/job_7\n")
+    write(kernel / "sys/fs/cgroup/user.slice/job_7/memory.max", "max\n")
+    write(kernel / "sys/fs/cgroup/user.slice/memory.max", f"{8 * GB}\n")
+    write(kernel / "sys/fs/cgroup/user.slice/cpu.max", "max 100000\n")
+    assert machine.cgroup_memory_limit() == 8 * GB
+    assert machine.cpu_quota() is None
+
+
+def test_limits_of_version_1(kernel):
+    write(kernel / "proc/self/cgroup", "8:memory:/docker/abc\n3:cpu,cpuacct:/\n")
+    write(kernel / "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", f"{2 * GB}\n")
+    write(kernel / "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    write(kernel / "sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", f"{GB}\n")
+    write(kernel / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+    write(kernel / "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
+    assert machine.cgroup_memory_limit() == 2 * GB
+    assert machine.cgroup_memory_used() == GB
+    assert machine.cpu_quota() is None
+    write(kernel / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n")
+    assert machine.cpu_quota() == 0.5
+    assert machine.cpu_count() == 1
+
+
+def test_without_control_groups_the_machine_itself_is_the_limit(kernel):
+    assert machine.cgroup_memory_limit() is None
+    assert machine.cgroup_memory_used() is None
+    assert machine.cpu_quota() is None
+    assert machine.memory_total_bytes() > 0
+    assert 0 < machine.memory_free_bytes() <= machine.memory_total_bytes()
+
+
+def test_memory_under_a_limit(monkeypatch):
+    monkeypatch.setattr(machine, "cgroup_memory_limit", lambda: 100 * MB)
+    monkeypatch.setattr(machine, "cgroup_memory_used", lambda: 30 * MB)
+    assert machine.memory_total_bytes() == 100 * MB
+    assert machine.memory_free_bytes() == 70 * MB
+
+
+@pytest.mark.parametrize(
+    ("free", "wanted", "expected"),
+    [(64 * MB, 2, 1), (64 * MB, 0, 0), (1 * MB, 4, 0), (GB, 8, 8), (None, 8, 8)],
+)
+def test_workers_that_fit_into_shared_memory(monkeypatch, free, wanted, expected):
+    monkeypatch.setattr(machine, "shm_free_bytes", lambda: free)
+    num_workers, reason = machine.workers_that_fit(wanted, 8 * MB, prefetch=4)
+    assert num_workers == expected
+    assert bool(reason) == (expected < wanted)
+    if expected:
+        assert free is None or machine.shm_needed_bytes(expected, 8 * MB) <= free
+    if reason:
+        assert "--shm-size=1g" in reason
+
+
+@pytest.mark.parametrize(("size", "option"), [(1, "1g"), (GB, "1g"), (GB + 1, "2g"), (3 * GB, "4g")])
+def test_size_option(size, option):
+    assert machine.size_option(size) == option
+
+
+def test_filesystem_of_the_innermost_mount(kernel):
+    folder = kernel / "my data"
+    folder.mkdir()
+    escaped = str(folder).replace(" ", "\\040")
+    write(
+        kernel / "proc/self/mountinfo",
+        f"1 0 0:1 / / rw shared:1 - overlay overlay rw\n2 1 0:2 / {escaped} rw - nfs4 server:/x rw\n",
+    )
+    assert machine.filesystem(folder / "not" / "there") == "nfs4"
+    assert machine.filesystem(kernel) == "overlay"
+
+
+def test_kind_of_container(kernel, monkeypatch):
+    assert machine.container() == ""
+    (kernel / ".singularity.d").mkdir()
+    assert machine.container() == "apptainer"
+    write(kernel / ".dockerenv", "")
+    assert machine.container() == "docker"
+    write(kernel / "run/.containerenv", "")
+    assert machine.container() == "podman"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert machine.container() == "kubernetes"
+    assert not machine.own_image()
+    write(kernel / "opt/odkit/start.py", "")
+    assert machine.own_image()
+
+
+def test_rootless(kernel):
+    write(kernel / "proc/self/uid_map", "         0          0 4294967295\n")
+    assert not machine.rootless()
+    write(
+        kernel / "proc/self/uid_map", "         0       1000          1\n         1     100000      65536\n"
+    )
+    assert machine.rootless()
+
+
+def test_listening_sockets(kernel):
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+    write(
+        kernel / "proc/net/tcp",
+        head
+        + "   0: 0100007F:141F 00000000:0000 0A 0:0 0:0 0 0\n"
+        + "   1: 00000000:22B8 00000000:0000 0A 0:0 0:0 0 0\n"
+        + "   2: 0100007F:9999 0100007F:141F 01 0:0 0:0 0 0\n",
+    )
+    write(
+        kernel / "proc/net/tcp6", head + "   0: " + "0" * 24 + "01000000:6989 " + "0" * 32 + ":0000 0A 0:0\n"
+    )
+    assert machine.listening() == [("0.0.0.0", 8888), ("127.0.0.1", 5151), ("::1", 27017)]
+    assert [machine.is_loopback(address) for address, _ in machine.listening()] == [False, True, True]
+
+
+def test_nvidia_driver_and_devices(kernel):
+    assert machine.kernel_driver() == ""
+    assert machine.pci_gpus() == 0
+    assert machine.gpu_devices() == []
+    write(
+        kernel / "proc/driver/nvidia/version",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12.2.0\n",
+    )
+    write(kernel / "sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n")
+    write(kernel / "sys/bus/pci/devices/0000:01:00.0/class", "0x030000\n")
+    write(kernel / "sys/bus/pci/devices/0000:01:00.1/vendor", "0x10de\n")
+    write(kernel / "sys/bus/pci/devices/0000:01:00.1/class", "0x040300\n")  # its sound device
+    write(kernel / "dev/nvidia0", "")
+    assert machine.kernel_driver() == "580.65.06"
+    assert machine.pci_gpus() == 1
+    assert machine.gpu_devices() == ["nvidia0"]
+
+
+def nvidia_smi(folder: Path, monkeypatch, script: str) -> None:
+    """An nvidia-smi that says what a real one would."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_gpus_as_nvidia_smi_lists_them(tmp_path, monkeypatch):
+    lines = "0, NVIDIA GeForce RTX 3090, 580.65.06, 24576, 24100, 8.6\n1, Orin, 540.4.0, [N/A], [N/A], 8.7"
+    nvidia_smi(tmp_path, monkeypatch, f"echo '{lines}'")
+    gpus, complaint = machine.gpus()
+    assert complaint == ""
+    assert gpus[0] == machine.Gpu(0, "NVIDIA GeForce RTX 3090", "580.65.06", 24576 * MB, 24100 * MB, (8, 6))
+    assert (gpus[1].memory, gpus[1].capability) == (0, (8, 7))
+
+
+def test_gpus_when_nvidia_smi_fails(tmp_path, monkeypatch):
+    nvidia_smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML: Unknown Error'; exit 255")
+    assert machine.gpus() == ([], "Failed to initialize NVML: Unknown Error")
+
+
+def test_an_nvidia_smi_that_cannot_be_run_is_quoted(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("not a program")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == ([], "[Errno 8] Exec format error: 'nvidia-smi'")
+
+
+def test_sizes_of_disk_and_shared_memory(tmp_path, monkeypatch):
+    assert machine.disk_free_bytes(tmp_path / "not" / "there") > 0
+    monkeypatch.setattr(machine, "SHM", tmp_path)
+    assert 0 < machine.shm_free_bytes() <= machine.shm_total_bytes()
+    monkeypatch.setattr(machine, "SHM", tmp_path / "missing")
+    assert machine.shm_free_bytes() is None
+    assert machine.shm_total_bytes() is None
+
+
+def test_gpus_without_nvidia_smi(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == ([], "")

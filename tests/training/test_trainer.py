@@ -1,0 +1,430 @@
+"""Training through its public functions: real files, real worker processes, real kills, on a CPU."""
+
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from odkit.analysis.evaluation import evaluate
+from odkit.data.dataset import Dataset
+from odkit.detection.detector import Detector, load_detector
+from odkit.detection.inference import predict
+from odkit.runs.run import Run, create_run, fine_tune, open_run
+from odkit.runs.settings import Settings
+from odkit.runs.worker import RunError
+from odkit.training.replay import replay
+from odkit.training.trainer import work
+from tests.helpers import (
+    SMALL,
+    facts,
+    finished,
+    same_weights,
+    squares,
+    started,
+    trained,
+    wait_for_steps,
+    worker_pid,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return squares(tmp_path_factory.mktemp("squares"))
+
+
+def test_a_run_leaves_its_folder_complete(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "whole")
+    assert run.state == "finished"
+    assert [row["epoch"] for row in run.history()] == [1, 2]
+    assert {"loss", "ap", "ap50", "learning_rate", "images_per_second"} <= set(run.history()[0])
+    assert len(run.checkpoints()) == run.settings.keep
+    detector = load_detector(run.path)
+    assert detector.class_names == ("blue", "red")
+    assert run.predictions().class_names == ("blue", "red")
+    assert run.evaluation().ap == pytest.approx(run.best["ap"])
+    start = run.events()[0]
+    assert start["event"] == "start"
+    assert start["choices"]["reasons"]["device"]
+    previews = [e for e in run.events() if e["event"] == "preview"]
+    assert len(previews) == 2
+    assert {"row", "boxes", "classes", "scores"} <= set(previews[0]["images"][0])
+
+
+def test_the_same_seed_trains_the_same_weights(dataset: Dataset, tmp_path: Path) -> None:
+    first, second = trained(dataset, tmp_path, "a"), trained(dataset, tmp_path, "b")
+    assert facts(first) == facts(second)
+    assert same_weights(first, second)
+    assert facts(trained(dataset, tmp_path, "c", seed=1)) != facts(first)
+
+
+def test_data_workers_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    assert facts(trained(dataset, tmp_path, "a")) == facts(trained(dataset, tmp_path, "b", num_workers=2))
+
+
+def test_it_learns(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "learns", weights="pretrained", epochs=12)
+    assert run.best["ap50"] > 0.5
+
+
+def test_a_stop_request_leaves_a_run_that_resumes_exactly(dataset: Dataset, tmp_path: Path) -> None:
+    whole = started(dataset, tmp_path, "whole")
+    stopped = create_run(dataset, Settings(**SMALL), tmp_path, "stopped")  # type: ignore[arg-type]
+    stopped.start()
+    wait_for_steps(stopped, 1)
+    stopped.stop()
+    assert stopped.state in ("stopped", "finished")
+    if stopped.state == "stopped":
+        finished(stopped.resume(wait=False))
+    assert facts(stopped) == facts(whole)
+    assert same_weights(stopped, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_stop(dataset: Dataset, tmp_path: Path, number: signal.Signals) -> None:
+    run = create_run(dataset, Settings(**{**SMALL, "epochs": 50}), tmp_path, "signalled")  # type: ignore[arg-type]
+    run.start()
+    wait_for_steps(run, 2)
+    os.kill(worker_pid(run), number)
+    end = time.monotonic() + 60
+    while run.alive:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert run.state == "stopped"
+    newest = torch.load(run.checkpoints()[-1], weights_only=True)
+    assert newest["progress"]["step"] == max(e["step"] for e in run.events() if e["event"] == "step")
+
+
+def test_twenty_kills_lose_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    """SIGKILL at random moments, checkpoint writes among them: weights, average and history as if undisturbed."""
+    settings = {"epochs": 10, "checkpoint_steps": 1, "keep": 2}
+    whole = started(dataset, tmp_path, "whole", **settings)
+    run = create_run(dataset, Settings(**{**SMALL, **settings}), tmp_path, "killed")  # type: ignore[arg-type]
+    dice, kills, torn = random.Random(0), 0, 0
+    while kills < 20:
+        before = len(run.events(raw=True))
+        run.start()
+        while run.alive and len(run.events(raw=True)) <= before:
+            time.sleep(0.005)
+        target = len(run.events(raw=True)) + dice.randint(1, 4)
+        while run.alive and len(run.events(raw=True)) < target:
+            time.sleep(0.001)
+        if kills % 4 == 3:  # every fourth one while a checkpoint is being written
+            while run.alive and not list(run.path.glob("checkpoints/*.tmp")):
+                pass
+        else:
+            time.sleep(dice.uniform(0, 0.04))
+        if not run.alive:
+            break
+        os.kill(worker_pid(run), signal.SIGKILL)
+        while run.alive:
+            time.sleep(0.005)
+        kills += 1
+        torn += bool(list(run.path.glob("checkpoints/*.tmp")))
+        assert run.state == "died"
+    assert kills == 20
+    assert torn, "no kill met a checkpoint that was being written"
+    finished(run.resume(wait=False))
+    assert facts(run) == facts(whole)
+    assert same_weights(run, whole)
+
+
+def test_a_torn_checkpoint_is_passed_over(dataset: Dataset, tmp_path: Path) -> None:
+    whole = trained(dataset, tmp_path, "whole")
+    run = trained(dataset, tmp_path, "torn", epochs=1)
+    newest = run.checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    finished(run.resume(wait=False, epochs=2))
+    assert any(e.get("kind") == "damaged_checkpoint" for e in run.events())
+    assert len(facts(run)) == len(facts(whole))
+
+
+def test_resume_refuses_other_settings(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "done", epochs=1)
+    with pytest.raises(ValueError, match="batch"):
+        run.resume(batch_size=8)
+    with pytest.raises(RunError, match="finished"):
+        run.resume()
+
+
+def test_micro_batches_train_as_one_process_would_share(dataset: Dataset, tmp_path: Path) -> None:
+    """Two gloo processes take the same steps as one process that accumulates the same two shares."""
+    # SGD: Adam divides by the gradient's own size, and makes steps out of rounding where that is nothing
+    settings = {**SMALL, "epochs": 1, "optimizer": "sgd"}
+    one = started(dataset, tmp_path, "one", **settings, micro_batch_size=2)
+    two = finished(fine_tune(dataset, folder=tmp_path, name="two", wait=False, processes=2, **settings))
+    steps = [[e for e in run.events() if e["event"] == "step"] for run in (one, two)]
+    assert len(steps[0]) == len(steps[1])
+    for a, b in zip(*steps, strict=True):
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert b["loss"] == pytest.approx(
+            a["loss"], rel=1e-3
+        )  # the whole batch's, not the first process' share
+        assert b["losses"] == pytest.approx(a["losses"], rel=1e-3, abs=1e-6)
+    a, b = (torch.load(run.checkpoints()[-1], weights_only=True)["detector"] for run in (one, two))
+    trained_keys = [key for key in a if "running" not in key and "num_batches" not in key]
+    for key in trained_keys:
+        torch.testing.assert_close(b[key], a[key], rtol=1e-4, atol=1e-5)
+    assert two.evaluation().ap == pytest.approx(two.best["ap"])
+    # what was judged, by both processes, is what was saved
+    alone = predict(load_detector(two.path), two.dataset("val"), batch_size=1)
+    assert evaluate(two.dataset("val"), alone).ap == pytest.approx(two.best["ap"], abs=1e-3)
+
+
+def family(run: Run) -> tuple[psutil.Process, list[psutil.Process]]:
+    """torchrun's launcher and its training processes, the first (which writes) in front."""
+    first = psutil.Process(worker_pid(run))
+    launcher = first.parent()
+    assert launcher is not None
+    assert "torch.distributed.run" in " ".join(launcher.cmdline())
+    return launcher, [first, *(child for child in launcher.children() if child.pid != first.pid)]
+
+
+@pytest.mark.parametrize(
+    ("victims", "number", "states"),
+    [
+        (("first",), signal.SIGKILL, ("died",)),
+        (("second",), signal.SIGKILL, ("failed", "stopped")),
+        (("launcher",), signal.SIGKILL, ("stopped",)),
+        (("launcher", "second"), signal.SIGKILL, ("failed", "stopped", "died")),
+        (("second",), signal.SIGTERM, ("stopped",)),  # all leave together, whoever was asked
+        (("launcher",), signal.SIGTERM, ("stopped",)),  # what SLURM, Kubernetes and `docker stop` send
+    ],
+    ids=str,
+)
+def test_a_lost_process_ends_the_run_resumably(
+    dataset: Dataset,
+    tmp_path: Path,
+    victims: tuple[str, ...],
+    number: signal.Signals,
+    states: tuple[str, ...],
+) -> None:
+    """Training processes and torchrun itself are killed: all the others end too, and the lock is free only then."""
+    settings = {**SMALL, "epochs": 200, "processes": 2, "checkpoint_steps": 1}
+    run = fine_tune(dataset, folder=tmp_path, name="two", wait=False, **settings)
+    wait_for_steps(run, 3)
+    launcher, (first, second) = family(run)
+    named = {"launcher": launcher, "first": first, "second": second}
+    everyone = [*named.values(), *launcher.children(recursive=True)]
+    for victim in victims:
+        named[victim].send_signal(number)
+    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in (first, second)):
+        # as long as one of them may write, nobody else is let in
+        if run.alive:
+            time.sleep(0.02)
+            continue
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in (first, second))
+    end = time.monotonic() + 90
+    while run.alive:
+        assert time.monotonic() < end, run.log_tail()
+        time.sleep(0.05)
+    assert not [p for p in everyone if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "an orphan"
+    found = open_run(run.path)
+    assert found.state in states, found.trouble()
+    if found.state == "failed":
+        assert "another process of this run has ended" in found.trouble()
+    saved = torch.load(found.checkpoints()[-1], weights_only=True)["progress"]["step"]
+    seen = max(e["step"] for e in found.events() if e["event"] == "step")
+    assert seen - 1 <= saved <= seen + 1
+    if len(victims) == 2:
+        found.resume(wait=False)
+        wait_for_steps(found, len([e for e in found.events(raw=True) if e["event"] == "step"]) + 2)
+        assert found.stop().state == "stopped", found.trouble()
+        steps = [e["step"] for e in found.events() if e["event"] == "step"]
+        assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_loss_that_is_not_finite_rolls_back_and_then_ends(dataset: Dataset, tmp_path: Path) -> None:
+    run = create_run(
+        dataset,
+        Settings(**{**SMALL, "epochs": 40, "learning_rate": 1e18, "clip": 0.0, "warmup": 0.0}),  # type: ignore[arg-type]
+        tmp_path,
+        "wild",
+    )
+    assert work(run.path) == 1
+    kinds = [e.get("kind") for e in run.events(raw=True) if e["event"] == "warning"]
+    assert "not_finite" in kinds
+    assert "rollback" in kinds
+    assert run.state == "failed"
+    assert "learning-rate" in run.trouble()
+    assert list((run.path / "bad_batches").glob("*.pt"))
+
+
+def test_a_batch_that_is_not_finite_leaves_nothing_behind(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinite pixels in one batch: batch norms see them, the detector must not keep them."""
+    whole, calls = Detector.forward, [0]
+
+    def spoilt(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+        if self.training:
+            calls[0] += 1
+            if calls[0] == 2:
+                images = [image * math.inf for image in images]
+        return whole(self, images, targets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Detector, "forward", spoilt)
+    run = trained(dataset, tmp_path, "spoilt")
+    monkeypatch.setattr(Detector, "forward", whole)
+    (warning,) = [e for e in run.events() if e["event"] == "warning"]
+    assert warning["kind"] == "not_finite"
+    assert ".png" in warning["message"]
+    losses = [e["loss"] for e in run.events() if e["event"] == "step"]
+    assert losses[1] is None
+    assert all(loss is not None for loss in losses[:1] + losses[2:])
+    saved = torch.load(run.checkpoints()[-1], weights_only=True)
+    assert saved["progress"]["skipped"] == 1
+    assert all(torch.isfinite(value).all() for value in saved["detector"].values())
+    assert all(torch.isfinite(value).all() for value in saved["average"].values())
+    assert {row["verdict"].split(" and")[0] for row in replay(run)} == {"finite alone"}  # the pixels were not
+
+
+def test_an_image_that_vanishes_is_named(tmp_path: Path) -> None:
+    dataset = squares(tmp_path / "data")
+    run = create_run(dataset, Settings(**SMALL), tmp_path, "missing")  # type: ignore[arg-type]
+    gone = Path(dataset.split("train").image_paths[0])
+    gone.unlink()
+    assert work(run.path) == 1
+    assert str(gone) in run.trouble()
+
+
+def test_out_of_memory_halves_the_micro_batch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU's own allocator error, raised for more than two images at once, after the pass through them."""
+    whole = Detector.forward
+
+    def narrow(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+        found = whole(self, images, targets)  # type: ignore[arg-type]
+        if len(images) > 2:
+            torch.empty(1 << 60, dtype=torch.uint8)  # really asks for an exabyte
+        return found
+
+    monkeypatch.setattr(Detector, "forward", narrow)
+    run = trained(dataset, tmp_path, "tight")
+    warnings = [e["message"] for e in run.events() if e.get("kind") == "out_of_memory"]
+    assert len(warnings) == 1, "judging goes by the same number"
+    assert "2 images at once from now on, accumulated to the same batch of 4" in warnings[0]
+    monkeypatch.setattr(Detector, "forward", whole)
+    two = trained(dataset, tmp_path, "two", micro_batch_size=2)
+    assert facts(run) == facts(two), "the first, failed pass has left no trace"
+    assert same_weights(run, two)
+
+
+def test_out_of_memory_while_judging(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Detector.forward
+
+    def narrow(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+        if not self.training and len(images) > 1:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return whole(self, images, targets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Detector, "forward", narrow)
+    run = trained(dataset, tmp_path, "tight", epochs=1)
+    assert [e["message"] for e in run.events() if e["event"] == "warning"] == [
+        "out of memory while judging: 2 images at once from now on",
+        "out of memory while judging: 1 images at once from now on",
+    ]
+
+
+def test_a_stop_while_judging_does_not_wait_for_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judging can take longer than an epoch: it is left, and done by the resumed run."""
+    undisturbed = trained(dataset, tmp_path, "undisturbed")
+    whole, seen = Detector.forward, [0]
+    run = create_run(dataset, Settings(**{**SMALL, "micro_batch_size": 1}), tmp_path, "stopped")  # type: ignore[arg-type]
+
+    def asked(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+        if not self.training:
+            seen[0] += 1
+            if seen[0] == 2:
+                run.request("checkpoint")
+            if seen[0] == 3:
+                run.request("now")
+        return whole(self, images, targets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Detector, "forward", asked)
+    assert work(run.path) == 0
+    assert seen[0] == 3, "of 4 held-out images"
+    assert run.state == "stopped"
+    assert not [e for e in run.events() if e["event"] == "evaluation"]
+    assert [e["event"] for e in run.events()][-4:] == ["checkpoint", "checkpoint", "stop", "end"]
+    assert work(run.path) == 0
+    assert run.state == "finished"
+    assert [(row["epoch"], row["step"]) for row in run.history()] == [
+        (row["epoch"], row["step"]) for row in undisturbed.history()
+    ]
+    assert [row["ap"] is not None for row in run.history()] == [True, True]
+
+
+def test_options_train(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(
+        dataset, tmp_path, "options", augment="strong", multi_scale=0.3, freeze_epochs=1, layer_decay=0.8,
+        optimizer="sgd", precision="bf16", patience=1, epochs=3,
+    )  # fmt: skip
+    assert run.state == "finished"
+    frozen = [e for e in run.events() if e["event"] == "step"]
+    assert all(np.isfinite(e["loss"]) for e in frozen)
+
+
+def test_a_frozen_backbone_stays_as_it_was_and_is_trained_after(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "frozen", epochs=3, freeze_epochs=2, keep=9)
+    by_step = {path.name: torch.load(path, weights_only=True)["detector"] for path in run.checkpoints()}
+    first, _, frozen, thawed = by_step.values()
+    body = [key for key in first if key.startswith("backbone")]
+    assert body
+    assert all(torch.equal(first[key], frozen[key]) for key in body), "running figures among them"
+    assert not any(torch.equal(frozen[key], thawed[key]) for key in body if key.endswith("running_mean"))
+    assert any(not torch.equal(first[key], frozen[key]) for key in first if key not in body), (
+        "the head learns"
+    )
+
+
+def test_patience_ends_a_run_that_does_not_get_better(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "patient", epochs=20, patience=2, learning_rate=1e-12)
+    assert run.state == "finished"
+    assert len(run.history()) == run.best["epoch"] + 2 < 20
+    (note,) = [e for e in run.events() if e.get("kind") == "early_stop"]
+    assert "the AP has not risen for 2 epochs" in note["message"]
+
+
+def test_a_wished_batch_is_reached_by_accumulation(dataset: Dataset, tmp_path: Path) -> None:
+    """The same batch in one, two and four parts: as many steps at the same rate, and nearly the same loss."""
+    settings = {"batch_size": 4, "epochs": 1, "augment": "none"}
+    runs = [trained(dataset, tmp_path, str(m), micro_batch_size=m, **settings) for m in (4, 2)]
+    steps = [[e for e in run.events() if e["event"] == "step"] for run in runs]
+    assert [len(some) for some in steps] == [3, 3]
+    assert [e["learning_rate"] for e in steps[0]] == [e["learning_rate"] for e in steps[1]]
+    assert steps[0][0]["loss"] == pytest.approx(steps[1][0]["loss"], rel=0.1)
+
+
+def test_a_compiler_that_does_not_work_is_named_and_done_without(dataset: Dataset, tmp_path: Path) -> None:
+    """A C++ compiler that is not there."""
+    run = create_run(dataset, Settings(**{**SMALL, "epochs": 1, "compile": True}), tmp_path, "compiled")  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CXX", str(tmp_path / "no-such-compiler"))
+        environment.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+        run.start()
+    finished(run)
+    (warning,) = [e for e in run.events() if e["event"] == "warning"]
+    assert warning["kind"] == "compile"
+    assert "training goes on without" in warning["message"]
+    assert "no-such-compiler" in warning["message"]
+    plain = started(dataset, tmp_path, "plain", epochs=1)
+    assert facts(run) == facts(plain), "the attempt has left no trace"
+
+
+def test_a_time_budget_fits_the_epochs(dataset: Dataset, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path, "budget", minutes=0.05, epochs=1, batch_size=2)
+    note = next(e for e in run.events() if e.get("kind") == "time_budget")
+    assert "epochs" in note["message"]
+    assert run.history()[-1]["epoch"] == run.history()[-1]["epochs"]
