@@ -9,12 +9,10 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import linecache
 import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -41,7 +39,7 @@ from odkit.runs import (
     make_settings,
     open_run,
 )
-from odkit.system import LOCK_VARIABLE, end_with_parent
+from odkit.system import LOCK_VARIABLE, InputError, MissingFileError, end_with_parent
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
@@ -419,7 +417,7 @@ def predict(
     found = read_detector(detector, device)
     dataset = images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
-        raise ValueError(f"--out {out} is where the images are: their pictures would take their place")
+        raise InputError(f"--out {out} is where the images are: their pictures would take their place")
     predictions = detection.predict(found, dataset, score=score)
     rows = []
     for index, path in enumerate(dataset.image_paths):
@@ -524,9 +522,7 @@ def read_detector(name: str, device: str = "cpu") -> "Detector":
     if path.is_file():
         return detection.load_detector(path, device=device)
     if not path.exists() and not (RUNS / path).exists():
-        raise FileNotFoundError(
-            f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file"
-        )
+        raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
     run = open_run(path)
     if not (run.path / "detector.safetensors").exists():
         raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
@@ -621,17 +617,12 @@ def _stop_on_signals(run: Run) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _meant_for_people(error: BaseException) -> bool:
-    """Whether an error was raised on purpose, with a message; the others are faults, and keep their traceback."""
-    if isinstance(error, OSError):
-        return True
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(last.filename).parent == Path(__file__).parent
-    return ours and linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise ")
-
-
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the `odkit` command; returns its exit status. ODKIT_TRACEBACK=1 shows where an error comes from."""
+    """Run the `odkit` command; returns its exit status.
+
+    An error meant for people is one message and status 1 (ODKIT_TRACEBACK=1 shows where it comes from); any other is a
+    fault of ours, and keeps its traceback.
+    """
     given = list(sys.argv[1:] if args is None else args)
     if given == ["--version"]:
         print(f"odkit {version('odkit')}")
@@ -650,10 +641,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `odkit runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
-        if os.environ.get("ODKIT_TRACEBACK") or not _meant_for_people(error):
+    except (OdkitError, OSError) as error:  # of the machine's own, a full disk is the usual one
+        if os.environ.get("ODKIT_TRACEBACK"):
             raise
-        message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"odkit: {message}", file=sys.stderr)
+        print(f"odkit: {error}", file=sys.stderr)
         return 1
     return status

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from odkit.analysis.evaluation import Evaluation
 from odkit.data import Dataset
+from odkit.system import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,7 +171,7 @@ def _refuse_different(first: Dataset, second: Dataset) -> None:
         ("classes of the boxes", np.array_equal(first.box_classes, second.box_classes)),
     ):
         if not same:
-            raise ValueError(
+            raise InputError(
                 f"the evaluations are of different {what} ({first.name} and {second.name}); evaluate both predictions "
                 "on one dataset"
             )

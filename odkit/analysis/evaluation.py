@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from odkit.analysis.matching import Matches, match, match_greedily, on_crowd
 from odkit.data import Dataset, Predictions, box_area, xyxy_to_xywh
+from odkit.system import InputError, UnknownNameError
 
 
 def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int = 100) -> "Evaluation":
@@ -33,7 +34,7 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
     Source: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; cocodataset.org/#detection-eval.
     """
     if max_detections < 1:
-        raise ValueError(f"max_detections must be 1 or more, not {max_detections}")
+        raise InputError(f"max_detections must be 1 or more, not {max_detections}")
     _refuse_unusable(dataset)
     predictions = predictions.for_dataset(dataset)
     ap, ar = _coco_arrays(dataset, predictions, max_detections)
@@ -140,7 +141,7 @@ class Confusion:
         """
         for name in (truth, predicted):
             if name not in self.names:
-                raise KeyError(f"no class {name!r}; there are {', '.join(self.names)}")
+                raise UnknownNameError(f"no class {name!r}; there are {', '.join(self.names)}")
         cell = (self.truth == self.names.index(truth)) & (self.predicted == self.names.index(predicted))
         images, counts = np.unique(self.images[cell], return_counts=True)
         return images[np.argsort(-counts, kind="stable")]
@@ -370,7 +371,7 @@ def _refuse_unusable(dataset: Dataset) -> None:
         if rows.any():
             row = int(np.flatnonzero(rows)[0])
             first = f"{dataset.image_ids[dataset.box_images[row]]}, {dataset.box_ids[row]}"
-            raise ValueError(
+            raise InputError(
                 f"{dataset.name} has {int(rows.sum())} boxes {what}, the first at {first}; evaluate on "
                 "od.repaired(dataset), which drops them"
             )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from odkit.analysis.evaluation import Evaluation
 from odkit.analysis.matching import Rows, on_crowd, overlaps
 from odkit.data import Dataset, as_boxes, box_area, box_iou
+from odkit.system import InputError
 
 _LEAST = 0.05  # suspicion below which a label is left alone
 _KIN = 50  # boxes of like size that say what is usual
@@ -98,7 +99,7 @@ def corrected(dataset: Dataset, suspects: Sequence[Suspect]) -> Dataset:
     for one in suspects:
         row = rows.get((one.image_id, one.box_id), -1)
         if one.image_id not in images or (row < 0 and one.kind != "missing") or one.class_name not in classes:
-            raise ValueError(f"this suspect is not about {dataset.name!r} ({len(dataset):,} images): {one}")
+            raise InputError(f"this suspect is not about {dataset.name!r} ({len(dataset):,} images): {one}")
         if one.kind == "missing" and one.suggestion is not None:
             added.append((images[one.image_id], one.suggestion, classes[one.class_name]))
         elif one.kind == "wrong_class":

@@ -20,6 +20,7 @@ from odkit.analysis.evaluation import Evaluation, evaluate
 from odkit.analysis.label_errors import Suspect, find_suspects
 from odkit.analysis.matching import Rows, match_greedily, on_crowd, overlaps, within_limit
 from odkit.data import Dataset, Predictions, box_area, box_iou
+from odkit.system import InputError, UnknownNameError
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 KINDS = {
@@ -227,7 +228,7 @@ class Mistakes:
             KeyError: There is no such kind; the message lists them.
         """
         if kind not in ("correct", *KINDS):
-            raise KeyError(f"no kind {kind!r}; there are correct, {', '.join(KINDS)}")
+            raise UnknownNameError(f"no kind {kind!r}; there are correct, {', '.join(KINDS)}")
         if kind == "Miss":
             return np.flatnonzero(self.kinds.boxes == kind)
         rows = np.flatnonzero(self.kinds.predictions == kind)
@@ -273,7 +274,7 @@ class Mistakes:
             labels: One label an image [N].
         """
         if len(labels) != len(self.dataset):
-            raise ValueError(f"by_image() got {len(labels)} labels for {len(self.dataset)} images")
+            raise InputError(f"by_image() got {len(labels)} labels for {len(self.dataset)} images")
         names, group = np.unique(np.array(labels, str), return_inverse=True)
         return self._table(names.tolist(), group[self.dataset.box_images], group[self.predictions.images])
 
@@ -358,7 +359,7 @@ def mistakes(
     """
     if isinstance(dataset, Dataset):
         if predictions is None:
-            raise ValueError(
+            raise InputError(
                 "mistakes() needs predictions beside the dataset, or an Evaluation or a Run alone"
             )
         evaluation = evaluate(dataset, predictions)

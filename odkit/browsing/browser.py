@@ -21,7 +21,7 @@ from odkit.browsing.keeper import LOOPBACK
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
-from odkit.system import FrontEnd, front_end
+from odkit.system import FrontEnd, InputError, front_end
 
 if TYPE_CHECKING:
     from odkit.runs import Run
@@ -126,7 +126,7 @@ class Browser:
             ValueError: The App was opened on a dataset of FiftyOne's own, so there is nothing to compare with.
         """
         if self.before is None:
-            raise ValueError(
+            raise InputError(
                 "this App was opened on a FiftyOne dataset; odkit does not know what it was before"
             )
         return changes(self.before, self.dataset)
@@ -138,7 +138,7 @@ class Browser:
             ValueError: The App was opened on a dataset of FiftyOne's own.
         """
         if self.before is None:
-            raise ValueError("this App was opened on a FiftyOne dataset, which has no suspects of odkit's")
+            raise InputError("this App was opened on a FiftyOne dataset, which has no suspects of odkit's")
         self.dataset.reload()
         return suspects_tagged(self.dataset, self.before, tag)
 
@@ -155,7 +155,7 @@ class Browser:
             if isinstance(image, str):
                 ids.append(image)
             elif self.before is None:
-                raise ValueError(
+                raise InputError(
                     "rows of which dataset? This App was opened on FiftyOne's own; give image ids"
                 )
             else:
@@ -171,7 +171,7 @@ class Browser:
             ValueError: The App was opened on a dataset, so there are no predictions to be confused.
         """
         if self.mistakes is None:
-            raise ValueError("a dataset has no confusion matrix: browse a Run, an Evaluation or Mistakes")
+            raise InputError("a dataset has no confusion matrix: browse a Run, an Evaluation or Mistakes")
         evaluation, score = self.mistakes.evaluation, self.mistakes.score
         if not self._path:
             from odkit import figures
@@ -259,7 +259,7 @@ def _content(
     first = next(iter(judged.values()))
     for label, one in judged.items():
         if one.dataset.fingerprint() != first.dataset.fingerprint():
-            raise ValueError(
+            raise InputError(
                 f"{label!r} was judged on other data than {next(iter(judged))!r}; side by side only runs with the same "
                 "validation images and labels can be shown"
             )
@@ -335,7 +335,7 @@ def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
         return {"predictions": mistakes(x.evaluation(), score=score)}
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
         return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
-    raise ValueError(
+    raise InputError(
         "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs or a FiftyOne dataset or view, not "
         f"{type(x).__name__} {x!r:.80}"
     )

@@ -16,6 +16,7 @@ from odkit.analysis import Suspect
 from odkit.browsing import annotate, fo_dataset
 from odkit.browsing.fo_dataset import GROUND_TRUTH, UNKNOWN_LABEL
 from odkit.data import UNKNOWN_CLASS, Dataset, Predictions, SourceProblem, relative_xywh_to_xyxy, upright_size
+from odkit.system import InputError
 
 if TYPE_CHECKING:
     from odkit.data.audit import Audit
@@ -159,7 +160,7 @@ def _text(values: Sequence[str]) -> NDArray[np.object_]:
 def _of_images(view: Any, field: str) -> Any:
     """The same view with a row an image: patches become the images they were cut from, with just those boxes."""
     if view.media_type not in ("image", None) or getattr(view, "_is_frames", False):
-        raise ValueError(
+        raise InputError(
             f"{view.name or view._root_dataset.name} holds {view.media_type}s; odkit reads images"
         )
     if not getattr(view, "_is_patches", False):
@@ -193,7 +194,7 @@ def _detections_field(whole: Any, field: str) -> str:
         return field
     if field == GROUND_TRUTH and len(there) == 1:
         return there[0]
-    raise ValueError(
+    raise InputError(
         f"{whole.name} has no field {field!r} of detections; fields of detections: {', '.join(there) or 'none'}. "
         "Name one with field="
     )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from odkit.browsing import services
 from odkit.browsing.keeper import LOOPBACK
 from odkit.data import Dataset, upright_size, xyxy_to_relative_xywh
+from odkit.system import InputError
 
 GROUND_TRUTH = "ground_truth"
 UNKNOWN_LABEL = "(unknown class)"
@@ -114,7 +115,7 @@ def existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
     there = fo.load_dataset(name, reload=True)
     ours = there.info.get("odkit")
     if not ours:
-        raise ValueError(f"FiftyOne has a dataset {name!r} that odkit did not make; give another name=")
+        raise InputError(f"FiftyOne has a dataset {name!r} that odkit did not make; give another name=")
     if not keep_edits or ours["fingerprint"] != dataset.fingerprint():
         return _refill(fo, there, dataset)
     if ours["root"] != str(dataset.root):  # the same data, moved

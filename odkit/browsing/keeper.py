@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from odkit.system import package_path
+from odkit.system import InputError, package_path
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 90.0  # an App server takes 5 s on an idle machine; a busy one must not fail for that
@@ -65,7 +65,7 @@ def ensure(
         running = _running(state / f"{name}.json")
         if running:
             if port and running != port:
-                raise ValueError(
+                raise InputError(
                     f"the App already runs on port {running}, not {port}; leave port= out to use it"
                 )
             return running

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from odkit.system import InputError
+
 Boxes = NDArray[np.float32]
 
 
@@ -23,7 +25,7 @@ def as_boxes(boxes: ArrayLike) -> Boxes:
     if array.size == 0:
         return np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"boxes must have the shape [N, 4], not {list(array.shape)}")
+        raise InputError(f"boxes must have the shape [N, 4], not {list(array.shape)}")
     return array
 
 
@@ -178,7 +180,7 @@ def upright_boxes(boxes: ArrayLike, sizes: ArrayLike, orientation: int) -> Boxes
         return _stack(height - y2, width - x2, height - y1, width - x1)
     if orientation == 8:
         return _stack(y1, width - x2, y2, width - x1)
-    raise ValueError(f"an EXIF orientation is 1 to 8, not {orientation}")
+    raise InputError(f"an EXIF orientation is 1 to 8, not {orientation}")
 
 
 def _columns(boxes: ArrayLike) -> tuple[NDArray[np.float64], ...]:
@@ -187,14 +189,14 @@ def _columns(boxes: ArrayLike) -> tuple[NDArray[np.float64], ...]:
     if array.size == 0:
         array = array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"boxes must have the shape [N, 4], not {list(array.shape)}")
+        raise InputError(f"boxes must have the shape [N, 4], not {list(array.shape)}")
     return tuple(array.T)
 
 
 def _size_columns(sizes: ArrayLike) -> tuple[Any, Any]:
     array = np.asarray(sizes, dtype=np.float64)
     if array.shape[-1:] != (2,):
-        raise ValueError(f"sizes must have the shape [2] or [N, 2] (width, height), not {list(array.shape)}")
+        raise InputError(f"sizes must have the shape [2] or [N, 2] (width, height), not {list(array.shape)}")
     return array[..., 0], array[..., 1]
 
 

@@ -21,6 +21,7 @@ import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import as_boxes
+from odkit.system import InputError, OutOfRangeError, UnknownNameError
 
 UNKNOWN_CLASS = -1
 """Class index of a box whose class is not in the class table; `audit()` lists such boxes, training refuses them."""
@@ -154,7 +155,7 @@ class Dataset:
         from difflib import get_close_matches
 
         near = get_close_matches(image_id, list(self.image_ids), n=3, cutoff=0.4)
-        raise KeyError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
+        raise UnknownNameError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
 
     def fingerprint(self) -> str:
         """A short hash of what is trained on: class table, image ids and sizes, splits, boxes (not the pixels).
@@ -178,7 +179,7 @@ class Dataset:
         """The images of a boolean mask [N] or of a list of indices, in that order, with their boxes."""
         chosen = _indices(images, len(self), "images")
         if len(set(chosen.tolist())) != len(chosen):
-            raise ValueError("select() was given the same image twice; a Dataset holds each image once")
+            raise InputError("select() was given the same image twice; a Dataset holds each image once")
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         keep = place[self.box_images] >= 0
@@ -219,7 +220,7 @@ class Dataset:
             there = (
                 ", ".join(f"{k} ({v} images)" for k, v in counts.items()) or "none; with_splits() makes them"
             )
-            raise KeyError(f"{self.name} has no split {name!r}; its splits: {there}")
+            raise UnknownNameError(f"{self.name} has no split {name!r}; its splits: {there}")
         return self.select(self.image_splits == name)
 
     def with_splits(self, val: float = 0.2, test: float = 0.0, *, seed: int = 0) -> "Dataset":
@@ -238,13 +239,13 @@ class Dataset:
         """
         shares = {"train": 1 - val - test, "val": val, "test": test}
         if min(val, test) < 0 or shares["train"] <= 0:
-            raise ValueError(
+            raise InputError(
                 f"val={val} and test={test} must be shares of 0 or more that leave some images to train on"
             )
         wanted = {name: share for name, share in shares.items() if share > 0}
         groups = _duplicate_groups(self.image_paths)
         if len(groups) < len(wanted):
-            raise ValueError(f"{len(groups)} different images cannot be dealt to {len(wanted)} splits")
+            raise InputError(f"{len(groups)} different images cannot be dealt to {len(wanted)} splits")
         splits = _stratified_deal(self, groups, wanted, np.random.default_rng(seed))
         counts = Counter(splits)
         note = f"splits dealt from seed {seed}, stratified by class: " + ", ".join(
@@ -260,7 +261,7 @@ class Dataset:
         """
         groups = _duplicate_groups(self.image_paths)
         if len(groups) < count:
-            raise ValueError(f"{len(groups)} different images cannot be dealt to {count} parts")
+            raise InputError(f"{len(groups)} different images cannot be dealt to {count} parts")
         shares = {str(part): 1 / count for part in range(count)}
         return np.array(_stratified_deal(self, groups, shares, np.random.default_rng(seed)), np.int64)
 
@@ -303,7 +304,7 @@ class Dataset:
             text["notes"] = tuple(text["notes"])
             return cls(**text, **columns)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
+            raise InputError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
 
     def _column_list(self, column: str) -> list[str]:
         return [str(value) for value in getattr(self, column)]
@@ -354,7 +355,7 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
         ValueError: There are no parts, or two hold the same image id.
     """
     if not parts:
-        raise ValueError("concatenate() was given nothing to join")
+        raise InputError("concatenate() was given nothing to join")
     names: dict[str, int] = {}
     for part in parts.values():
         for class_name in part.class_names:
@@ -398,33 +399,33 @@ def _validate_lengths(dataset: Dataset) -> None:
     images, boxes = len(dataset.image_paths), len(dataset.boxes)
     for column in ("image_ids", "image_sizes", "image_splits"):
         if len(getattr(dataset, column)) != images:
-            raise ValueError(f"{column} has {len(getattr(dataset, column))} rows for {images} images")
+            raise InputError(f"{column} has {len(getattr(dataset, column))} rows for {images} images")
     for column in ("box_classes", "box_images", "box_crowd", "box_ids"):
         values = getattr(dataset, column)
         if values is not None and len(values) != boxes:
-            raise ValueError(f"{column} has {len(values)} rows for {boxes} boxes")
+            raise InputError(f"{column} has {len(values)} rows for {boxes} boxes")
 
 
 def _validate(dataset: Dataset) -> None:
     images, boxes = len(dataset.image_paths), len(dataset.boxes)
     if boxes and not (dataset.box_images.min() >= 0 and dataset.box_images.max() < images):
-        raise ValueError(
+        raise InputError(
             f"box_images must be 0 to {images - 1}; it has {dataset.box_images.min()} to {dataset.box_images.max()}"
         )
     classes = len(dataset.class_names)
     if boxes and not (dataset.box_classes.min() >= UNKNOWN_CLASS and dataset.box_classes.max() < classes):
         row = int(np.flatnonzero((dataset.box_classes < UNKNOWN_CLASS) | (dataset.box_classes >= classes))[0])
         image = dataset.image_ids[dataset.box_images[row]]
-        raise ValueError(
+        raise InputError(
             f"box_classes must be 0 to {classes - 1} (or -1, unknown); {image}, {dataset.box_ids[row]} has "
             f"{dataset.box_classes[row]}"
         )
     repeated = [name for name, count in Counter(dataset.class_names).items() if count > 1]
     if repeated:
-        raise ValueError(f"class names must differ; {', '.join(map(repr, repeated))} stands more than once")
+        raise InputError(f"class names must differ; {', '.join(map(repr, repeated))} stands more than once")
     if len(set(dataset.image_ids)) != images:
         twice = next(i for i, count in Counter(dataset.image_ids).items() if count > 1)
-        raise ValueError(f"image ids must differ; {twice!r} stands more than once")
+        raise InputError(f"image ids must differ; {twice!r} stands more than once")
 
 
 def _strings(values: Any) -> NDArray[np.object_]:
@@ -444,11 +445,13 @@ def _indices(chosen: Any, length: int, what: str) -> NDArray[np.int64]:
     array = np.asarray(chosen)
     if array.dtype == bool:
         if array.shape != (length,):
-            raise ValueError(f"a mask of {what} must have {length} values, not {list(array.shape)}")
+            raise InputError(f"a mask of {what} must have {length} values, not {list(array.shape)}")
         return np.flatnonzero(array)
     array = array.astype(np.int64).reshape(-1)
     if len(array) and not (-length <= array.min() and array.max() < length):
-        raise IndexError(f"indices of {what} must be 0 to {length - 1}; got {array.min()} to {array.max()}")
+        raise OutOfRangeError(
+            f"indices of {what} must be 0 to {length - 1}; got {array.min()} to {array.max()}"
+        )
     return np.where(array < 0, array + length, array)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
 from odkit.data.dataset import Dataset
+from odkit.system import InputError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +49,7 @@ class Predictions:
         rows = len(columns["boxes"])
         for column, values in columns.items():
             if len(values) != rows:
-                raise ValueError(f"predictions: {column} has {len(values)} rows for {rows} boxes")
+                raise InputError(f"predictions: {column} has {len(values)} rows for {rows} boxes")
         order = np.argsort(columns["images"], kind="stable")
         for column, values in columns.items():
             object.__setattr__(self, column, values[order])
@@ -66,7 +67,7 @@ class Predictions:
         """Columns from one (boxes [n, 4], scores [n], classes [n]) an image, in the order of the images."""
         parts = [(as_boxes(b), np.reshape(s, -1), np.reshape(c, -1)) for b, s, c in found]
         if len(image_ids) and len(image_ids) != len(parts):
-            raise ValueError(f"predictions of {len(parts)} images came with {len(image_ids)} image ids")
+            raise InputError(f"predictions of {len(parts)} images came with {len(image_ids)} image ids")
         return cls(
             boxes=np.concatenate([np.zeros((0, 4), np.float32), *(part[0] for part in parts)]),
             scores=np.concatenate([np.zeros(0, np.float32), *(part[1] for part in parts)]),
@@ -128,7 +129,7 @@ class Predictions:
         """Index of each prediction's image in the dataset, -1 where it is not there, int32 [P]."""
         if not self.image_ids:
             if len(self) and self.images[-1] >= len(dataset):
-                raise ValueError(
+                raise InputError(
                     f"the predictions speak of image {self.images[-1]}, {dataset.name} has images 0 to "
                     f"{len(dataset) - 1}; predictions without image ids fit only the images they were made on"
                 )
@@ -136,7 +137,7 @@ class Predictions:
         seen = {image_id: index for index, image_id in enumerate(self.image_ids)}
         never = [image_id for image_id in dataset.image_ids if image_id not in seen]
         if never:
-            raise ValueError(
+            raise InputError(
                 f"the detector never looked at {len(never)} of the {len(dataset)} images of {dataset.name}, for "
                 f"example {never[0]!r}; predict them first, or select() the images it has seen"
             )
@@ -183,7 +184,7 @@ class Predictions:
         """
         with np.load(path, allow_pickle=False) as arrays:
             if "predictions" not in arrays:
-                raise ValueError(
+                raise InputError(
                     f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
                 )
             text = orjson.loads(arrays["predictions"].tobytes())
@@ -196,7 +197,7 @@ _COLUMNS = ("boxes", "scores", "classes", "images")
 def _validate(found: Predictions) -> None:
     classes, images = len(found.class_names), len(found.image_ids)
     if len(set(found.class_names)) != classes:
-        raise ValueError(f"predictions: class names must differ: {', '.join(found.class_names)}")
+        raise InputError(f"predictions: class names must differ: {', '.join(found.class_names)}")
     faults = {
         "a box that is not finite": ~np.isfinite(found.boxes).all(1),
         "a box that ends before it begins": (found.boxes[:, 2:] < found.boxes[:, :2]).any(1),
@@ -208,7 +209,7 @@ def _validate(found: Predictions) -> None:
     for fault, rows in faults.items():
         if rows.any():
             row = int(np.flatnonzero(rows)[0])
-            raise ValueError(
+            raise InputError(
                 f"predictions: {int(rows.sum())} rows with {fault}; the first is row {row}: box "
                 f"{found.boxes[row].tolist()}, score {found.scores[row]:g}, class {found.classes[row]}, "
                 f"image {found.images[row]}"
@@ -221,7 +222,7 @@ def _compare_class_tables(found: Predictions, dataset: Dataset) -> None:
     if unknown or missing:
         only = [f"only the predictions know {', '.join(map(repr, unknown))}"] if unknown else []
         only += [f"only the dataset has {', '.join(map(repr, missing))}"] if missing else []
-        raise ValueError(
+        raise InputError(
             f"the class tables of the predictions and of {dataset.name} differ: {'; '.join(only)}. Use a dataset "
             "with the classes the detector was trained on"
         )

@@ -12,6 +12,7 @@ from torchvision.models import detection as tv
 
 from odkit.detection.starter import build_starter
 from odkit.detection.torchvision import MOBILENET_STEM, RESNET_STEM, SSD_STEM, from_torchvision
+from odkit.system import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +155,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         return CATALOGUE[name]
     near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no detector is called {name!r}{hint} There are: {', '.join(CATALOGUE)}")
+    raise InputError(f"no detector is called {name!r}{hint} There are: {', '.join(CATALOGUE)}")
 
 
 def list_detectors() -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.weights import pretrained_state, read_safetensors
-from odkit.system import write_file
+from odkit.system import InputError, write_file
 
 Target = dict[str, Tensor]
 
@@ -38,12 +38,12 @@ class Detector(nn.Module):
         super().__init__()
         entry = catalogue_entry(name)
         if not class_names:
-            raise ValueError("a detector needs at least one class name")
+            raise InputError("a detector needs at least one class name")
         self.name = name
         self.class_names = tuple(class_names)
         self.image_size = int(image_size or entry.image_size)
         if self.image_size < entry.smallest:
-            raise ValueError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
+            raise InputError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
         self.square = entry.square
         self.background = entry.background
         self.module = entry.build(len(self.class_names) + entry.background)
@@ -227,14 +227,14 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
             if key.endswith("num_batches_tracked"):  # published from frozen batch norms, which do not count
                 merged[key] = value
                 continue
-            raise ValueError(f"the weights do not fit {detector.name}: {key} is missing")
+            raise InputError(f"the weights do not fit {detector.name}: {key} is missing")
         given = state[key]
         if given.shape == value.shape and (old == new or key not in by_class):
             merged[key] = given
         elif given.shape[1:] == value.shape[1:] and given.shape[0] * len(new) == value.shape[0] * len(old):
             merged[key] = _carry_rows(key, given, value, len(old), len(new), rows)
         else:
-            raise ValueError(
+            raise InputError(
                 f"the weights do not fit {detector.name}: {key} has the shape {list(given.shape)}, "
                 f"expected {list(value.shape)}"
             )

@@ -19,7 +19,7 @@ from odkit.detection.loading import (
     start_epoch,
     to_device,
 )
-from odkit.system import progress_bar
+from odkit.system import MissingFileError, progress_bar
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -143,12 +143,12 @@ def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -
     """
     path = Path(path).absolute()
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder at {path}")
+        raise MissingFileError(f"no file or folder at {path}")
     files = (
         [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     )
     if not files:
-        raise FileNotFoundError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+        raise MissingFileError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
     return Dataset(
         name=path.stem,
         root=path.parent if path.is_file() else path,

@@ -18,16 +18,16 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from odkit.data import Dataset
-from odkit.system import LOCK_VARIABLE, end_with_parent
+from odkit.system import LOCK_VARIABLE, OdkitError, end_with_parent
 
 Item = tuple[Tensor, dict[str, Tensor]]
 
 
-class ImageReadError(ValueError):
+class ImageReadError(OdkitError, ValueError):
     """An image file cannot be read, or is not what its labels say; the message names the file."""
 
 
-class DataWorkerError(RuntimeError):
+class DataWorkerError(OdkitError, RuntimeError):
     """A process that decodes images died or hangs."""
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
 from odkit.detection.starter import STARTER_WEIGHTS
+from odkit.system import InputError, MissingFileError, OdkitError
 
 
-class WeightsUnavailableError(RuntimeError):
+class WeightsUnavailableError(OdkitError, RuntimeError):
     """Pre-trained weights are neither on disk nor to be had; the message gives the ways out."""
 
 
@@ -24,13 +25,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise FileNotFoundError(f"no detector file at {path}")
+        raise MissingFileError(f"no detector file at {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
             about = orjson.loads((file.metadata() or {})["odkit"])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, KeyError, orjson.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a detector saved by odkit ({error})") from None
+        raise InputError(f"{path} is not a detector saved by odkit ({error})") from None
     return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
 
 
@@ -48,17 +49,17 @@ def pretrained_state(
     else:
         path = Path(weights)
         if not path.is_file():
-            raise ValueError(
+            raise InputError(
                 f'weights must be "pretrained", "random" or the path of a file; there is no file {path}'
             )
     if path.suffix == ".safetensors":
         about, state = read_safetensors(path)
         if about["name"] != name:
-            raise ValueError(f"{path} holds a {about['name']} detector, not a {name}")
+            raise InputError(f"{path} holds a {about['name']} detector, not a {name}")
         background = ["__background__"] if entry.background else []
         return state, [*background, *about["class_names"]]
     if entry.weights is None:
-        raise ValueError(f"{path}: {name} takes weights from a .safetensors file saved by odkit")
+        raise InputError(f"{path}: {name} takes weights from a .safetensors file saved by odkit")
     # weights_only: the file may come from anywhere, and must not be able to run anything
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state, list(entry.weights.meta["categories"])

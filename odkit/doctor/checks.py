@@ -20,7 +20,7 @@ from odkit.doctor.host import (
 from odkit.doctor.report import Check, Report
 from odkit.doctor.services import check_database, check_network, check_ports, check_weights
 from odkit.doctor.subject import Subject
-from odkit.system import machine
+from odkit.system import InputError, machine
 
 
 def check(
@@ -53,7 +53,7 @@ def check(
     chosen = tuple(only)
     unknown = [name for name in chosen if name not in CHECKS]
     if unknown:
-        raise ValueError(f"there is no check {', '.join(map(repr, unknown))}; there are {', '.join(CHECKS)}")
+        raise InputError(f"there is no check {', '.join(map(repr, unknown))}; there are {', '.join(CHECKS)}")
     started = time.monotonic()
     subject = Subject(
         data=Path(data) if data else _default_folder("ODKIT_DATA", "/data"),

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any, Literal
 
 from odkit.doctor.subject import run_line
+from odkit.system import UnknownNameError
 
 Status = Literal["ok", "warning", "failure"]
 ESSENTIAL = ("torch", "torchvision", "numpy", "fiftyone", "hotcoco", "jupyterlab", "ipykernel", "ipywidgets")
@@ -68,7 +69,9 @@ class Report:
         for check in self.checks:
             if check.name == name:
                 return check
-        raise KeyError(f"no check {name!r}; there are {', '.join(check.name for check in self.checks)}")
+        raise UnknownNameError(
+            f"no check {name!r}; there are {', '.join(check.name for check in self.checks)}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, as `odkit doctor --json` prints it."""

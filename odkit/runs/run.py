@@ -52,7 +52,7 @@ from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.settings import Settings, check_resume, make_settings
 from odkit.runs.worker import CHILDREN, RunError, locked, own_lock, worker_command, writing
-from odkit.system import LOCK_VARIABLE, package_path
+from odkit.system import LOCK_VARIABLE, InputError, package_path
 
 if TYPE_CHECKING:
     from odkit.analysis import Evaluation
@@ -398,7 +398,7 @@ def create_run(
     from odkit.data.audit import require_trainable
 
     if not len(dataset):
-        raise ValueError(f"{dataset.name} has no images")
+        raise InputError(f"{dataset.name} has no images")
     if not dataset.split_counts():
         dataset = dataset.with_splits(val=0.2, seed=settings.seed)
     for split in (settings.train_split, settings.val_split):
@@ -407,7 +407,7 @@ def create_run(
         (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
     )
     if not len(used.split(settings.train_split).boxes):
-        raise ValueError(
+        raise InputError(
             f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
         )
     require_trainable(used)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from odkit.system import InputError, UnknownSettingError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -93,7 +95,7 @@ class Settings:
                 f"batch_size ({self.batch_size}) cannot be dealt evenly to {self.processes} processes"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise InputError("; ".join(problems))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -140,7 +142,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
         if name not in names:
             near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"there is no setting {name!r}{hint} Settings: {', '.join(names)}")
+            raise UnknownSettingError(f"there is no setting {name!r}{hint} Settings: {', '.join(names)}")
     return Settings(**values)
 
 
@@ -159,7 +161,7 @@ def check_resume(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
         f"{name} ({was!r} to {now!r})" for name, (was, now) in changes.items() if name not in MAY_CHANGE
     ]
     if refused:
-        raise ValueError(
+        raise InputError(
             f"a resumed run keeps its settings; these cannot change: {', '.join(refused)}. "
             f"Free to change: {', '.join(MAY_CHANGE)}. For the others start a new run."
         )

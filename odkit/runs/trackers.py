@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from odkit.runs.run import Run, State
+from odkit.runs.worker import RunError
+from odkit.system import MissingPackageError
 
 SUFFIX = ".odkit"  # of TensorBoard's files written here, so that a new export replaces the last one and nothing else
 FOLDER_TAG = "odkit.folder"  # by which MLflow finds the last export of a run
@@ -39,12 +41,12 @@ def export_tensorboard(run: Run, folder: str | Path = "tensorboard") -> Path:
         The folder written to.
 
     Raises:
-        RuntimeError: TensorBoard is not installed; the message says what to type.
+        MissingPackageError: TensorBoard is not installed; the message says what to type.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise RuntimeError(
+        raise MissingPackageError(
             f"TensorBoard is not installed ({error}): pip install 'odkit[tensorboard]', or pip install tensorboard"
         ) from error
     target = Path(folder) / run.name
@@ -80,7 +82,8 @@ def export_mlflow(run: Run, tracking: str | None = None, *, experiment: str = "o
         MLflow's id of the run.
 
     Raises:
-        RuntimeError: MLflow is not installed, or refuses; the message says what to do.
+        MissingPackageError: MLflow is not installed; the message says what to type.
+        RunError: MLflow does not take the run.
     """
     os.environ.setdefault(
         "MLFLOW_DISABLE_TELEMETRY", "true"
@@ -90,7 +93,7 @@ def export_mlflow(run: Run, tracking: str | None = None, *, experiment: str = "o
         tracking_module = importlib.import_module("mlflow.tracking")
         refusal = importlib.import_module("mlflow.exceptions").MlflowException
     except ImportError as error:
-        raise RuntimeError(
+        raise MissingPackageError(
             f"MLflow is not installed ({error}): pip install 'odkit[mlflow]', or mlflow-skinny where a server keeps "
             "the runs"
         ) from error
@@ -98,7 +101,7 @@ def export_mlflow(run: Run, tracking: str | None = None, *, experiment: str = "o
         return _send_to_mlflow(run, tracking_module.MlflowClient(tracking), entities, experiment)
     except refusal as error:
         place = tracking or os.environ.get("MLFLOW_TRACKING_URI") or "its default place"
-        raise RuntimeError(f"MLflow did not take {run.name} at {place}: {error}") from error
+        raise RunError(f"MLflow did not take {run.name} at {place}: {error}") from error
 
 
 def _send_to_mlflow(run: Run, client: Any, entities: Any, experiment: str) -> str:

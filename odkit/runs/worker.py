@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from odkit.system import LOCK_VARIABLE
+from odkit.system import LOCK_VARIABLE, OdkitError
 
 
-class RunError(RuntimeError):
+class RunError(OdkitError, RuntimeError):
     """A run cannot do what was asked; the message says why and what to do."""
 
 

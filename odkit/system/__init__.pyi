@@ -1,5 +1,13 @@
 from . import frontend as frontend
 from . import machine as machine
+from .errors import FileInTheWayError as FileInTheWayError
+from .errors import InputError as InputError
+from .errors import MissingFileError as MissingFileError
+from .errors import MissingPackageError as MissingPackageError
+from .errors import OdkitError as OdkitError
+from .errors import OutOfRangeError as OutOfRangeError
+from .errors import UnknownNameError as UnknownNameError
+from .errors import UnknownSettingError as UnknownSettingError
 from .files import write_file as write_file
 from .frontend import FrontEnd as FrontEnd
 from .frontend import front_end as front_end

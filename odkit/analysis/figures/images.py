@@ -27,6 +27,7 @@ from odkit.analysis.figures.grid import (
 )
 from odkit.analysis.tide import KINDS, Mistakes, classify, mistakes
 from odkit.data import Dataset, Predictions
+from odkit.system import OutOfRangeError
 
 _CROWDED = 10  # boxes in an image from which on labels would hide it; the legend names the colours
 
@@ -205,7 +206,7 @@ def _choose(dataset: Dataset, images: Sequence[int | str] | None, count: int, se
     chosen = [dataset.index_of(image) if isinstance(image, str) else int(image) for image in images]
     for index in chosen:
         if not -len(dataset) <= index < len(dataset):
-            raise IndexError(f"{dataset.name} has images 0 to {len(dataset) - 1}, not {index}")
+            raise OutOfRangeError(f"{dataset.name} has images 0 to {len(dataset) - 1}, not {index}")
     return [index % len(dataset) for index in chosen]
 
 

@@ -9,9 +9,10 @@ from odkit.data.audit.files import _cores, read_files
 from odkit.data.audit.report import SEVERITIES, Audit, Finding, group_lines
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset, SourceProblem
+from odkit.system import InputError, OdkitError
 
 
-class DatasetFaultError(ValueError):
+class DatasetFaultError(OdkitError, ValueError):
     """Training was asked for on a dataset with fatal findings; the message is their table, `audit` the whole."""
 
     def __init__(self, message: str, audit: Audit) -> None:
@@ -45,11 +46,11 @@ def audit(
         ValueError: `tiny` is negative, `duplicate_iou` is not between 0.5 and 1, or `workers` is below 1.
     """
     if tiny < 0 or not 0.5 <= duplicate_iou < 1:
-        raise ValueError(
+        raise InputError(
             f"tiny={tiny} must be 0 or more and duplicate_iou={duplicate_iou} from 0.5 to below 1"
         )
     if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers={num_workers} must be 1 or more (None chooses)")
+        raise InputError(f"num_workers={num_workers} must be 1 or more (None chooses)")
     read = read_files(dataset, decode, num_workers or _cores() + 2) if files else None
     subject = Subject(dataset, read, tiny, duplicate_iou)
     own = [
@@ -143,7 +144,7 @@ def audit_of(dataset: Dataset, given: Audit | None) -> Audit:
     if given is None:
         return audit(dataset)
     if given.dataset is not dataset and given.dataset.fingerprint() != dataset.fingerprint():
-        raise ValueError(
+        raise InputError(
             f"the audit is of {given.dataset.name!r} ({given.dataset.fingerprint()}), not of this {dataset.name!r} "
             f"({dataset.fingerprint()}); give it the audit of this one, or none"
         )

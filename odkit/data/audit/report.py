@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odkit.data.audit.checks import CHECKS, counted
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset
+from odkit.system import UnknownNameError
 
 SEVERITIES = ("fatal", "warning", "info")
 """Fatal: training would crash or learn wrong boxes. Warning: look at it. Info: good to know."""
@@ -89,7 +90,9 @@ class Audit:
         """
         if kind not in CHECKS and kind not in self.counts:
             near = get_close_matches(kind, [*CHECKS, *self.counts], n=3, cutoff=0.3)
-            raise KeyError(f"no kind of finding {kind!r}; near it: {', '.join(near) or ', '.join(CHECKS)}")
+            raise UnknownNameError(
+                f"no kind of finding {kind!r}; near it: {', '.join(near) or ', '.join(CHECKS)}"
+            )
         return tuple(f for f in self.findings if f.kind == kind)
 
     def images(self, kind: str | None = None) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ import orjson
 from odkit.data.dataset import Dataset
 from odkit.data.demo.faults import Label, Picture, Planting
 from odkit.data.demo.parts import PARTS, demo_image, save_jpeg
-from odkit.system import progress_bar
+from odkit.system import FileInTheWayError, InputError, progress_bar
 
 DEMO_VERSION = 4
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
@@ -112,9 +112,9 @@ def _check(images: int, seed: int, faults: bool) -> None:
             if faults
             else "one for each of train, val and test"
         )
-        raise ValueError(f"images={images} is too few: at least {fewest} ({why})")
+        raise InputError(f"images={images} is too few: at least {fewest} ({why})")
     if seed < 0:
-        raise ValueError(f"seed={seed} must be 0 or more")
+        raise InputError(f"seed={seed} must be 0 or more")
 
 
 def _key(images: int, seed: int, faults: bool) -> str:
@@ -152,16 +152,16 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; the demo needs a folder: give another path")
+        raise FileInTheWayError(f"{folder} is a file; the demo needs a folder: give another path")
     there = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(_DRAWING)]
     if "demo.json" in there:
-        raise FileExistsError(
+        raise FileInTheWayError(
             f"{folder} holds another demo (other images, seed, faults or version, or files missing); "
             "delete it or give another folder"
         )
     if there:
         some = ", ".join(sorted(there)[:3]) + (", ..." if len(there) > 3 else "")
-        raise FileExistsError(f"{folder} is not empty (it holds {some}); give a new or an empty folder")
+        raise FileInTheWayError(f"{folder} is not empty (it holds {some}); give a new or an empty folder")
 
 
 def _sweep(folder: Path) -> None:

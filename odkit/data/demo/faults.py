@@ -13,6 +13,7 @@ from PIL import Image
 from odkit.data.boxes import box_iou
 from odkit.data.dataset import Dataset
 from odkit.data.demo.parts import PARTS, demo_image, save_jpeg
+from odkit.system import InputError, MissingFileError
 
 # -- planted faults --------------------------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Planting:
         for k, picture in enumerate(self.free):
             if fits(picture):
                 return self.free.pop(k)
-        raise ValueError(
+        raise InputError(
             "this seed left no image for one of the faults: draw more images or take another seed"
         )
 
@@ -296,7 +297,7 @@ def demo_faults(source: Dataset | Path | str) -> list[dict[str, Any]]:
     folder = source.root if isinstance(source, Dataset) else Path(source)
     path = folder / "faults.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no faults.json: draw the demo with faults=True")
+        raise MissingFileError(f"{folder} has no faults.json: draw the demo with faults=True")
     return list(orjson.loads(path.read_bytes()))
 
 

@@ -17,6 +17,7 @@ from odkit.data.formats.csv import find_csv, read_csv
 from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
+from odkit.system import InputError, MissingFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +87,16 @@ def load_dataset(
         ValueError: An argument is out of range.
     """
     if not 0 <= val < 1:
-        raise ValueError(f"val={val} must be a share from 0 up to, but not, 1")
+        raise InputError(f"val={val} must be a share from 0 up to, but not, 1")
     if first_pixel not in (None, 0, 1):
-        raise ValueError(f"first_pixel={first_pixel} must be 0 or 1, or None to find out")
+        raise InputError(f"first_pixel={first_pixel} must be 0 or 1, or None to find out")
     if format is not None:
         choose(READERS, format, "read")
     path = Path(os.path.abspath(Path(path).expanduser()))
     if not path.exists():
         near = difflib.get_close_matches(path.name, listed(path.parent), n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise FileNotFoundError(f"there is nothing at {path}{hint}")
+        raise MissingFileError(f"there is nothing at {path}{hint}")
     if path.suffix == ".npz" and path.is_file():
         return Dataset.load(path)
     options = {"first_pixel": first_pixel}

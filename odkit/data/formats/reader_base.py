@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from odkit.data.dataset import Dataset, SourceProblem
 from odkit.data.images import IMAGE_SUFFIXES, header_sizes
+from odkit.system import OdkitError
 
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
@@ -29,7 +30,7 @@ _SPLIT_WORDS = {
 }
 
 
-class DatasetFormatError(ValueError):
+class DatasetFormatError(OdkitError, ValueError):
     """A folder or file is no dataset that odkit can read; the message says what was looked for and what is there."""
 
 

@@ -14,6 +14,7 @@ from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.voc import write_voc
 from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
 from odkit.data.formats.yolo import write_yolo, yolo_places
+from odkit.system import FileInTheWayError, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def write_dataset(
     """
     writer: Writer = choose(WRITERS, format, "write")
     if images not in _IMAGES:
-        raise ValueError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
+        raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
     folder = Path(os.path.abspath(Path(folder).expanduser()))
     _refuse_full(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +108,10 @@ def convert(source: str | Path, target: str | Path, *, to: str = "coco", images:
 
 def _refuse_full(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; give the path of a new folder")
+        raise FileInTheWayError(f"{folder} is a file; give the path of a new folder")
     there = sorted(listed(folder))
     if there:
-        raise FileExistsError(
+        raise FileInTheWayError(
             f"{folder} is not empty (it holds {shown_path(there)}); give a new or an empty folder"
         )
 
