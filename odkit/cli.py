@@ -39,7 +39,7 @@ from odkit.runs import (
     make_settings,
     open_run,
 )
-from odkit.system import LOCK_VARIABLE, InputError, MissingFileError, end_with_parent
+from odkit.system import LOCK_VARIABLE, InputError, MissingFileError, OdkitError, end_with_parent
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
