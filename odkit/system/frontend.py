@@ -29,14 +29,14 @@ class FrontEnd:
     url: str
     token: str
 
-    def path(self, port: int) -> str:
-        """Path, on the address the browser already uses, under which a local port is reached."""
-        return f"{self.base_url}proxy/{port}/"
+    def path(self, name: str) -> str:
+        """Path, on the address the browser already uses, of what jupyter-server-proxy has under a name."""
+        return f"{self.base_url}{name}/"
 
-    def proxies(self, port: int) -> bool:
-        """False if this Jupyter server certainly does not pass local ports on (no jupyter-server-proxy)."""
+    def serves(self, name: str) -> bool:
+        """False if this Jupyter server certainly has nothing under that name."""
         request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/proxy/{port}/fiftyone", headers={"Authorization": f"token {self.token}"}
+            f"{self.url.rstrip('/')}/{name}/", headers={"Authorization": f"token {self.token}"}
         )
         # a proxy named in the environment neither reaches this machine's port nor may see the token
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

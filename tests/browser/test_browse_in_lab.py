@@ -1,12 +1,15 @@
 """FiftyOne's App inside JupyterLab, looked at and used through Chromium."""
 
 import json
-import re
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from playwright.sync_api import Frame, Page, expect
 
+from odkit.browsing import services
+from tests.accounts import is_closed_to_others
 from tests.browser.lab import (
     Lab,
     app_frame,
@@ -184,7 +187,8 @@ def test_without_the_token_everything_is_refused(any_lab: Lab, page: Page) -> No
     run_all(page)
     app_frame(page, 1)
     url, filepath = json.loads(output(page, 2, "proxy"))
-    below = re.search(r"proxy/\d+/", url).group()  # type: ignore[union-attr]
+    below = "fiftyone/"
+    assert url.startswith(f"{urlsplit(any_lab.url).path}{below}datasets/")
     query = json.dumps({"query": '{ datasets(search: "", first: 9) { edges { node { name } } } }'}).encode()
     asked = {
         "the page": (below, None),
@@ -203,7 +207,7 @@ def test_without_the_token_everything_is_refused(any_lab: Lab, page: Page) -> No
     assert "shapes" in listed[1]
 
 
-def test_app_and_database_listen_on_loopback_alone_and_end_with_jupyterlab(
+def test_app_and_database_are_closed_to_others_and_end_with_jupyterlab(
     page: Page, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("lab-that-ends")
@@ -216,8 +220,12 @@ def test_app_and_database_listen_on_loopback_alone_and_end_with_jupyterlab(
         app_frame(page, 1)
         helpers = helpers_of(lab)
         assert len(helpers) == 2
-        addresses = {c.laddr.ip for h in helpers for c in h.net_connections("tcp") if c.status == "LISTEN"}
-        assert addresses == {"127.0.0.1"}
+        for helper in helpers:
+            listening = [c.status for c in helper.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+            assert not listening, f"{helper} listens on a port"
+        sockets = [Path(c.laddr) for h in helpers for c in h.net_connections("unix") if ".sock" in c.laddr]
+        assert len(set(sockets)) == 2
+        assert all(is_closed_to_others(one) for one in sockets)
     finally:
         stop_lab(lab)
     _gone, alive = psutil.wait_procs(helpers, timeout=60)
@@ -226,12 +234,9 @@ def test_app_and_database_listen_on_loopback_alone_and_end_with_jupyterlab(
 
 def helpers_of(lab: Lab) -> list[psutil.Process]:
     """The processes of FiftyOne that belong to a JupyterLab: its App's server and its database."""
-    found = []
-    for note in (lab.database / "odkit").glob("*.child"):
-        child = json.loads(note.read_text())
-        if note.stem == "database" or note.stem.startswith(f"app-{lab.process.pid}-"):
-            found.append(psutil.Process(child["pid"]))
-    return found
+    app, database = str(services.app_socket(lab.process.pid)), ["--dbpath", str(lab.database)]
+    found = {p: p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])}
+    return [p for p, words in found.items() if app in words or words[1:3] == database]
 
 
 def select_image(app: Frame, number: int) -> None:

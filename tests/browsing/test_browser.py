@@ -89,7 +89,7 @@ def test_mistakes_open_at_the_very_images(dataset: Dataset) -> None:
     found = mistakes(dataset, found_in(dataset), score=0.5)
     browser = browse(found)
     assert browser.dataset.count("predictions.detections") == int((found_in(dataset).scores >= 0.5).sum())
-    browser.open_images(found.images_with("background"))
+    browser.open_images(found.images_with("Bkg"))
     assert browser.view.values("image_id") == ["007.png"]
     confusion = found.evaluation.confusion_matrix(score=0.5)
     browser.open_images(confusion.images_of("red", "blue"))
@@ -172,24 +172,25 @@ def test_without_a_database_the_reason_is_given(dataset: Dataset, tmp_path: Path
     dataset.save(tmp_path / "data.npz")
     (tmp_path / "file").touch()
     code = (
-        "import json, os, sys\nimport ipykernel, odkit as od\nfrom odkit import app\n"
+        "import json, os, sys\nimport ipykernel, odkit as od\nfrom odkit.browsing.services import AppError\n"
         f"os.environ['FIFTYONE_DATABASE_DIR'] = {str(tmp_path / 'file' / 'database')!r}\n"
         f"dataset = od.Dataset.load({str(tmp_path / 'data.npz')!r})\n"
-        "try:\n    od.browse(dataset)\nexcept app.AppError as error:\n    print('error:', error)\n"
+        "try:\n    od.browse(dataset)\nexcept AppError as error:\n    print('error:', error)\n"
         "os.environ['JPY_PARENT_PID'] = str(os.getpid())\n"
         f"os.environ['JUPYTER_RUNTIME_DIR'] = {str(tmp_path)!r}\n"
         f"open({str(tmp_path)!r} + f'/jpserver-{{os.getpid()}}.json', 'w').write("
         "json.dumps({'base_url': '/', 'url': 'http://127.0.0.1:9/', 'token': ''}))\n"
         "browser = od.browse(dataset)\nprint(repr(browser))\n"
-        "try:\n    browser.view\nexcept app.AppError as error:\n    print('still:', error)\n"
+        "try:\n    browser.view\nexcept AppError as error:\n    print('still:', error)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "FIFTYONE_DATABASE_URI"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    text = done.stdout
-    assert "error: FiftyOne's database folder" in text
+    text, reason = done.stdout, "FiftyOne's database could not start"
+    assert "database cannot be written to" in text
+    assert f"error: {reason}" in text
     assert "The App cannot run here, so here is a picture of some images" in text
     assert "Figure(" in text
-    assert "still: FiftyOne's database folder" in text
+    assert f"still: {reason}" in text

@@ -195,10 +195,11 @@ def test_moved_files_are_found_again(dataset: Dataset, tmp_path: Path) -> None:
 def test_two_processes_at_once_make_one_whole_dataset(dataset: Dataset, tmp_path: Path, fo) -> None:
     dataset.save(tmp_path / "data.npz")
     code = (
-        "import sys\nfrom odkit.browsing.convert import to_fiftyone, from_fiftyone\nfrom odkit import store\n"
+        "import sys\nfrom odkit.browsing.convert import to_fiftyone, from_fiftyone\n"
+        "from odkit.browsing import fo_dataset\n"
         "from odkit.data.dataset import Dataset\n"
         f"d = Dataset.load({str(tmp_path / 'data.npz')!r}).replace(name='at once')\n"
-        "store.fiftyone()\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "fo_dataset.fiftyone()\nprint('ready', flush=True)\nsys.stdin.readline()\n"
         "print(from_fiftyone(to_fiftyone(d, persistent=True)).fingerprint() == d.fingerprint())"
     )
     both = [
@@ -305,8 +306,8 @@ def test_predictions_are_marked(dataset: Dataset, fo) -> None:
     kinds = classify(dataset, found_in(dataset).for_dataset(dataset))
     assert there.count_values("predictions.detections.mistake") == dict(Counter(kinds.predictions.tolist()))
     assert there.count_values("ground_truth.detections.mistake") == dict(Counter(kinds.boxes.tolist()))
-    background = there.load_saved_view("mistake: background")
-    assert background.values("image_id")[0] == "007.png"
+    on_background = there.load_saved_view("mistake: Bkg")
+    assert on_background.values("image_id")[0] == "007.png"
     # FiftyOne takes it for an evaluation of its own: a patch for each match, false positive and miss
     assert there.list_evaluations() == ["eval"]
     assert there.to_evaluation_patches("eval").count() == 14 + 2 + 2
@@ -430,19 +431,25 @@ def test_fiftyone_imported_before_odkit_is_used_as_it_is(fo) -> None:
     """Connected already it keeps its database; not connected yet it gets ours."""
     uri = fo.config.database_uri
     code = (
-        "import fiftyone as fo\n{}from odkit import store\nprint(fo_dataset.fiftyone().config.database_uri)"
+        "import fiftyone as fo\n{}from odkit.browsing import fo_dataset\n"
+        "print(fo_dataset.fiftyone().config.database_uri)"
     )
     not_yet = in_a_process(code.format(""), FIFTYONE_DATABASE_VALIDATION="false")
     assert uri in not_yet
-    connected = in_a_process(
-        code.format("fo.list_datasets()\n"), FIFTYONE_DATABASE_URI=uri.replace("127.0.0.1", "localhost")
+    theirs = f"{uri}/?retryReads=true"
+    assert theirs in in_a_process(code.format("fo.list_datasets()\n"), FIFTYONE_DATABASE_URI=theirs)
+    code = f"import fiftyone as fo\nfo.config.database_uri = {theirs!r}\nfo.list_datasets()\n" + code.format(
+        ""
     )
-    assert uri.replace("127.0.0.1", "localhost") in connected
+    assert theirs in in_a_process(code, FIFTYONE_DATABASE_VALIDATION="false"), (
+        "not from the environment either"
+    )
 
 
 def test_no_writable_home(tmp_path: Path) -> None:
     """As in a container run with a user of its own."""
-    code = "from odkit import store\nfo = fo_dataset.fiftyone()\nfo.Dataset('a')\nprint(fo.list_datasets())"
+    code = "from odkit.browsing import fo_dataset\nfo = fo_dataset.fiftyone()\n"
+    code += "fo.Dataset('a')\nprint(fo.list_datasets())"
     said = in_a_process(
         f"import os\nos.chdir({str(tmp_path)!r})\n{code}",
         HOME="/proc/nowhere",
@@ -456,16 +463,16 @@ def test_no_writable_home(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [f"odkit-{os.getuid()}"], "no folder named ~"
 
 
-def test_a_database_that_was_killed_is_named(tmp_path: Path) -> None:
+def test_a_database_that_was_killed_goes_on_with_what_it_held(tmp_path: Path) -> None:
     code = (
-        "import json, pathlib, psutil\nfrom odkit import app, store\nstore.fiftyone()\n"
-        "note = app.database_folder() / 'odkit' / 'database.child'\n"
-        "mongod = psutil.Process(json.loads(note.read_text())['pid'])\nmongod.kill()\n"
-        "psutil.wait_procs([mongod], 30)\n"
-        "try:\n    fo_dataset.fiftyone()\nexcept app.AppError as error:\n    print(error)\nimport os\nos._exit(0)"
+        "import psutil, time\nfrom odkit.browsing import fo_dataset, services\nfo = fo_dataset.fiftyone()\n"
+        "dataset = fo.Dataset('kept', persistent=True)\ndataset.add_sample(fo.Sample('/a.jpg', tags=['seen']))\n"
+        "mongod = psutil.Process(int((services.database_folder() / 'mongod.lock').read_text()))\n"
+        "time.sleep(0.5)  # its journal is written every 0.1 s\nmongod.kill()\npsutil.wait_procs([mongod], 30)\n"
+        "fo_dataset.fiftyone()\nprint(dataset.count_sample_tags(), fo.list_datasets())"
     )
     said = in_a_process(code, FIFTYONE_DATABASE_DIR=str(tmp_path / "database"))
-    assert "has ended while this process was using it; restart the kernel" in said
+    assert said == "{'seen': 1} ['kept']\n"
 
 
 # -- FiftyOne's own evaluation ---------------------------------------------------------------------------------------

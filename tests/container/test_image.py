@@ -46,6 +46,7 @@ def test_nobody_gets_in_without_the_token(lab):
         assert lab.get("/lab", token=token)[0] == 302
         assert lab.get("/files/notebooks/00_start_here.ipynb", token=token)[0] in (302, 403)
         assert lab.get("/proxy/5151/", token=token)[0] in (302, 403)
+        assert lab.get("/fiftyone/", token=token)[0] in (302, 403)
     assert lab.get("/lab")[0] == 200
 
 
@@ -113,18 +114,26 @@ def test_nothing_else_listens_beyond_loopback(lab):
         "import odkit as od; data = od.demo_dataset(); browser = od.browse(data); print('URL', browser.url)\n"
     )
     code += "run = od.fine_tune(data, epochs=200, folder='/work/runs', name='up', wait=False)"
-    printed = lab.run_in_kernel(code)
-    app = int(re.search(r"proxy/(\d+)/", printed)[1])
+    assert "URL /fiftyone/" in lab.run_in_kernel(code)
     wait_for(lambda: '"event":"start"' in text_of(lab.work / "runs" / "up" / "events.jsonl"))
     table = lab.exec("sh", "-c", "awk '$4 == \"0A\" {print $2}' /proc/net/tcp /proc/net/tcp6").stdout.split()
     listening = {(address, int(port, 16)) for address, port in (line.split(":") for line in table)}
     loopback = {"0100007F", "0" * 24 + "01000000"}  # 127.0.0.1 and ::1 as the kernel writes them
     assert {port for address, port in listening if address not in loopback} == {8888}
-    assert ("0100007F", app) in listening
-    assert (
-        len({port for address, port in listening if address in loopback}) > 1
-    )  # the database, kernels' sockets
-    lab.exec("odkit", "stop", "up", user=str(lab.work.stat().st_uid))
+    # of what listens on loopback nothing is FiftyOne's, whose two sockets are its owner's alone
+    owner = str(lab.work.stat().st_uid)
+    script = (
+        "import psutil\n"
+        "for c in psutil.net_connections('inet'):\n"
+        "    if c.status == 'LISTEN' and c.pid: print(*psutil.Process(c.pid).cmdline())"
+    )
+    listeners = lab.exec("python", "-c", script, user=owner).stdout
+    assert "jupyter" in listeners
+    assert "mongod" not in listeners
+    assert "odkit.browsing" not in listeners
+    sockets = lab.exec("sh", "-c", f"ls -ld /tmp/odkit-{owner} /tmp/odkit-{owner}/*.sock").stdout.splitlines()
+    assert [line[4:10] for line in sockets] == ["------"] * 3
+    lab.exec("odkit", "stop", "up", user=owner)
     wait_for(lambda: '"event":"end"' in text_of(lab.work / "runs" / "up" / "events.jsonl"))
 
 
@@ -151,9 +160,9 @@ def test_the_app_is_reached_through_the_one_port_and_its_token(container, tmp_pa
     one = container(options=environment, work=work, port=free_port())
     one.ready(base)
     printed = one.run_in_kernel(BROWSE, base=base)
-    path = re.search(r"URL (?:http://[^/]+)?(/\S*?proxy/\d+/)", printed)[1]
+    path = re.search(r"URL (/\S*?fiftyone/)", printed)[1]
     image = re.search(r"IMAGE (\S+)", printed)[1]
-    assert path.startswith(f"{base}proxy/")
+    assert path == f"{base}fiftyone/"
 
     status, page = one.get(path)
     assert status == 200

