@@ -256,6 +256,8 @@ def jupyter() -> Iterator["subprocess.Popen[bytes]"]:
     yield process
     process.kill()
     process.wait()
+    for left in services.runtime_folder().glob(f"app-{process.pid}.*"):
+        left.unlink()
 
 
 def ask(path: Path, what: str) -> tuple[http.client.HTTPMessage, bytes]:
