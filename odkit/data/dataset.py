@@ -21,7 +21,7 @@ import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import as_boxes
-from odkit.system import InputError, OutOfRangeError, UnknownNameError
+from odkit.system import InputError, OutOfRangeError, UnknownNameError, replacing
 
 UNKNOWN_CLASS = -1
 """Class index of a box whose class is not in the class table; `audit()` lists such boxes, training refuses them."""
@@ -268,7 +268,7 @@ class Dataset:
     # -- saving --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """The columns as one `.npz` file (plain arrays, no pickle), written to a temporary name and renamed."""
+        """The columns as one `.npz` file (plain arrays, no pickle), whole or not at all (`replacing`)."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = {
@@ -281,10 +281,8 @@ class Dataset:
             **{column: self._column_list(column) for column in _TEXT_COLUMNS},
         }
         arrays = {column: getattr(self, column) for column in _NUMBER_COLUMNS}
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, text=np.frombuffer(orjson.dumps(text), np.uint8), **arrays)
-        temporary.replace(path)
         return path
 
     @classmethod

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
 from odkit.data.dataset import Dataset
-from odkit.system import InputError
+from odkit.system import InputError, replacing
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,15 +163,13 @@ class Predictions:
         ]
 
     def save(self, path: str | Path) -> Path:
-        """The columns as one `.npz` file (plain arrays, no pickle), written to a temporary name and renamed."""
+        """The columns as one `.npz` file (plain arrays, no pickle), whole or not at all (`replacing`)."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = orjson.dumps({"class_names": self.class_names, "image_ids": self.image_ids})
         arrays: dict[str, Any] = {column: getattr(self, column) for column in _COLUMNS}
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.savez_compressed(file, predictions=np.frombuffer(text, np.uint8), **arrays)
-        temporary.replace(path)
         return path
 
     @classmethod

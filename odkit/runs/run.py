@@ -52,7 +52,7 @@ from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.settings import Settings, check_resume, make_settings
 from odkit.runs.worker import CHILDREN, RunError, locked, own_lock, worker_command, writing
-from odkit.system import LOCK_VARIABLE, InputError, package_path
+from odkit.system import LOCK_VARIABLE, InputError, package_path, sync_folder, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Evaluation
@@ -242,9 +242,7 @@ class Run:
     def request(self, what: Literal["now", "epoch", "checkpoint"]) -> None:
         """Leave a request for the worker and return at once."""
         with writing(self.path):
-            temporary = self.path / f"stop.{os.getpid()}.tmp"
-            temporary.write_text(what)
-            temporary.replace(self.path / "stop")
+            write_file(self.path / "stop", what.encode())
 
     def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
         """Go on where the newest checkpoint stands, exactly as if there had been no break.
@@ -461,7 +459,9 @@ def runs_html(runs: Sequence[Run]) -> str:
 def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return _made_folder(folder, name, stem)
+        made = _made_folder(folder, name, stem)
+        sync_folder(folder)
+        return made
 
 
 def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
@@ -487,6 +487,4 @@ def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    temporary.replace(path)
+    write_file(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

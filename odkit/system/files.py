@@ -1,17 +1,91 @@
-"""The one writer of files: whole or not at all, on the disk when it returns."""
+"""The one writer of files: whole or not at all, and on the disk when it returns; and where caches go."""
 
+import contextlib
+import errno
 import os
+import secrets
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Bytes to a temporary name beside `path`, fsynced, then renamed: `path` holds the old or the new, never a part."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def write_file(path: str | Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a whole file: `path` holds what it held before or all of `data`, whatever happens; see `replacing`."""
+    with replacing(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of `path` when the block ends, and never if it ends with an error.
+
+    It is written under a name of its own in the same folder, fsynced and renamed, and so is the folder's entry: a
+    reader, a crash or a power cut meets the old file or the new one, never a part. An error leaves nothing behind;
+    only a process that is killed leaves its `.tmp` file. A symbolic link stays one: the file it leads to is replaced.
+
+    Args:
+        path: The file; its folder must be there.
+        mode: Its permissions, less the process' umask.
+
+    Raises:
+        OSError: The disk is full, the folder is missing or cannot be written; the error names `path`.
+    """
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f"{path.name[:50]}.{secrets.token_hex(6)}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        try:
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):  # what is still buffered may not fit either
+                file.close()
+            raise
+        file.close()
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Put a folder's entries (new names, renames) on the disk, where its file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        # a folder that may be written but not read, a file system that knows no such thing
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+
+
+def cache_folder() -> Path:
+    """A folder for what can be made again: `$ODKIT_CACHE`, else in the user's cache folder, else in the temporary one.
+
+    Raises:
+        OSError: None of them can be made.
+    """
+    if os.environ.get("ODKIT_CACHE"):
+        return Path(os.environ["ODKIT_CACHE"]).expanduser().absolute()
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odkit"
+        base.mkdir(parents=True, exist_ok=True)
+        if os.access(base, os.W_OK):
+            return base.absolute()
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        pass
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    base = Path(tempfile.gettempdir()) / f"odkit-{user}"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.stat().st_uid != user:  # whoever made it could put there what they like
+        base = Path(tempfile.mkdtemp(prefix="odkit-"))
+    return base

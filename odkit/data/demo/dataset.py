@@ -19,7 +19,7 @@ import orjson
 from odkit.data.dataset import Dataset
 from odkit.data.demo.faults import Label, Picture, Planting
 from odkit.data.demo.parts import PARTS, demo_image, save_jpeg
-from odkit.system import FileInTheWayError, InputError, progress_bar
+from odkit.system import FileInTheWayError, InputError, cache_folder, progress_bar
 
 DEMO_VERSION = 4
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
@@ -50,7 +50,7 @@ def demo_dataset(
     """
     _check(images, seed, faults)
     if folder is None:
-        folder = _cache_folder() / _key(images, seed, faults)
+        folder = cache_folder() / _key(images, seed, faults)
         if folder.exists() and not _is_complete(folder, images, seed, faults):
             shutil.rmtree(folder, ignore_errors=True)  # ours, and damaged
     root = write_demo(folder, images=images, seed=seed, faults=faults)
@@ -119,23 +119,6 @@ def _check(images: int, seed: int, faults: bool) -> None:
 
 def _key(images: int, seed: int, faults: bool) -> str:
     return f"demo-v{DEMO_VERSION}-{images}-seed{seed}{'-faults' if faults else ''}"
-
-
-def _cache_folder() -> Path:
-    """A folder of the user's that can be written, or one that is theirs in the temporary folder."""
-    if os.environ.get("ODKIT_CACHE"):
-        return Path(os.environ["ODKIT_CACHE"]).expanduser().absolute()
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odkit"
-        base.mkdir(parents=True, exist_ok=True)
-        if os.access(base, os.W_OK):
-            return base.absolute()
-    except (OSError, RuntimeError):  # no home, or one that cannot be written
-        pass
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    base = Path(tempfile.gettempdir()) / f"odkit-{user}"
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return base
 
 
 def _is_complete(folder: Path, images: int, seed: int, faults: bool) -> bool:
