@@ -472,13 +472,15 @@ def _serve(path: Path, jupyter: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             while jupyter.is_running() and jupyter.status() != psutil.STATUS_ZOMBIE:
                 await server.asyncio.sleep(1)
+        for left in (path, path.with_suffix(".log"), path.with_suffix(".database")):
+            left.unlink(missing_ok=True)
+        # it holds nothing to save, and would wait for open pages, and half a minute for a database that is gone
+        os._exit(0)
 
     server.app.add_middleware(_Quiet)
     config = server.Config()
-    config.bind, config.umask, config.graceful_timeout = f"unix:{path}", 0o177, 1
+    config.bind, config.umask = f"unix:{path}", 0o177
     server.asyncio.run(server.serve(server.app, config, shutdown_trigger=ended))
-    for left in (path, path.with_suffix(".log"), path.with_suffix(".database")):
-        left.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

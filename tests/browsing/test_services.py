@@ -291,7 +291,7 @@ def test_the_app_is_quiet_is_ours_alone_and_ends_with_jupyterlab(
         services.start_app("mongodb://elsewhere:1", jupyter=jupyter.pid)
     jupyter.kill()
     jupyter.wait()
-    server.wait(30)
+    server.wait(5)
     assert not list(path.parent.glob(f"app-{jupyter.pid}.*"))
 
 
