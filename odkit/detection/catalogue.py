@@ -28,12 +28,10 @@ class CatalogueEntry:
     square: bool = False  # True where the module was made for square images: sides are stretched, not padded
     optimizer: str  # "adamw" or "sgd"
     learning_rate: float  # at a batch of 16 images
-    frozen: tuple[
-        str, ...
-    ] = ()  # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
-    frozen_norm_eps: float | None = (
-        None  # epsilon of batch norms frozen when pre-trained; None: they are trained
-    )
+    # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
+    frozen: tuple[str, ...] = ()
+    # epsilon of batch norms frozen when pre-trained; None: they are trained
+    frozen_norm_eps: float | None = None
 
 
 CATALOGUE: dict[str, CatalogueEntry] = {
@@ -154,7 +152,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
     if name in CATALOGUE:
         return CATALOGUE[name]
     near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"no detector is called {name!r}{hint} There are: {', '.join(CATALOGUE)}")
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of detectors: build, save and load one; where its weights come from.
+"""A detector with its class table: build, save and load one.
 
 A Detector wraps one of torchvision's detection modules and keeps its contract (Torchvision documentation, "Object
 Detection": images and targets in, a dict of losses out while training, a list of prediction dicts in evaluation),
@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from odkit.detection.catalogue import catalogue_entry
+from odkit.detection.devices import pick_device
 from odkit.detection.weights import pretrained_state, read_safetensors
 from odkit.system import InputError, write_file
 
@@ -53,7 +54,7 @@ class Detector(nn.Module):
         """Losses while training, predictions otherwise.
 
         Args:
-            images: Float [3, H, W], 0 to 1, each already resized (`odkit.loading` does it); sizes may differ.
+            images: Float [3, H, W], 0 to 1, each already resized (`DetectionImages` does it); sizes may differ.
             targets: While training, one dict an image: `boxes` float32 [n, 4] xyxy in pixels of that resized
                 image, `labels` int64 [n], 0-based.
 
@@ -79,36 +80,7 @@ class Detector(nn.Module):
         )
 
 
-def _shift(labels: Tensor, background: bool, *, back: bool = False) -> Tensor:
-    """The one place where 0-based class indices meet modules whose class 0 is the background."""
-    if not background:
-        return labels
-    return labels - 1 if back else labels + 1
-
-
-class _ReadyBatch(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform without its resizing: images come resized, and leave as one padded batch."""
-
-    def __init__(self, original: GeneralizedRCNNTransform) -> None:
-        # a batch of square images needs no padding; SSD's own transform pads to 1
-        super().__init__(
-            original.min_size,
-            original.max_size,
-            original.image_mean,
-            original.image_std,
-            size_divisible=original.size_divisible,
-            fixed_size=original.fixed_size,
-        )
-
-    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        return image, target
-
-    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        batch: Tensor = super().batch_images(images, size_divisible)
-        return batch.contiguous(memory_format=torch.channels_last)
-
-
-# -- building ------------------------------------------------------------------------------------------------------
+# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def build_detector(
@@ -131,7 +103,7 @@ def build_detector(
         image_size: Longer side in pixels that images are resized to; None: the catalogue's.
 
     Raises:
-        ValueError: Unknown name, no classes, or weights that do not fit this detector.
+        InputError: Unknown name, no classes, or weights that do not fit this detector.
         WeightsUnavailableError: The weights are neither on disk nor reachable; never silently from scratch.
     """
     entry = catalogue_entry(name)
@@ -166,22 +138,25 @@ def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -
     return path
 
 
-def load_detector(path: str | Path, *, device: str = "cpu") -> Detector:
-    """A detector as `save_detector()` wrote it, in evaluation mode on `device`.
+def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> Detector:
+    """A detector as `save_detector()` wrote it, in evaluation mode.
 
-    A run folder is understood as the best detector in it.
+    Args:
+        path: Detector file; a run folder is understood as the best detector in it.
+        device: Where it is put: "auto" (what training would choose), "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a detector saved by odkit.
+        MissingFileError: There is no such file.
+        InputError: The file is not a detector saved by odkit, or there is no such device.
     """
+    place = pick_device(device)
     path = Path(path)
     if path.is_dir():
         path = path / "detector.safetensors"
     about, state = read_safetensors(path)
     detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
     detector.module.load_state_dict(state)
-    return detector.to(device).eval()
+    return detector.to(place).eval()
 
 
 def shaped_like(
@@ -203,6 +178,38 @@ def freeze_stem(detector: Detector) -> None:
             parameter.requires_grad_(False)
 
 
+# -- inside the module -----------------------------------------------------------------------------------------------
+
+
+def _shift(labels: Tensor, background: bool, *, back: bool = False) -> Tensor:
+    """The one place where 0-based class indices meet modules whose class 0 is the background."""
+    if not background:
+        return labels
+    return labels - 1 if back else labels + 1
+
+
+class _ReadyBatch(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """torchvision's transform without its resizing: images come resized, and leave as one padded batch."""
+
+    def __init__(self, original: GeneralizedRCNNTransform) -> None:
+        # a batch of square images needs no padding; SSD's own transform pads to 1
+        super().__init__(
+            original.min_size,
+            original.max_size,
+            original.image_mean,
+            original.image_std,
+            size_divisible=original.size_divisible,
+            fixed_size=original.fixed_size,
+        )
+
+    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
+        return image, target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        batch: Tensor = super().batch_images(images, size_divisible)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+
 def _freeze_batch_norms(module: nn.Module, eps: float) -> None:
     """Batch norms with fixed figures: with a handful of images a batch, new ones would be noise."""
     for name, child in module.named_children():
@@ -212,6 +219,9 @@ def _freeze_batch_norms(module: nn.Module, eps: float) -> None:
             setattr(module, name, frozen)
         else:
             _freeze_batch_norms(child, eps)
+
+
+# -- weights made for other classes ------------------------------------------------------------------------------------
 
 
 def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_names: Sequence[str]) -> None:

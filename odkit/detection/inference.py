@@ -1,5 +1,6 @@
 """A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -9,20 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from odkit.data import Dataset, Predictions
+from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions
+from odkit.data.formats import list_images
 from odkit.detection.detector import Detector
+from odkit.detection.devices import pick_device
 from odkit.detection.loading import (
     DataWorkerError,
     DetectionImages,
+    choose_workers,
     evaluation_loader,
+    last_line,
     next_batch,
     start_epoch,
     to_device,
 )
-from odkit.system import MissingFileError, progress_bar
+from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+FEW_IMAGES = 64  # under so many, starting data workers costs more than they bring
 
 
 def predict(
@@ -31,8 +36,8 @@ def predict(
     *,
     score: float = 0.0,
     batch_size: int = 8,
-    num_workers: int = 0,
-    device: str | torch.device | None = None,
+    num_workers: int = -1,
+    device: str | torch.device = "auto",
     precision: torch.dtype | None = None,
 ) -> Predictions:
     """What a detector finds in every image of a dataset.
@@ -42,20 +47,32 @@ def predict(
         dataset: Its boxes play no part.
         score: Predictions with a lower score are left out.
         batch_size: Images at once.
-        num_workers: Processes that decode images; 0: this one.
-        device: Where to compute; None: where the detector is.
+        num_workers: Processes that decode images; 0: this one, -1: as many as pay (`workers_that_pay`).
+        device: Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto": where the detector is if that is a GPU, else
+            what training would choose.
         precision: torch.bfloat16 or float16 for autocast; None: float32.
 
     Raises:
         ImageReadError: An image cannot be read; the message names it.
+        InputError: There is no such device, or a number is out of range.
     """
+    if batch_size < 1 or num_workers < -1:
+        raise InputError(
+            f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
+        )
+    here = next(detector.parameters()).device
+    place = here if device == "auto" and here.type != "cpu" else pick_device(device)
+    if num_workers < 0:
+        num_workers, _ = workers_that_pay(
+            place, len(dataset), batch_size=batch_size, image_size=detector.image_size
+        )
     rows = predict_rows(
         detector,
         dataset,
         range(len(dataset)),
         batch_size=batch_size,
         num_workers=num_workers,
-        device=device,
+        device=place,
         precision=precision,
     )
     return gather(rows, dataset, detector.class_names).above(score)
@@ -81,8 +98,7 @@ def predict_rows(
         DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
         ImageReadError: An image cannot be read.
     """
-    here = next(detector.parameters()).device
-    device = torch.device(device) if device is not None else here
+    device = torch.device(device) if device is not None else next(detector.parameters()).device
     images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square)
     loader = evaluation_loader(
         images,
@@ -94,7 +110,7 @@ def predict_rows(
     )
     found: dict[int, Found] = {}
     bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
-    with bar, torch.inference_mode(), _evaluating(detector.to(device)), autocast(device, precision):
+    with bar, torch.inference_mode(), _evaluating(detector, device), autocast(device, precision):
         for inputs, targets in _whole_batches(loader, dataset, rows, found, batch_size, worker_timeout):
             moved, _ = to_device(inputs, (), device)
             for image, target, one in zip(inputs, targets, detector(moved), strict=True):
@@ -106,26 +122,29 @@ def predict_rows(
             bar.update(len(inputs))
             if stop():
                 break
-    detector.to(here)
     return found
 
 
-def _whole_batches(
-    loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch_size: int, limit: float
-) -> Iterator[Any]:
-    """A loader's batches; where its workers die or hang, an error with the images that were next."""
-    batches = start_epoch(loader)
-    while True:
-        try:
-            one = next_batch(batches, limit)
-        except DataWorkerError as error:
-            files = [str(dataset.image_paths[row]) for row in rows if row not in found][:batch_size]
-            raise DataWorkerError(
-                f"a data worker died or hung ({error}) at one of: {', '.join(files)}"
-            ) from error
-        if one is None:
-            return
-        yield one
+def workers_that_pay(
+    device: torch.device, images: int, *, batch_size: int, image_size: int
+) -> tuple[int, str]:
+    """Data workers for predicting, and why: those that training would have, where they are worth their start.
+
+    Args:
+        device: Where the detector computes; a CPU needs most of its cores for that.
+        images: Number of images.
+        batch_size: Images at once.
+        image_size: Longer side of an image, in pixels.
+    """
+    if images < FEW_IMAGES:
+        return 0, f"{images} images are decoded sooner than workers start"
+    if multiprocessing.get_start_method() != "fork":
+        return 0, "workers start slowly on this system"
+    cores = cpu_count()
+    wanted = -1 if device.type != "cpu" else cores // 4
+    if wanted == 0:
+        return 0, f"{cores} cores are busy computing"
+    return choose_workers(wanted, batch_size=batch_size, image_size=image_size, prefetch=2)
 
 
 def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str]) -> Predictions:
@@ -136,19 +155,17 @@ def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str])
 
 
 def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -> Dataset:
-    """An image file, or all images under a folder, as a Dataset without boxes.
+    """An image file, or all images under a folder (those that `load_dataset` would find), as a Dataset without boxes.
 
     Raises:
-        FileNotFoundError: There is no such file, or no image in the folder.
+        MissingFileError: There is no such file, or no image in the folder.
     """
     path = Path(path).absolute()
     if not path.exists():
         raise MissingFileError(f"no file or folder at {path}")
-    files = (
-        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    )
+    files = [path] if path.is_file() else [path / image for image in list_images(path)]
     if not files:
-        raise MissingFileError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+        raise MissingFileError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {path}")
     return Dataset(
         name=path.stem,
         root=path.parent if path.is_file() else path,
@@ -167,11 +184,34 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
 
 
+def _whole_batches(
+    loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch_size: int, limit: float
+) -> Iterator[Any]:
+    """A loader's batches; where its workers die or hang, an error with the images that were next."""
+    batches = start_epoch(loader)
+    while True:
+        try:
+            one = next_batch(batches, limit)
+        except DataWorkerError as error:
+            files = [str(dataset.image_paths[row]) for row in rows if row not in found][:batch_size]
+            raise DataWorkerError(
+                f"a data worker died or hung ({error}) at one of: {', '.join(files)}"
+            ) from error
+        except ImageReadError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ImageReadError(last_line(error)) from None  # without the worker's traceback before it
+        if one is None:
+            return
+        yield one
+
+
 @contextmanager
-def _evaluating(detector: Detector) -> Iterator[None]:
-    was_training = detector.training
-    detector.eval()
+def _evaluating(detector: Detector, device: torch.device) -> Iterator[None]:
+    """The detector in evaluation mode on the device; after it as it was, where it was."""
+    was_training, here = detector.training, next(detector.parameters()).device
+    detector.to(device).eval()
     try:
         yield
     finally:
-        detector.train(was_training)
+        detector.to(here).train(was_training)

@@ -1,30 +1,26 @@
 """A Dataset's images to tensors for a detector: decoded, resized, in batches, by processes that are watched."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from odkit.data import Dataset
-from odkit.system import LOCK_VARIABLE, OdkitError, end_with_parent
+from odkit.data import Dataset, read_pixels
+from odkit.data import ImageReadError as ImageReadError
+from odkit.system import LOCK_VARIABLE, OdkitError, cpu_count, end_with_parent, workers_that_fit
 
 Item = tuple[Tensor, dict[str, Tensor]]
-
-
-class ImageReadError(OdkitError, ValueError):
-    """An image file cannot be read, or is not what its labels say; the message names the file."""
 
 
 class DataWorkerError(OdkitError, RuntimeError):
@@ -44,19 +40,7 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         ImageReadError: The file is missing, damaged or no image.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's notes on odd metadata do not concern the pixels
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                array = np.array(upright.convert("RGB"))
-    except FileNotFoundError:
-        raise ImageReadError(f"{path}: there is no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(
-            f"{path}: cannot be read as an image ({error}); `odkit audit` lists all such"
-        ) from None
-    return torch.from_numpy(array).permute(2, 0, 1)
+    return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
 
 
 def fit_size(width: int, height: int, image_size: int, *, square: bool = False) -> tuple[int, int]:
@@ -121,13 +105,6 @@ class DetectionImages(TorchDataset[Item]):
         }
 
 
-def _scaled(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    if old == new:
-        return boxes.clone()
-    factors = torch.tensor([new[0] / old[0], new[1] / old[1]] * 2, dtype=boxes.dtype)
-    return boxes * factors
-
-
 def collate(items: Sequence[Item]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Items as (list of images, list of targets): sizes differ, so nothing is stacked here."""
     images, targets = zip(*items, strict=True)
@@ -143,7 +120,10 @@ def evaluation_loader(
     pin: bool = False,
     timeout: float = 0,
 ) -> Any:
-    """A DataLoader over the given rows in order, without augmentation; `timeout` as for `training_loader`."""
+    """A DataLoader over the given rows in order, without augmentation.
+
+    A batch that takes a worker longer than `timeout` seconds (0: no limit) raises RuntimeError; see `next_batch`.
+    """
     indices = [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     return DataLoader(
         images,
@@ -154,6 +134,29 @@ def evaluation_loader(
         worker_init_fn=settle,
         timeout=timeout if num_workers else 0,
     )
+
+
+def choose_workers(
+    num_workers: int, *, batch_size: int, image_size: int, processes: int = 1, prefetch: int = 4
+) -> tuple[int, str]:
+    """Data workers for each of some processes, and why: no more than the cores, and than /dev/shm holds batches of.
+
+    Args:
+        num_workers: What was set; -1: nothing was.
+        batch_size: Images a batch of one process.
+        image_size: Longer side of an image, in pixels.
+        processes: Processes of this machine that load data.
+        prefetch: Batches a worker prepares ahead.
+    """
+    wanted, reason = num_workers, "as set"
+    if num_workers < 0:
+        cores = cpu_count()
+        wanted, reason = min(8, max(1, cores // processes)), f"{cores} cores for {processes} process(es)"
+    width, height = fit_size(4, 3, image_size)
+    fit, why = workers_that_fit(wanted * processes, batch_size * width * height * 3, prefetch=prefetch)
+    if fit < wanted * processes:
+        return fit // processes, why
+    return wanted, reason
 
 
 def start_epoch(loader: Any) -> Iterator[Any]:
@@ -185,19 +188,6 @@ def next_batch(batches: Iterator[Any], limit: float) -> Any:
                     raise
 
 
-@contextlib.contextmanager
-def _said_plainly() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        raise DataWorkerError(last_line(error)) from error
-    except (EOFError, ConnectionError, FileNotFoundError) as error:
-        # the batch had been announced, and who was to hand it over is gone
-        raise DataWorkerError(f"it was gone before its batch was taken: {last_line(error)}") from error
-
-
 def to_device(
     images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], device: torch.device | str
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -208,9 +198,34 @@ def to_device(
 
 
 def settle(worker: int) -> None:
+    """A data worker's beginning: one thread, an end with its parent, no hold on the run's lock."""
     torch.set_num_threads(1)
     end_with_parent(signal.SIGKILL)  # one that hangs would not notice
-    # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end
-    if handle := os.environ.get(LOCK_VARIABLE):
+    # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end. Only
+    # a forked one has it: elsewhere (macOS, Python 3.14) that number is another file's.
+    forked = multiprocessing.get_start_method() == "fork"
+    if forked and (handle := os.environ.get(LOCK_VARIABLE)):
         with contextlib.suppress(OSError):
             os.close(int(handle))
+
+
+def _scaled(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Boxes in an image of width and height `old`, moved into one of `new`."""
+    if old == new:
+        return boxes.clone()
+    factors = torch.tensor([new[0] / old[0], new[1] / old[1]] * 2, dtype=boxes.dtype)
+    return boxes * factors
+
+
+@contextlib.contextmanager
+def _said_plainly() -> Iterator[None]:
+    """What a DataLoader raises where a worker is lost, as a DataWorkerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise DataWorkerError(last_line(error)) from error
+    except (EOFError, ConnectionError, FileNotFoundError) as error:
+        # the batch had been announced, and who was to hand it over is gone
+        raise DataWorkerError(f"it was gone before its batch was taken: {last_line(error)}") from error

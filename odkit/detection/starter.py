@@ -1,16 +1,11 @@
-"""The starter: a small FCOS whose weights are in the package."""
+"""The starter: odkit's own small FCOS, whose weights are in the package (tools/starter/ makes them)."""
 
-from pathlib import Path
-
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSHead
-
-from odkit.detection.torchvision import PyramidBackbone
-
-STARTER_WEIGHTS = Path(__file__).parent / "starter.safetensors"
+from torchvision.ops import FeaturePyramidNetwork
 
 
 def build_starter(outputs: int) -> nn.Module:
@@ -25,3 +20,17 @@ def build_starter(outputs: int) -> nn.Module:
         score_thresh=0.02,
     )
     return module
+
+
+class PyramidBackbone(nn.Module):
+    """A backbone with a feature pyramid on its stages."""
+
+    def __init__(self, body: nn.Module, in_channels: list[int], out_channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(in_channels, out_channels)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = self.fpn(self.body(x))
+        return features

@@ -1,8 +1,6 @@
 """Where weights come from: a local file, a cache, a download with its hash checked; never a surprise."""
 
-import hashlib
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
-from odkit.detection.starter import STARTER_WEIGHTS
+from odkit.detection.weights_cache import STARTER_WEIGHTS, is_sound, named_hash, weights_folder
 from odkit.system import InputError, MissingFileError, OdkitError
 
 
@@ -21,30 +19,21 @@ class WeightsUnavailableError(OdkitError, RuntimeError):
     """Pre-trained weights are neither on disk nor to be had; the message gives the ways out."""
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise MissingFileError(f"no detector file at {path}")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = orjson.loads((file.metadata() or {})["odkit"])
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, KeyError, orjson.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a detector saved by odkit ({error})") from None
-    return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
-
-
-# -- where weights come from ---------------------------------------------------------------------------------------
-
-
 def pretrained_state(
     name: str, entry: CatalogueEntry, weights: str | Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict to start from and the class table of its rows."""
-    if str(weights) == "pretrained" and entry.weights is None:
-        path = STARTER_WEIGHTS
-    elif str(weights) == "pretrained":
+    """The state dict to start from and the class table of its rows.
+
+    Args:
+        name: A name of the catalogue.
+        entry: Its entry.
+        weights: "pretrained", or the path of a file.
+
+    Raises:
+        InputError: The file is missing, damaged, or of another detector.
+        WeightsUnavailableError: The published weights are neither on disk nor to be had.
+    """
+    if str(weights) == "pretrained":
         path = find_weights(name)
     else:
         path = Path(weights)
@@ -65,12 +54,32 @@ def pretrained_state(
     return state, list(entry.weights.meta["categories"])
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a detector file says of itself (name, class_names, image_size), and its tensors, float16 as float32.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: It is not a detector saved by odkit.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise MissingFileError(f"no detector file at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = orjson.loads((file.metadata() or {})["odkit"])
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, KeyError, orjson.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a detector saved by odkit ({error})") from None
+    return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
+
+
 def weights_file(name: str) -> Path:
-    """Where the pre-trained weights of a detector lie, or would lie, on this machine (torch's own cache)."""
+    """Where the pre-trained weights of a detector lie, or would lie, on this machine."""
     entry = catalogue_entry(name)
     if entry.weights is None:
         return STARTER_WEIGHTS
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(entry.weights.url).path).name
+    return weights_folder() / Path(urlsplit(entry.weights.url).path).name
 
 
 def find_weights(name: str, *, timeout: float = 5.0) -> Path:
@@ -89,21 +98,19 @@ def find_weights(name: str, *, timeout: float = 5.0) -> Path:
     path = weights_file(name)
     if entry.weights is None:
         return path
+    if path.is_file():
+        if is_sound(path):
+            return path
+        raise WeightsUnavailableError(
+            f"{path} is damaged: its SHA-256 does not begin with {named_hash(path)}. Delete it and try again."
+        )
     url = entry.weights.url
     if mirror := os.environ.get("ODKIT_WEIGHTS_URL"):
         url = f"{mirror.rstrip('/')}/{path.name}"
-    wanted = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    prefix = wanted.group(1) if wanted else ""
-    if path.is_file():
-        if _sha256(path).startswith(prefix):
-            return path
-        raise WeightsUnavailableError(
-            f"{path} is damaged: its SHA-256 does not begin with {prefix}. Delete it and try again."
-        )
     try:
         _require_host(url, timeout)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=named_hash(path), progress=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"The pre-trained weights of {name} are not on this machine and could not be downloaded ({error}). "
@@ -122,8 +129,3 @@ def _require_host(url: str, timeout: float) -> None:
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
     socket.create_connection((parts.hostname or "", port), timeout=timeout).close()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from odkit import detection
 from odkit.doctor.report import Check, counted
 from odkit.doctor.subject import Subject, first_line, run_line
 from odkit.system import GB, machine, megabytes
@@ -177,7 +178,7 @@ def check_torch(subject: Subject) -> Check | list[Check]:
         f", built for CUDA {build.cuda}" if build.cuda else ", a build without CUDA"
     )
     if not gpus:
-        return Check("torch", "ok", f"{label}; Apple GPU ready" if build.mps else label)
+        return Check("torch", "ok", f"{label}; Apple's GPU is there (--device mps)" if build.mps else label)
     if not build.cuda:
         return Check(
             "torch",
@@ -301,12 +302,8 @@ class Step:
 
 
 def best_device() -> str:
-    """The device that training would choose: "cuda", "mps" or "cpu"."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device that training would choose: "cuda" or "cpu"."""
+    return str(detection.pick_device("auto"))
 
 
 def compute_steps(device: str) -> list[Step]:
@@ -442,25 +439,13 @@ def install_command(what: str) -> str:
 
 def precision_support(device: str) -> dict[str, bool]:
     """Whether "bf16", "fp16" and "tf32" make training faster on a device (not merely possible)."""
-    import torch
-
-    if device == "cuda":
-        capability = torch.cuda.get_device_capability()
-        return {"bf16": capability >= (8, 0), "fp16": capability >= (7, 0), "tf32": capability >= (8, 0)}
-    if device == "mps":
-        return {"bf16": False, "fp16": True, "tf32": False}
-    return {
-        "bf16": False,
-        "fp16": False,
-        "tf32": False,
-    }  # autocast on a CPU costs what it gains: fp32 was never slower
+    return detection.fast_precisions(device)
 
 
 def check_precision(_: Subject) -> Check | list[Check]:
     """Which number formats pay on this device."""
     device = best_device()
-    support = precision_support(device)
-    seen = f"{device}: " + ", ".join(
-        f"{name} {'faster' if fast else 'no gain'}" for name, fast in support.items()
-    )
-    return Check("precision", "ok", seen)
+    formats = [
+        f"{name} {'faster' if fast else 'no gain'}" for name, fast in precision_support(device).items()
+    ]
+    return Check("precision", "ok", f"{device}: {', '.join(formats)}")

@@ -141,7 +141,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
     for name in values:
         if name not in names:
             near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UnknownSettingError(f"there is no setting {name!r}{hint} Settings: {', '.join(names)}")
     return Settings(**values)
 

@@ -1,4 +1,4 @@
-"""Detectors: the list_detectors builds, trains and predicts; rows are carried over by name; weights never surprise."""
+"""Detectors: every entry of the catalogue builds, trains and predicts; rows carried over by name; honest weights."""
 
 import functools
 import hashlib
@@ -16,8 +16,8 @@ import torch
 from odkit.detection import weights
 from odkit.detection.catalogue import CATALOGUE, list_detectors
 from odkit.detection.detector import Detector, build_detector, load_detector, save_detector
-from odkit.detection.starter import STARTER_WEIGHTS
 from odkit.detection.weights import WeightsUnavailableError, find_weights, weights_file
+from odkit.detection.weights_cache import STARTER_WEIGHTS
 
 NAMES = ("cat", "teapot", "dog")
 
@@ -45,7 +45,7 @@ def test_every_entry_builds_trains_and_predicts(name: str, tmp_path: Path) -> No
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
     path = save_detector(detector, tmp_path / "detector.safetensors")
-    loaded = load_detector(path)
+    loaded = load_detector(path, device="cpu")
     detector.eval()
     with torch.inference_mode():
         found, again = detector(images), loaded(images)
@@ -73,6 +73,8 @@ def test_labels_are_zero_based_whatever_the_module_wants() -> None:
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'starter'"):
         build_detector("startr", NAMES)
+    with pytest.raises(ValueError, match=r"no detector is called '\?'\. There are: starter, "):
+        build_detector("?", NAMES)  # nothing is near it
     with pytest.raises(ValueError, match="300 pixels or more"):
         build_detector("ssd300_vgg16", NAMES, weights="random", image_size=64)
     with pytest.raises(ValueError, match="class name"):
@@ -158,7 +160,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
-    """A list_detectors entry whose published file is one made here, with the right hash in its name."""
+    """A catalogue entry whose published file is one made here, with the right hash in its name."""
     name = "fasterrcnn_mobilenet_v3_large_320_fpn"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     torch.manual_seed(0)
@@ -274,3 +276,22 @@ def test_find_weights_of_the_bundled_one_is_the_bundle() -> None:
     assert find_weights("starter") == STARTER_WEIGHTS
     assert weights_file("starter") == STARTER_WEIGHTS
     assert isinstance(build_detector("starter", NAMES), Detector)
+
+
+def test_a_detector_is_loaded_where_training_would_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_detector(
+        build_detector("starter", NAMES, weights="random"), tmp_path / "detector.safetensors"
+    )
+    asked = []
+
+    def picked(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("odkit.detection.detector.pick_device", picked)
+    for loaded in (load_detector(path), load_detector(tmp_path, device="cuda")):
+        assert not loaded.training
+        assert next(loaded.parameters()).device == torch.device("cpu")
+    assert asked == ["auto", "cuda"]

@@ -1,5 +1,6 @@
-"""Prediction: boxes in pixels of the original images, the detector left as it was found."""
+"""Prediction: boxes in pixels of the original images, the detector left as it was found; device and data workers."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from odkit.data import ImageReadError
+from odkit.detection import inference, loading
 from odkit.detection.detector import build_detector
-from odkit.detection.inference import gather, images_dataset, predict, predict_rows
+from odkit.detection.inference import (
+    FEW_IMAGES,
+    gather,
+    images_dataset,
+    predict,
+    predict_rows,
+    workers_that_pay,
+)
+from odkit.system import InputError
 from tests.helpers import squares
 
 
@@ -56,3 +67,59 @@ def test_loose_images_become_a_dataset(tmp_path: Path) -> None:
         images_dataset(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         images_dataset(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_is_named_and_the_detector_is_left_as_it_was(
+    tmp_path: Path, num_workers: int
+) -> None:
+    dataset = squares(tmp_path, 3)
+    Path(dataset.image_paths[1]).write_text("no image")
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64).train()
+    with pytest.raises(ImageReadError) as caught:
+        predict(detector, dataset, num_workers=num_workers)
+    assert str(caught.value).startswith(str(dataset.image_paths[1]))
+    assert "Traceback" not in str(caught.value)
+    assert detector.training
+
+
+def test_what_cannot_be_is_said_before_the_work(tmp_path: Path) -> None:
+    dataset = squares(tmp_path, 2)
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
+    for wrong in ({"batch_size": 0}, {"num_workers": -2}, {"device": "gpu"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            predict(detector, dataset, **wrong)
+
+
+def test_data_workers_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for room in (inference, loading):
+        monkeypatch.setattr(room, "cpu_count", lambda: 16)
+    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (wanted, ""))
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "fork")
+    sizes = {"batch_size": 8, "image_size": 320}
+    assert workers_that_pay(gpu, FEW_IMAGES, **sizes) == (8, "16 cores for 1 process(es)")
+    assert workers_that_pay(cpu, FEW_IMAGES, **sizes)[0] == 4
+    assert workers_that_pay(gpu, FEW_IMAGES - 1, **sizes)[0] == 0  # decoded before a worker has started
+    for room in (inference, loading):
+        monkeypatch.setattr(room, "cpu_count", lambda: 2)
+    assert workers_that_pay(cpu, 10_000, **sizes)[0] == 0
+    assert workers_that_pay(gpu, 10_000, **sizes)[0] == 2
+    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (1, "/dev/shm is small"))
+    assert workers_that_pay(gpu, 10_000, **sizes) == (1, "/dev/shm is small")
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    assert workers_that_pay(gpu, 10_000, **sizes)[0] == 0  # each would import torch anew
+
+
+def test_predict_takes_the_workers_that_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = squares(tmp_path, 4)
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
+    asked = []
+    monkeypatch.setattr(
+        inference, "workers_that_pay", lambda device, images, **_: (asked.append(images) or 1, "")
+    )
+    chosen = predict(detector, dataset, batch_size=2, device="cpu")
+    assert asked == [4]
+    given = predict(detector, dataset, batch_size=2, num_workers=0, device="cpu")
+    assert asked == [4]
+    np.testing.assert_array_equal(chosen.boxes, given.boxes)

@@ -1,6 +1,9 @@
 """Loading: upright pixels, boxes that follow them, the same randomness whoever draws it."""
 
+import multiprocessing
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ from odkit.detection.loading import (
     fit_size,
     read_image,
     resize_image,
+    settle,
     to_device,
 )
+from odkit.system import LOCK_VARIABLE
 from odkit.training.batches import AUGMENTATIONS, EpochSampler, TrainingImages, augmented, training_loader
 from tests.helpers import squares
 
@@ -187,6 +192,29 @@ def test_workers_give_the_same_batches(tmp_path: Path) -> None:
         batches.append([torch.stack(pictures) for pictures, _ in loader])
     for one, other in zip(*batches, strict=True):
         assert torch.equal(one, other)
+
+
+def _settled(handle_is_kept: "multiprocessing.Queue[bool]") -> None:
+    """In a data worker: is the file open whose number stands where a forked one finds its run's lock?"""
+    handle = os.open(os.devnull, os.O_RDONLY)
+    os.environ[LOCK_VARIABLE] = str(handle)
+    settle(0)
+    try:
+        os.fstat(handle)
+        handle_is_kept.put(True)
+    except OSError:
+        handle_is_kept.put(False)
+
+
+@pytest.mark.parametrize(("start", "kept"), [("fork", False), ("spawn", True), ("forkserver", True)])
+def test_only_a_forked_worker_lets_go_of_the_lock(start: Any, kept: bool) -> None:
+    """Elsewhere the lock is not inherited, and its number is another file's."""
+    context = multiprocessing.get_context(start)
+    answer: multiprocessing.Queue[bool] = context.Queue()
+    process = context.Process(target=_settled, args=(answer,))
+    process.start()
+    assert answer.get(timeout=60) is kept
+    process.join()
 
 
 def test_a_batch_on_the_device_is_float() -> None:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from odkit.detection.detector import load_detector
-from odkit.detection.starter import STARTER_WEIGHTS
+from odkit.detection.weights_cache import STARTER_WEIGHTS
 from tools.starter.draw import STARTER_CLASSES
 from tools.starter.make import make
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from odkit.detection.detector import Detector, build_detector, save_detector
 from odkit.detection.loading import Item, collate, to_device
-from odkit.detection.starter import STARTER_WEIGHTS
+from odkit.detection.weights_cache import STARTER_WEIGHTS
 from odkit.training.batches import augmented
 from tools.starter.draw import STARTER_CLASSES, starter_image
 
@@ -125,7 +125,7 @@ def learn_boxes(
     out: Path,
     *,
     steps: int,
-    batch: int,
+    batch_size: int,
     size: int,
     seed: int,
     num_workers: int,
@@ -140,8 +140,8 @@ def learn_boxes(
     assert isinstance(averaged, Detector)
     optimizer, schedule = _optimizer(detector, rate, steps)
     drawn = DataLoader(
-        Drawn(seed, steps * batch, size),
-        batch_size=batch,
+        Drawn(seed, steps * batch_size, size),
+        batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate,
         prefetch_factor=4 if num_workers else None,
@@ -158,14 +158,14 @@ def learn_boxes(
 
 
 def make(
-    *, crop_steps: int, steps: int, batch: int, size: int, seed: int, out: Path, num_workers: int
+    *, crop_steps: int, steps: int, batch_size: int, size: int, seed: int, out: Path, num_workers: int
 ) -> Path:
     """Both stages from random weights; returns `out`."""
     torch.manual_seed(seed)
     detector = build_detector("starter", STARTER_CLASSES, weights="random")
     learn_names(detector, steps=crop_steps, seed=seed, num_workers=num_workers)
     return learn_boxes(
-        detector, out, steps=steps, batch_size=batch, size=size, seed=seed, num_workers=num_workers
+        detector, out, steps=steps, batch_size=batch_size, size=size, seed=seed, num_workers=num_workers
     )
 
 
