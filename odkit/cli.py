@@ -445,12 +445,12 @@ def _draw_objects(
     image: str, objects: list[dict[str, Any]], class_names: Sequence[str], target: Path
 ) -> None:
     """An image, upright, with its objects drawn in, under a new name."""
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+    from PIL import ImageDraw, ImageFont
 
     from odkit.analysis.figures import class_color, ink_on
+    from odkit.data import open_upright
 
-    with Image.open(image) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")
+    picture = open_upright(image).convert("RGB")
     pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 400))
     font = ImageFont.load_default(size=max(11, 5 * thick))
     for found in objects:

@@ -10,5 +10,9 @@ from .dataset import Dataset as Dataset
 from .dataset import SourceProblem as SourceProblem
 from .dataset import concatenate as concatenate
 from .duplicates import near_duplicates as near_duplicates
+from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .images import ImageReadError as ImageReadError
+from .images import open_upright as open_upright
+from .images import read_pixels as read_pixels
 from .images import upright_size as upright_size
 from .predictions import Predictions as Predictions

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from odkit.data.dataset import Dataset
+from odkit.data.images import ImageReadError, open_upright
 
 _SIDE = 16  # the difference hash has 16 x 16 bits
 _NEAR_BITS = 48  # of 256: more than that apart are never looked at closely
@@ -77,13 +78,11 @@ def _describe(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.uint64], 
     index, bits, detail = [], [], []
     for image, path in enumerate(dataset.image_paths):
         try:
-            with Image.open(path) as file:
-                file.draft("L", (4 * _DETAIL, 4 * _DETAIL))
-                grey = ImageOps.exif_transpose(file).convert("L")
-                small = np.asarray(grey.resize((_DETAIL, _DETAIL), Image.Resampling.BOX), np.float32).ravel()
-                steps = np.asarray(grey.resize((_SIDE + 1, _SIDE), Image.Resampling.BOX), np.int16)
-        except (OSError, SyntaxError, ValueError):  # unreadable images are the audit's to name
+            grey = open_upright(path, draft=("L", (4 * _DETAIL, 4 * _DETAIL))).convert("L")
+        except ImageReadError:  # the audit's to name
             continue
+        small = np.asarray(grey.resize((_DETAIL, _DETAIL), Image.Resampling.BOX), np.float32).ravel()
+        steps = np.asarray(grey.resize((_SIDE + 1, _SIDE), Image.Resampling.BOX), np.int16)
         spread = float(small.std())
         if spread < 2:  # grey levels of 255: an empty picture resembles every other
             continue

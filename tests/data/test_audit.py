@@ -12,13 +12,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from odkit.data.audit.checks import CHECKS, REPAIRS
-from odkit.data.audit.files import image_header
 from odkit.data.audit.inspection import DatasetFaultError, audit, require_trainable
 from odkit.data.audit.repair import repaired
 from odkit.data.boxes import box_iou, upright_boxes, voc_to_xyxy, xywh_to_xyxy
 from odkit.data.dataset import Dataset, SourceProblem
 from odkit.data.demo.dataset import write_demo
 from odkit.data.demo.faults import demo_faults
+from odkit.data.images import read_header
 
 NAN = float("nan")
 
@@ -596,7 +596,7 @@ def test_boxes_follow_the_exif_orientation(tmp_path, orientation, suffix):
     name = bench.add(f"turned.{suffix}", "train", boxes=[(0, box)])
     bench.images[name][0] = [30, 40]
     stored.save(bench.path(name), exif=exif(orientation))
-    assert image_header(bench.path(name)) == (30, 40, orientation)
+    assert read_header(bench.path(name))[:3] == (30, 40, orientation)
     dataset = bench.build()
     (finding,) = audit(dataset)
     assert (finding.kind, finding.image) == ("exif_orientation", name)
@@ -653,9 +653,9 @@ def test_exif_cannot_be_decided_without_a_declared_size(tmp_path):
 def test_tiff_sizes_are_those_stored(tmp_path):
     pixels = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
     pixels.save(tmp_path / "a.tif", exif=exif(6))
-    assert image_header(tmp_path / "a.tif") == (40, 30, 6)
+    assert read_header(tmp_path / "a.tif")[:3] == (40, 30, 6)
     with pytest.raises(FileNotFoundError):
-        image_header(tmp_path / "b.tif")
+        read_header(tmp_path / "b.tif")
 
 
 # -- boxes, classes, copies -------------------------------------------------------------------------------------------
@@ -1018,7 +1018,7 @@ def read_demo(folder):
         for path in sorted((folder / split).glob("*.jpg")):
             if f"{split}/{path.name}" not in ids:
                 ids.append(f"{split}/{path.name}")
-                sizes.append(image_header(path)[:2])
+                sizes.append(read_header(path)[:2])
         splits += [split] * (len(ids) - len(splits))
     return Dataset(
         name="demo",

@@ -19,9 +19,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from odkit.data import Dataset
+from odkit.data import Dataset, ImageReadError, open_upright, upright_size
 
 KIND_WORDS = {
     "correct": "correct",
@@ -135,18 +135,14 @@ class Picture:
 
 def open_picture(dataset: Dataset, image: int, size: int) -> Picture:
     """One image of a dataset, upright (EXIF applied), at most `size` pixels wide and twice as high."""
+    path = dataset.image_paths[image]
     width, height = (int(side) for side in dataset.image_sizes[image])
     try:
-        with Image.open(dataset.image_paths[image]) as file:
-            width, height = file.size[::-1] if file.getexif().get(0x0112, 1) >= 5 else file.size
-            file.draft("RGB", (size * 2, size * 2))  # a large JPEG is decoded small from the start
-            small = ImageOps.exif_transpose(file)
-            small.thumbnail((size, size * 2), Image.Resampling.LANCZOS)
-            return Picture(np.asarray(small.convert("RGB")), width, height)
-    except FileNotFoundError:
-        fault = "file not found"
-    except (OSError, SyntaxError, ValueError):  # what PIL raises on broken files
-        fault = "cannot be read"
+        small = open_upright(path, draft=("RGB", (size * 2, size * 2))).convert("RGB")
+        small.thumbnail((size, size * 2), Image.Resampling.LANCZOS)
+        return Picture(np.asarray(small), *upright_size(path))
+    except ImageReadError as error:
+        fault = "file not found" if isinstance(error.reason, FileNotFoundError) else "cannot be read"
     return Picture(None, *((width, height) if width and height else (4, 3)), fault)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from odkit.data.audit.checks import CHECKS, Check, Hit, counted
-from odkit.data.audit.files import _cores, read_files
+from odkit.data.audit.files import read_files
 from odkit.data.audit.report import SEVERITIES, Audit, Finding, group_lines
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset, SourceProblem
@@ -31,13 +31,14 @@ def audit(
 ) -> Audit:
     """Everything that is wrong with a dataset: its files, sizes, boxes, classes and splits.
 
-    Nothing is changed and no file is written. The findings of the reader (`dataset.source_problems`) are included.
+    Nothing of the dataset is changed. The findings of the reader (`dataset.source_problems`) are included. A file that
+    was decoded for an earlier audit, here or in another process, and has stayed the same is not decoded again.
 
     Args:
         dataset: What to look at.
         decode: Decode every image in full, which finds those cut short and those with equal pixels; without it only
             headers are read, and files of equal length compared.
-        num_workers: Threads that read images; None: two more than there are CPU cores.
+        num_workers: Threads that read images; None: two more than this process may use CPU cores.
         files: Open the image files at all; False looks at the columns alone.
         tiny: Boxes with a side below this are listed, in pixels.
         duplicate_iou: Boxes of one image that overlap by more than this (intersection over union) are the same box.
@@ -51,7 +52,7 @@ def audit(
         )
     if num_workers is not None and num_workers < 1:
         raise InputError(f"num_workers={num_workers} must be 1 or more (None chooses)")
-    read = read_files(dataset, decode, num_workers or _cores() + 2) if files else None
+    read = read_files(dataset, decode, num_workers) if files else None
     subject = Subject(dataset, read, tiny, duplicate_iou)
     own = [
         _finding(dataset, kind, check, hit)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.audit.files import Files, in_threads
+from odkit.data.audit.files import Files
 from odkit.data.boxes import clip_boxes
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, file_hash
+from odkit.data.image_facts import in_threads
 
 OVERHANG = 0.5  # pixels over the border that are put down to rounding
 _FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on

@@ -1,3 +1,4 @@
 from .load import load_dataset as load_dataset
+from .reader_base import list_images as list_images
 from .write import convert as convert
 from .write import write_dataset as write_dataset

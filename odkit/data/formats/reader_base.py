@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.dataset import Dataset, SourceProblem
-from odkit.data.images import IMAGE_SUFFIXES, header_sizes
+from odkit.data.image_facts import header_sizes
+from odkit.data.images import IMAGE_SUFFIXES
 from odkit.system import OdkitError
 
 MOST_PROBLEMS = 1000
@@ -145,6 +146,11 @@ class Folder:
             name = f"{beside}/{name}" if beside else name
         name = os.path.normpath(name).replace("\\", "/")
         return None if name == ".." or name.startswith("../") else name
+
+
+def list_images(folder: Path) -> list[str]:
+    """The images below a folder, as every reader here finds them: relative paths with "/" between, sorted."""
+    return Folder(folder).images
 
 
 def folder_of(path: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import name_of, suffix
-from odkit.data.images import header_sizes
+from odkit.data.image_facts import header_sizes
 
 
 def kept_ids(dataset: Dataset) -> list[str]:

@@ -27,7 +27,8 @@ from odkit.data.formats.reader_base import (
     suffix,
 )
 from odkit.data.formats.writer_base import lost_crowds, split_files, stem_path, writable_boxes
-from odkit.data.images import IMAGE_SUFFIXES, header_sizes
+from odkit.data.image_facts import header_sizes
+from odkit.data.images import IMAGE_SUFFIXES
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
 UNSPLIT = "unsplit"

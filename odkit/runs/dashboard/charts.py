@@ -169,12 +169,13 @@ def picture_with_boxes(dataset: Dataset, shown: dict[str, Any], class_names: Seq
 @lru_cache(maxsize=32)
 def _thumbnail(path: str, tall: int = 160) -> tuple[str, tuple[int, int], float]:
     """An image as a data address, its size in pixels, and by how much it was scaled."""
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from odkit.data import ImageReadError, open_upright
 
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except OSError:  # moved since: the dashboard must not end for it
+        image = open_upright(path).convert("RGB")
+    except ImageReadError:  # moved since: the dashboard must not end for it
         return "", (tall, tall), 1.0
     scale = min(1.0, tall / image.height, 1.4 * tall / image.width)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

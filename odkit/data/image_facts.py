@@ -1,0 +1,162 @@
+"""What is found in image files: header, damage, a hash of the pixels; each file is looked at once, see image_cache."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from odkit.data import image_cache
+from odkit.data.image_cache import ImageFacts
+from odkit.data.images import ImageReadError, open_upright, read_header
+from odkit.system import cpu_count, progress_bar
+
+_T = TypeVar("_T")
+
+
+def inspect_images(
+    paths: Sequence[str], *, decode: bool, num_workers: int | None = None, label: str = "reading images"
+) -> list[ImageFacts]:
+    """What is in each file: remembered where it was found before and the file is the same, else looked at now.
+
+    Args:
+        paths: The files.
+        decode: Decode them in full, which finds those cut short and gives the hash of the pixels.
+        num_workers: Threads; None: two more than there are CPU cores.
+        label: Words for the progress bar.
+    """
+    num_workers = num_workers or cpu_count() + 2
+    marks = in_threads(image_cache.stamp, paths, num_workers, "looking for images")
+    stamps = dict(zip(paths, marks, strict=True))
+    known = image_cache.recall(paths, list(stamps.values()), decoded=decode)
+    todo = [path for path in stamps if path not in known]
+    found: list[ImageFacts] = []
+    try:
+        in_threads(lambda path: _inspect(path, decode), todo, num_workers, label, into=found)
+    finally:  # what was found before an interrupt is not looked for again
+        done = todo[: len(found)]
+        image_cache.remember(done, [stamps[path] for path in done], found, decoded=decode)
+    known.update(zip(todo, found, strict=True))
+    return [known[path] if decode else known[path].of_header() for path in paths]
+
+
+def header_sizes(paths: Sequence[Path | str]) -> list[tuple[int, int]]:
+    """Width and height of each image, upright, from its header; (0, 0) where it cannot be read."""
+    found = inspect_images([str(path) for path in paths], decode=False, label="reading image headers")
+    return [facts.upright_size for facts in found]
+
+
+def in_threads(
+    work: Callable[[str], _T],
+    paths: Sequence[str],
+    num_workers: int,
+    label: str,
+    into: list[_T] | None = None,
+) -> list[_T]:
+    """What `work` says of each path, in order; put into `into`, which after an error holds what was done before it."""
+    results: list[_T] = [] if into is None else into
+    chunks = [paths[i : i + 32] for i in range(0, len(paths), 32)]
+    if not chunks:
+        return results
+    # Pillow warns about odd but harmless files, once a thread and file; filters are the process's, so they are set here
+    with warnings.catch_warnings(), ThreadPoolExecutor(num_workers) as pool:
+        warnings.simplefilter("ignore")
+        try:
+            with progress_bar(total=len(paths), desc=label, unit="image", delay=2) as bar:
+                for done in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
+                    results += done
+                    bar.update(len(done))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for the rest
+            raise
+    return results
+
+
+# -- one file --------------------------------------------------------------------------------------------------------
+
+
+def _inspect(path: str, decode: bool) -> ImageFacts:
+    try:
+        length = os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return ImageFacts(problem="missing_image")
+    except (OSError, ValueError) as error:
+        return ImageFacts(problem="unreadable_image", detail=f"it cannot be opened: {error}")
+    try:
+        header = read_header(path)
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return ImageFacts(
+            problem="huge_image", detail=f"it has more than {limit:,} pixels, the most that Pillow opens"
+        )
+    except Exception as error:  # Pillow's readers raise anything
+        return ImageFacts(length=length, problem="unreadable_image", detail=_why_unreadable(path, error))
+    width, height, orientation, mode = header
+    if min(width, height) < 1:
+        return ImageFacts(
+            length=length, problem="unreadable_image", detail=f"its header says {width} x {height} pixels"
+        )
+    facts = ImageFacts(width, height, orientation, length, mode=mode)
+    if not decode:
+        return facts
+    try:
+        return facts._replace(pixels=_hash_of(open_upright(path), orientation))
+    except (ImageReadError, MemoryError) as error:
+        reason = getattr(error, "reason", error)
+        # a disk that fails, too many open files or too little memory may pass; damage stays
+        lasting = not isinstance(reason, MemoryError) and getattr(reason, "errno", None) is None
+        detail = f"{width} x {height} by its header, but: {reason}"
+        return facts._replace(problem="unreadable_image", detail=detail, lasting=lasting)
+
+
+def _hash_of(image: Image.Image, orientation: int) -> bytes:
+    # the bytes of a palette image say little without its palette
+    pixels = image.convert("RGBA") if image.mode == "P" else image
+    if image.mode not in ("RGB", "L", "P"):
+        image.convert("RGB")  # as training does
+    key = f"{pixels.size} {pixels.mode} {orientation}".encode()
+    return hashlib.sha256(key + pixels.tobytes()).digest()
+
+
+_BEGINNINGS = {
+    b"<!doctype html": "an HTML page (a download that failed?)",
+    b"<html": "an HTML page (a download that failed?)",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML file",
+    b"version https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the image)",
+    b"%pdf": "a PDF document",
+    b"pk\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"{": "a JSON file",
+    b"\xff\xd8\xff": "a JPEG with a damaged header",
+    b"\x89png": "a PNG with a damaged header",
+    b"gif8": "a GIF with a damaged header",
+    b"bm": "a BMP with a damaged header",
+    b"ii*\x00": "a TIFF (or a camera's raw file) that Pillow cannot read",
+    b"mm\x00*": "a TIFF (or a camera's raw file) that Pillow cannot read",
+    b"\x00\x00\x00\x0cjxl": "a JPEG XL image, which Pillow cannot read",
+}
+
+
+def _why_unreadable(path: str, error: Exception) -> str:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as opening:
+        return f"it cannot be opened: {opening.strerror or opening}"
+    if not head:
+        return "the file is empty"
+    if not head.strip(b"\x00"):
+        return "the file begins with zero bytes (a copy that was interrupted?)"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12].decode("ascii", "replace")
+        return f"it looks like a HEIC, AVIF or video file (brand {brand!r}), which Pillow cannot read: make it a JPEG"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, name in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            return f"it looks like {name}"
+    return f"it is no image that Pillow knows (it begins with {head[:8]!r}; {type(error).__name__})"
