@@ -18,6 +18,7 @@ from odkit.cli import main, table
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
+from odkit.runs.worker import RunError
 from tests.helpers import squares
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
@@ -145,7 +146,7 @@ WRONG = {
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
     "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
-    "train demo --batch-size 4 --micro-batch-size 8": "micro_batch_size (8) is larger than batch (4)",
+    "train demo --batch-size 4 --micro-batch-size 8": "micro_batch_size (8) is larger than batch_size (4)",
     "audit nothing": "nothing",
     "evaluate nothing demo": "neither a run",
     "predict nothing demo": "neither a run",
@@ -168,7 +169,7 @@ def test_a_mistake_is_one_message_and_1(
 
 def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODKIT_TRACEBACK", "1")
-    with pytest.raises(odkit.run.RunError):
+    with pytest.raises(RunError):
         main(["show", "nothing"])
 
 
@@ -341,7 +342,7 @@ def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
 
 def test_detectors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detectors", "--json"]) == 0
-    assert orjson.loads(capsys.readouterr().out) == odkit.catalogue()
+    assert orjson.loads(capsys.readouterr().out) == odkit.list_detectors()
     assert main(["detectors"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("starter ")
 

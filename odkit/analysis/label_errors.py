@@ -1,9 +1,8 @@
 """Labels that are probably wrong: where a trustworthy detector contradicts them, and the labels put right."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,43 +130,6 @@ def rows_of_boxes(dataset: Dataset) -> dict[tuple[str, str], int]:
     """Row of each ground truth box by image id and box id; the last, should an image have an id twice."""
     pairs = zip(dataset.image_ids[dataset.box_images], dataset.box_ids, strict=True)
     return {pair: row for row, pair in enumerate(pairs)}
-
-
-# The demo's planted label faults that repaired() leaves, because only somebody who looks at the picture can tell.
-HIDDEN_FAULTS = ("wrong_class", "missing_box", "bad_box", "spurious_box", "two_classes", "tiny")
-
-
-def fault_ranks(dataset: Dataset, suspects: Sequence[Suspect]) -> list[int]:
-    """Where in a list of suspects each planted fault stands: how good is the list?
-
-    A fault is found by a suspect about its very box or, where a label is missing, by one whose suggestion lies on the
-    object (IoU from 0.5).
-
-    Args:
-        dataset: The demo with planted faults, repaired or not, or a part of it.
-        suspects: Of `Mistakes.suspects`, the most suspicious first.
-
-    Returns:
-        A rank (0-based, -1: not in the list) for each fault of `HIDDEN_FAULTS` in the dataset's images.
-    """
-    from odkit.data.demo import demo_faults
-
-    there = set(dataset.image_ids)
-    return [
-        next((k for k, one in enumerate(suspects) if _points_at(one, fault)), -1)
-        for fault in demo_faults(dataset)
-        if fault["kind"] in HIDDEN_FAULTS and fault["image"] in there
-    ]
-
-
-def _points_at(suspect: Suspect, fault: Mapping[str, Any]) -> bool:
-    if suspect.image_id != fault["image"]:
-        return False
-    if fault["kind"] != "missing_box":
-        return suspect.box_id == str(fault["annotation"])
-    if suspect.kind != "missing" or suspect.suggestion is None:
-        return False
-    return float(box_iou([suspect.suggestion], [fault["true_box"]])[0, 0]) >= 0.5
 
 
 def _taking_turns(suspects: list[Suspect], boxes: int) -> list[Suspect]:

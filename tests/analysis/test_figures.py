@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from odkit.analysis import figures
 from odkit.analysis.comparison import compare
 from odkit.analysis.evaluation import evaluate
+from odkit.analysis.figures.grid import KIND_COLORS
 from odkit.analysis.tide import mistakes
 from odkit.data.dataset import Dataset
 from odkit.data.predictions import Predictions
@@ -152,8 +153,8 @@ def test_show_worst_puts_the_reason_on_the_image(dataset, predictions):
     assert "nothing there" in written
     assert "1.png" in written
     assert "3.png" in written
-    assert has_color(figure, figures.KIND_COLORS["Cls"])
-    assert has_color(figure, figures.KIND_COLORS["Miss"])
+    assert has_color(figure, KIND_COLORS["Cls"])
+    assert has_color(figure, KIND_COLORS["Miss"])
     evaluation = evaluate(dataset, predictions)
     for found in (evaluation, mistakes(evaluation, score=0.5)):
         assert len(figures.show_worst(dataset, found, count=3, score=0.5).axes) == 3
@@ -215,7 +216,7 @@ def test_figures_of_an_evaluation(dataset, predictions):
     assert "wrong class" in texts(costs)
     kinds = figures.mistakes_by_class(mistakes(evaluation, score=0.5))
     assert "nothing there" in texts(kinds)
-    assert has_color(kinds, figures.KIND_COLORS["Cls"])
+    assert has_color(kinds, KIND_COLORS["Cls"])
     change = figures.comparison_bars(compare(evaluation, evaluation, samples=20))
     assert "all classes" in texts(change)
     for figure in (curves, matrix, bars, costs, kinds, change):
@@ -238,7 +239,7 @@ def test_empty_and_odd_data_still_give_a_picture(dataset, predictions):
     bare = dataset.select_boxes([])
     none = predictions.select([])
     for data in (nothing, bare):
-        for draw in (figures.show_images, figures.class_distribution, dataset.box_sizes):
+        for draw in (figures.show_images, figures.class_distribution, figures.box_sizes):
             assert draw(data)._repr_png_()
         evaluation = evaluate(data, none)
         assert figures.show_predictions(data, none)._repr_png_()
@@ -254,7 +255,7 @@ def test_empty_and_odd_data_still_give_a_picture(dataset, predictions):
     unknown = dataset.box_classes.copy()
     unknown[2] = -1
     strange = dataset.replace(boxes=odd, box_classes=unknown)
-    for draw in (figures.show_images, figures.class_distribution, dataset.box_sizes):
+    for draw in (figures.show_images, figures.class_distribution, figures.box_sizes):
         assert draw(strange)._repr_png_()
 
 

@@ -154,7 +154,7 @@ def test_it_takes_an_evaluation_and_shows_itself():
     found = mistakes(evaluation)
     assert found.evaluation is evaluation
     assert found.score == evaluation.best_score
-    assert "wrong class" in repr(found)
+    assert all(kind in repr(found) and meaning in repr(found) for kind, meaning in KINDS.items())
     assert "<table>" in found._repr_html_()
     assert set(found.to_dict()["costs"]) == {*KINDS, "FalsePos", "FalseNeg"}
     run = SimpleNamespace(evaluation=lambda: evaluation)  # a Run gives its evaluation this way

@@ -476,7 +476,8 @@ def test_lookers_do_not_keep_a_worker_out(run: Run) -> None:
 def test_the_lock_can_be_handed_to_a_child(run: Run) -> None:
     handle = hold_lock(run.path)
     code = (
-        "import sys, time; from odkit.run import *; handle = hold_lock(Path(sys.argv[1])); "
+        "import sys, time; from pathlib import Path; from odkit.runs import hold_lock; "
+        "handle = hold_lock(Path(sys.argv[1])); "
         "print(handle, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen(

@@ -55,7 +55,7 @@ def start_line(event: dict[str, Any]) -> str:
     choices = event.get("choices", {})
     what = [f"{event.get('settings', {}).get('detector', 'detector')} on {event.get('device', '?')}"]
     if choices:
-        what.append(f"batches of {choices['batch']}, {choices['image_size']} px, {choices['precision']}")
+        what.append(f"batches of {choices['batch_size']}, {choices['image_size']} px, {choices['precision']}")
         what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
     resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
     return resumed + ", ".join(what)
