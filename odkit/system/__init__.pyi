@@ -11,6 +11,7 @@ from .errors import UnknownSettingError as UnknownSettingError
 from .files import cache_folder as cache_folder
 from .files import replacing as replacing
 from .files import sync_folder as sync_folder
+from .files import sync_tree as sync_tree
 from .files import write_file as write_file
 from .frontend import FrontEnd as FrontEnd
 from .frontend import front_end as front_end

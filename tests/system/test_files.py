@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from odkit.data.dataset import Dataset
+from odkit.data.demo import write_demo
+from odkit.data.formats import convert
 from odkit.data.predictions import Predictions
 from odkit.system import files
 from odkit.system.files import cache_folder, replacing, write_file
@@ -206,3 +208,17 @@ def test_the_cache_folder_is_ours(tmp_path, monkeypatch):
     other = cache_folder()
     assert other.parent == tmp_path
     assert other != tmp_path / "odkit-4321"
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_a_written_dataset_is_on_the_disk(tmp_path, synced, form):
+    write_demo(tmp_path / "demo", images=3)
+    drawn = list(synced)
+    synced.clear()
+    convert(tmp_path / "demo", tmp_path / "there", to=form)
+    for folder, places in (("demo", drawn), ("there", synced)):
+        # files are synced where they are made: in a folder of another name beside it
+        made = {path.relative_to(tmp_path).parts[1:] for path in places if path.is_relative_to(tmp_path)}
+        there = {path.relative_to(tmp_path / folder).parts for path in (tmp_path / folder).rglob("*")}
+        assert there <= made
+        assert places[-1] == tmp_path  # and their folder's new name is the last of it

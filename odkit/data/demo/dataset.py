@@ -19,7 +19,7 @@ import orjson
 from odkit.data.dataset import Dataset
 from odkit.data.demo.faults import Label, Picture, Planting
 from odkit.data.demo.parts import PARTS, demo_image, save_jpeg
-from odkit.system import FileInTheWayError, InputError, cache_folder, progress_bar
+from odkit.system import FileInTheWayError, InputError, cache_folder, progress_bar, sync_folder, sync_tree
 
 DEMO_VERSION = 4
 """Counts the changes that alter the pictures or boxes; part of the name of the cached folder."""
@@ -94,7 +94,9 @@ def write_demo(folder: Path | str, *, images: int = 400, seed: int = 0, faults: 
     try:
         workshop.chmod(0o755)  # mkdtemp's folders are closed to others
         _draw_all(workshop, folder, images, seed, faults)
+        sync_tree(workshop)
         _move(workshop, folder, images, seed, faults)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return folder
@@ -172,6 +174,7 @@ def _move(workshop: Path, folder: Path, images: int, seed: int, faults: bool) ->
     folder.mkdir(exist_ok=True)
     for entry in sorted(workshop.iterdir(), key=lambda path: path.name == "demo.json"):
         shutil.move(entry, folder / entry.name)
+    sync_tree(folder)
 
 
 def _draw_all(workshop: Path, folder: Path, images: int, seed: int, faults: bool) -> None:

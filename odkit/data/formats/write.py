@@ -14,7 +14,7 @@ from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.voc import write_voc
 from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
 from odkit.data.formats.yolo import write_yolo, yolo_places
-from odkit.system import FileInTheWayError, InputError
+from odkit.system import FileInTheWayError, InputError, sync_folder, sync_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ def write_dataset(
         missing = put_images(dataset, workshop, files, images)
         lost = writer.write(dataset, workshop, files)
         _refuse_full(folder)
+        sync_tree(workshop)  # an empty label file would say that there is nothing in the image
         _move(workshop, folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     if missing:
@@ -126,3 +128,4 @@ def _move(workshop: Path, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         for entry in sorted(workshop.iterdir()):
             shutil.move(entry, folder / entry.name)
+        sync_tree(folder)
