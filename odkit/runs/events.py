@@ -7,12 +7,66 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
-if TYPE_CHECKING:
-    from odkit.runs.run import Run
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long.
+
+    With `reserve`, so many bytes are kept in a file beside it, which gives way when the disk is full: the events that
+    say so can then be written.
+    """
+
+    def __init__(self, path: Path, *, reserve: int = 0) -> None:
+        self.path = path
+        self.reserve = path.with_name("events.reserve") if reserve else None
+        if self.reserve:
+            with contextlib.suppress(OSError):  # the disk is full already
+                self.reserve.write_bytes(bytes(reserve))
+        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self.file).st_size
+        # by a crash: the line is not gone on with
+        self.torn = size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event; on a full disk it is told to worker.log and lost."""
+        line = orjson.dumps(
+            {"event": event, "time": time.time(), **fields},
+            option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
+        )
+        if not self._append(line) and self.reserve and self.reserve.exists():
+            self.reserve.unlink()
+            self._append(line)
+
+    def _append(self, line: bytes) -> bool:
+        """Whether the line could be written whole."""
+        try:
+            whole = b"\n" + line if self.torn else line
+            self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
+        except OSError as error:  # a full disk must not end what the log only describes
+            tell(f"events.jsonl: {error}")
+            return False
+        return not self.torn
+
+    def close(self) -> None:
+        """No more events come; the reserve is given back."""
+        os.close(self.file)
+        if self.reserve:
+            self.reserve.unlink(missing_ok=True)
+
+
+def tell(text: str) -> None:
+    """Print to stderr, for a worker its worker.log; where the disk under that is full, nothing else is lost with it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 class EventReader:
@@ -57,63 +111,28 @@ def backwards(path: Path, *, block: int = 1 << 16) -> Iterator[dict[str, Any]]:
             yield event
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """An event, or None for a line that a crash tore."""
-    try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
+class Followed(Protocol):
+    """What is needed of a Run to follow it."""
+
+    path: Path
+
+    @property
+    def alive(self) -> bool: ...
 
 
-class EventLog:
-    """Appends events to `events.jsonl`, one write a line, so that readers never see half of one for long.
-
-    With `reserve`, so many bytes are kept in a file beside it, which gives way when the disk is full: the events that
-    say so can then be written.
-    """
-
-    def __init__(self, path: Path, *, reserve: int = 0) -> None:
-        self.path = path
-        self.reserve = path.with_name("events.reserve") if reserve else None
-        if self.reserve:
-            with contextlib.suppress(OSError):  # the disk is full already
-                self.reserve.write_bytes(bytes(reserve))
-        self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        size = os.fstat(self.file).st_size
-        self.torn = (
-            size > 0 and os.pread(self.file, 1, size - 1) != b"\n"
-        )  # by a crash: the line is not gone on with
-
-    def write(self, event: str, **fields: Any) -> None:
-        line = orjson.dumps(
-            {"event": event, "time": time.time(), **fields},
-            option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
-        )
-        if not self._append(line) and self.reserve and self.reserve.exists():
-            self.reserve.unlink()
-            self._append(line)
-
-    def _append(self, line: bytes) -> bool:
-        """Whether the line could be written whole."""
-        try:
-            whole = b"\n" + line if self.torn else line
-            self.torn = os.write(self.file, whole) < len(whole)  # on a disk that has just filled up
-        except OSError as error:  # a full disk must not end what the log only describes
-            tell(f"events.jsonl: {error}")
-            return False
-        return not self.torn
-
-    def close(self) -> None:
-        os.close(self.file)
-        if self.reserve:
-            self.reserve.unlink(missing_ok=True)
+def follow(run: Followed, *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
+    """Batches of new events until the worker has ended; a batch may be empty (time to redraw)."""
+    reader = EventReader(run.path / "events.jsonl")
+    while True:
+        alive = run.alive
+        events = reader.new()
+        yield events
+        if not alive:
+            return
+        time.sleep(interval)
 
 
-def tell(text: str) -> None:
-    """Print to stderr, for a worker its worker.log; where the disk under that is full, nothing else is lost with it."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+# -- what the events amount to -----------------------------------------------------------------------------------------
 
 
 def effective(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -145,13 +164,10 @@ def epoch_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [rows[epoch] for epoch in sorted(rows)]
 
 
-def follow(run: "Run", *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
-    """Batches of new events until the worker has ended; a batch may be empty (time to redraw)."""
-    reader = EventReader(run.path / "events.jsonl")
-    while True:
-        alive = run.alive
-        events = reader.new()
-        yield events
-        if not alive:
-            return
-        time.sleep(interval)
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """An event, or None for a line that a crash tore."""
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -3,7 +3,7 @@
 The run folder is the interface between the worker process that trains and everyone who watches: notebook, command
 line, report. It holds
 
-    config.json         settings, detector, versions of the data
+    config.json         settings (a resume writes down what it changes), name, fingerprint and classes of the data
     dataset.npz         what is trained on and judged on, as columns
     events.jsonl        what happened, one JSON object a line, only ever appended to
     checkpoints/        step-00000120.pt and so on: everything a resume needs
@@ -33,11 +33,9 @@ Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps tak
     end         reason ("finished", "stopped", "failed"), message, seconds
 """
 
-import fcntl
 import math
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from html import escape
@@ -50,13 +48,12 @@ from odkit import analysis, detection
 from odkit.data import Dataset, Predictions
 from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
-from odkit.runs.settings import Settings, check_resume, make_settings
-from odkit.runs.worker import CHILDREN, RunError, locked, own_lock, worker_command, writing
-from odkit.system import LOCK_VARIABLE, InputError, package_path, sync_folder, write_file
+from odkit.runs.settings import Settings, make_settings, resumed_settings
+from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
+from odkit.system import InputError, sync_folder, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Evaluation
-    from odkit.data import Predictions
     from odkit.detection import Detector
 
 RUNS = Path("runs")
@@ -73,11 +70,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         if not (self.path / "config.json").is_file():
-            near = (
-                [p.parent.name for p in sorted(self.path.parent.glob("*/config.json"))]
-                if self.path.parent
-                else []
-            )
+            near = [file.parent.name for file in sorted(self.path.parent.glob("*/config.json"))]
             raise RunError(
                 f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
             )
@@ -123,14 +116,7 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether a worker holds the run's lock."""
-        # shared: two who look at once must not take each other for the worker
-        try:
-            handle = os.open(self.path / "worker.lock", os.O_RDONLY)  # the folder may be read-only
-        except FileNotFoundError:
-            return False
-        held = not locked(handle, fcntl.LOCK_SH)
-        os.close(handle)
-        return held
+        return is_locked(self.path)
 
     @property
     def state(self) -> State:
@@ -150,11 +136,11 @@ class Run:
         judged = [e for e in self.events() if e["event"] == "evaluation"]
         return max(judged, key=lambda e: (e["ap"] or 0.0, -e["step"]), default={})
 
-    def detector(self, *, device: str = "cpu") -> "Detector":
-        """The best epoch's detector, in evaluation mode."""
+    def detector(self, *, device: str = "auto") -> "Detector":
+        """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose."""
         return detection.load_detector(self.path / "detector.safetensors", device=device)
 
-    def predictions(self) -> "Predictions":
+    def predictions(self) -> Predictions:
         """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
         return Predictions.load(self.path / "predictions.npz")
 
@@ -184,34 +170,7 @@ class Run:
         Raises:
             RunError: A worker is already at it, or the folder cannot be written.
         """
-        with writing(self.path):
-            handle = own_lock(self.path)
-            if handle is None:
-                raise RunError(f"{self.name} is running already; open_run({str(self.path)!r}) attaches to it")
-            (self.path / "stop").unlink(missing_ok=True)
-        # The locked handle is the child's stdin, so there is no moment without an owner, and torchrun's own children
-        # inherit it as well: the lock is held until the last of them has ended, and a crash releases it.
-        environment = {**os.environ, LOCK_VARIABLE: "0"}
-        # Threads that wait must sleep: spinning ones slow training twentyfold as soon as anything else wants a core. A
-        # wait of a few microseconds comes first, because to wake a sleeper costs more than that in a virtual machine.
-        if not environment.get("GOMP_SPINCOUNT"):
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
-                environment["GOMP_SPINCOUNT"] = "5000"
-        environment["PYTHONPATH"] = package_path()
-        try:
-            with writing(self.path), (self.path / "worker.log").open("ab") as log:
-                process = subprocess.Popen(
-                    self.command(),
-                    stdin=handle,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
-        finally:
-            os.close(handle)
-        CHILDREN.append(process)
+        start_worker(self.path, self.settings.processes)
         return self
 
     def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = None) -> "Run":
@@ -249,24 +208,27 @@ class Run:
 
         Args:
             wait: Show the progress until the end.
-            changes: Settings to change; only those of `settings.MAY_CHANGE`.
+            changes: Settings to change; only those of `settings.MAY_CHANGE`. `epochs` and `minutes` count from the
+                run's beginning: with more of either, a finished run goes on.
 
         Raises:
             RunError: A worker is at it, or there is nothing left to do.
-            ValueError: A setting may not change.
+            InputError, UnknownSettingError: A setting may not change, is out of range or unknown.
         """
         if self.alive:
             raise RunError(f"{self.name} is running; stop it first")
-        if changes:
-            config = self.config
-            old = make_settings(config["settings"])
-            new = make_settings({**config["settings"], **changes})
-            check_resume(old, new)
+        config = self.config
+        old = make_settings(config["settings"])
+        new = resumed_settings(old, changes)
+        if reason := self._nothing_left(old, new):
+            raise RunError(
+                f"{reason}; resume(epochs=...) or resume(minutes=...) with more, counted from the run's beginning, "
+                f"takes it further (odkit resume {self.path} --epochs ...)"
+            )
+        if new != old:
             config["settings"] = new.to_dict()
             with writing(self.path):
                 _write_json(self.path / "config.json", config)
-        if self.state == "finished" and not changes:
-            raise RunError(f"{self.name} is finished; resume(epochs=...) with more epochs takes it further")
         self.start()
         return self.wait() if wait else self
 
@@ -345,6 +307,27 @@ class Run:
             if len(found) == 2 or step == 0:
                 break
         return found.get("epoch", {}), found.get("evaluation", {})
+
+    def _nothing_left(self, old: Settings, new: Settings) -> str:
+        """Why a worker with these settings would end at once, or go on against `patience`; "" where it has work."""
+        newest, _ = self._newest_figures()
+        done, finished = newest.get("epoch", 0), self.state == "finished"
+        minutes = newest.get("total_seconds", 0.0) / 60
+        if new.minutes and new.minutes != old.minutes:  # the worker fits the epochs to the new budget
+            spent = f"{self.name} has trained for {minutes:.3g} minutes already"
+            return f"{spent}, minutes={new.minutes:g} leaves nothing to do" if minutes >= new.minutes else ""
+        total = newest.get("epochs", new.epochs) if new.minutes else new.epochs
+        # an epoch counts once it is judged and saved, which of one that was broken off is not known from here
+        if (done if finished else done - 1) >= total:
+            return f"{self.name} has {done} epochs behind it, {total} leave nothing to do"
+        if finished and (new.epochs, new.minutes, new.patience) == (old.epochs, old.minutes, old.patience):
+            why = (
+                f" (its AP had not risen for {old.patience} epochs: patience=0 goes on)"
+                if old.patience
+                else ""
+            )
+            return f"{self.name} is finished, after epoch {done} of {total}{why}"
+        return ""
 
     def __repr__(self) -> str:
         s = self.summary()

@@ -1,11 +1,41 @@
 """Every setting of a training run: one flat dataclass, from which the command line, notebooks and docs derive."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from odkit.system import InputError, UnknownSettingError
+
+MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
+              "checkpoint_steps", "keep", "device")  # fmt: skip
+"""Settings that a resumed run may change: they leave every step that was taken as it was."""
+
+_AT_LEAST = {
+    "epochs": 1,
+    "batch_size": 0,
+    "micro_batch_size": 0,
+    "image_size": 0,
+    "learning_rate": 0,
+    "clip": 0,
+    "minutes": 0,
+    "freeze_epochs": 0,
+    "patience": 0,
+    "processes": 1,
+    "num_workers": -1,
+    "evaluate_every": 1,
+    "checkpoint_minutes": 0,
+    "checkpoint_steps": 0,
+    "keep": 1,
+    "worker_timeout": 0,
+}
+_BETWEEN = {"warmup": (0, 1), "ema": (0, 0.99999), "multi_scale": (0, 0.5), "layer_decay": (0.01, 1)}
+_CHOICES = {
+    "optimizer": ("auto", "adamw", "sgd"),
+    "augment": ("auto", "none", "flip", "photo", "strong"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,41 +131,12 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-_AT_LEAST = {
-    "epochs": 1,
-    "batch_size": 0,
-    "micro_batch_size": 0,
-    "image_size": 0,
-    "learning_rate": 0,
-    "clip": 0,
-    "minutes": 0,
-    "freeze_epochs": 0,
-    "patience": 0,
-    "processes": 1,
-    "num_workers": -1,
-    "evaluate_every": 1,
-    "checkpoint_minutes": 0,
-    "checkpoint_steps": 0,
-    "keep": 1,
-    "worker_timeout": 0,
-}
-_BETWEEN = {"warmup": (0, 1), "ema": (0, 0.99999), "multi_scale": (0, 0.5), "layer_decay": (0.01, 1)}
-_CHOICES = {
-    "optimizer": ("auto", "adamw", "sgd"),
-    "augment": ("auto", "none", "flip", "photo", "strong"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
-MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
-              "checkpoint_steps", "keep", "device")  # fmt: skip
-"""Settings that a resumed run may change: they leave every step that was taken as it was."""
-
-
-def make_settings(values: dict[str, Any]) -> Settings:
+def make_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from keyword values.
 
     Raises:
-        TypeError: A name is unknown; the message names the nearest.
-        ValueError: A value is out of range.
+        UnknownSettingError: The message names the nearest.
+        InputError: A value is out of range.
     """
     names = [f.name for f in dataclasses.fields(Settings)]
     for name in values:
@@ -146,11 +147,28 @@ def make_settings(values: dict[str, Any]) -> Settings:
     return Settings(**values)
 
 
+def resumed_settings(old: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with which a run of settings `old` goes on.
+
+    `minutes` is the budget of the whole run, to which its epochs are fitted anew; `epochs` without it takes the place
+    of a budget.
+
+    Raises:
+        UnknownSettingError: A name is unknown.
+        InputError: A value is out of range, or a setting changed that would make the resumed run another run.
+    """
+    if "epochs" in changes and "minutes" not in changes:
+        changes = {**changes, "minutes": 0.0}
+    new = make_settings({**old.to_dict(), **changes})
+    check_resume(old, new)
+    return new
+
+
 def check_resume(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
     """What changes when a run saved with `old` resumes with `new`: name to (old, new).
 
     Raises:
-        ValueError: A setting changed that would make the resumed run another run.
+        InputError: A setting changed that would make the resumed run another run.
     """
     changes = {
         name: (value, getattr(new, name))

@@ -1,4 +1,9 @@
-"""The worker process of a run: its command and the lock that it holds."""
+"""The worker process of a run: how it is started, and the lock that it holds while it lives.
+
+The lock is a file lock (flock) on `worker.lock` in the run's folder. A worker is handed the locked file by whoever
+starts it, so there is no moment without an owner; the system lets go of it when the last process that has it ends,
+however it ends.
+"""
 
 import contextlib
 import errno
@@ -11,11 +16,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from odkit.system import LOCK_VARIABLE, OdkitError
+from odkit.system import LOCK_VARIABLE, OdkitError, package_path
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What asks a worker to finish its step, save and end, like a request in its folder."""
+
+_children: list[subprocess.Popen[bytes]] = []
 
 
 class RunError(OdkitError, RuntimeError):
     """A run cannot do what was asked; the message says why and what to do."""
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
 
 
 def worker_command(path: Path, processes: int) -> list[str]:
@@ -30,6 +43,46 @@ def worker_command(path: Path, processes: int) -> list[str]:
         f"--nproc-per-node={processes}",
     ]
     return [*launcher, "-m", "odkit", "worker", str(path)]
+
+
+def start_worker(path: Path, processes: int) -> None:
+    """Start a worker for the run in a folder, in a session of its own; what it prints goes to `worker.log`.
+
+    Raises:
+        RunError: A worker is already at it, or the folder cannot be written.
+    """
+    with writing(path):
+        handle = own_lock(path)
+        if handle is None:
+            raise RunError(f"{path.name} is running already; open_run({str(path)!r}) attaches to it")
+        (path / "stop").unlink(missing_ok=True)
+    try:
+        with writing(path), (path / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                worker_command(path, processes),
+                stdin=handle,  # the lock; torchrun's own children inherit it as well
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                start_new_session=True,
+            )
+    finally:
+        os.close(handle)
+    _children.append(process)
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, LOCK_VARIABLE: "0", "PYTHONPATH": package_path()}
+    # Threads that wait must sleep: spinning ones slow training twentyfold as soon as anything else wants a core. A
+    # wait of a few microseconds comes first, because to wake a sleeper costs more than that in a virtual machine.
+    if not environment.get("GOMP_SPINCOUNT"):
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
+            environment["GOMP_SPINCOUNT"] = "5000"
+    return environment
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
 
 
 def hold_lock(path: Path, *, inherited_alone: bool = False) -> int | None:
@@ -56,23 +109,32 @@ def hold_lock(path: Path, *, inherited_alone: bool = False) -> int | None:
     return handle
 
 
-CHILDREN: list[subprocess.Popen[bytes]] = []
-
-
 def own_lock(path: Path) -> int | None:
     """The exclusive lock, or None where a worker holds it; who only looks holds it for an instant, so try again."""
     handle = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
     for _ in range(20):
-        if locked(handle, fcntl.LOCK_EX):
+        if _locked(handle, fcntl.LOCK_EX):
             return handle
         time.sleep(0.01)
     os.close(handle)
     return None
 
 
-def locked(handle: int, kind: int) -> bool:
+def is_locked(path: Path) -> bool:
+    """Whether a worker holds the run's lock."""
+    try:
+        handle = os.open(path / "worker.lock", os.O_RDONLY)  # the folder may be read-only
+    except FileNotFoundError:
+        return False
+    # shared: two who look at once must not take each other for the worker
+    held = not _locked(handle, fcntl.LOCK_SH)
+    os.close(handle)
+    return held
+
+
+def _locked(handle: int, kind: int) -> bool:
     """Whether the file could be locked at once; the lock is gone when the last copy of the handle is closed."""
-    for child in CHILDREN:
+    for child in _children:
         child.poll()  # a worker that ended is not left as a zombie
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -84,6 +146,9 @@ def locked(handle: int, kind: int) -> bool:
             "write one run: keep runs on another disk (--folder)"
         ) from error
     return True
+
+
+# -- a folder that cannot be written -----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -98,6 +163,3 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror}): it can be looked at, but not trained, stopped or deleted "
             f"from here. Do that as its owner, or on a copy: cp -r {path} runs/"
         ) from error
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """The run folder: events as they are written, locks held by real processes, names, states, requests."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -529,6 +530,66 @@ def test_resume_refuses(run: Run) -> None:
     with pytest.raises(ValueError, match="epochs must be 1 or more"):
         run.resume(epochs=0)
     assert run.settings == SMALL
+
+
+# what a run was, its end, what a resume changes; then what it goes on with, or why not
+RESUMES: dict[str, tuple[dict[str, Any], str, dict[str, Any], dict[str, Any] | str]] = {
+    "finished: nothing new": ({}, "finished", {}, "has 3 epochs behind it, 3 leave nothing to do"),
+    "finished: the same epochs": ({}, "finished", {"epochs": 3}, "has 3 epochs behind it, 3 leave"),
+    "finished: fewer epochs": ({}, "finished", {"epochs": 2}, "has 3 epochs behind it, 2 leave"),
+    "finished: what changes no epoch": ({}, "finished", {"num_workers": 2}, "3 leave nothing to do"),
+    "finished: more epochs": ({}, "finished", {"epochs": 50}, {"epochs": 50, "minutes": 0}),
+    "finished: a time budget": ({}, "finished", {"minutes": 60}, {"epochs": 3, "minutes": 60}),
+    "finished: a budget that is spent": (
+        {},
+        "finished",
+        {"minutes": 1.5},
+        "has trained for 1.5 minutes already",
+    ),
+    "budget: nothing new": ({"minutes": 2}, "finished", {}, "has 3 epochs behind it, 3 leave nothing to do"),
+    "budget: a larger one": ({"minutes": 2}, "finished", {"minutes": 60}, {"epochs": 3, "minutes": 60}),
+    "budget: a smaller one": ({"minutes": 2}, "finished", {"minutes": 1}, "minutes=1 leaves nothing to do"),
+    "budget: epochs in its place": ({"minutes": 2}, "finished", {"epochs": 50}, {"epochs": 50, "minutes": 0}),
+    "budget: both": (
+        {"minutes": 2},
+        "finished",
+        {"epochs": 50, "minutes": 60},
+        {"epochs": 50, "minutes": 60},
+    ),
+    "patience: nothing new": (
+        {"epochs": 9, "patience": 2},
+        "finished",
+        {},
+        "finished, after epoch 3 of 9 .*AP",
+    ),
+    "patience: without it": ({"epochs": 9, "patience": 2}, "finished", {"patience": 0}, {"epochs": 9, "patience": 0}),
+    "stopped: nothing new": ({"epochs": 9}, "stopped", {}, {"epochs": 9}),
+    "stopped: fewer epochs": ({"epochs": 9}, "stopped", {"epochs": 2}, "has 3 epochs behind it, 2 leave"),
+    "stopped: perhaps the last epoch is not judged": ({}, "stopped", {}, {"epochs": 3}),
+    "stopped: another device": ({"epochs": 9}, "stopped", {"device": "cpu"}, {"device": "cpu", "epochs": 9}),
+}
+
+
+@pytest.mark.parametrize("case", RESUMES)
+def test_a_resume_goes_on_or_says_that_nothing_is_left(
+    case: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was, ended, changes, expected = RESUMES[case]
+    run = create_run(dataset, dataclasses.replace(SMALL, **was), tmp_path, "one")
+    rows = [event for number in (1, 2, 3) for event in epoch(number, 3 * number, 0.1)]
+    fitted = [{**event, "epochs": 3 if was.get("minutes") else run.settings.epochs} for event in rows]
+    write(run, start(), *fitted, {**END, "reason": ended})
+    started: list[Path] = []
+    monkeypatch.setattr("odkit.runs.run.start_worker", lambda path, processes: started.append(path))
+    if isinstance(expected, str):
+        before = run.settings
+        with pytest.raises(RunError, match=rf"{expected}.*resume\(epochs=\.\.\.\).*odkit resume"):
+            run.resume(wait=False, **changes)
+        assert (run.settings, started) == (before, [])
+    else:
+        run.resume(wait=False, **changes)
+        assert started == [run.path]
+        assert run.settings == dataclasses.replace(SMALL, **{**was, **expected})
 
 
 @pytest.fixture

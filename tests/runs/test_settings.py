@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from odkit.detection.detector import build_detector
-from odkit.runs.settings import MAY_CHANGE, Settings, check_resume, make_settings
+from odkit.runs.settings import MAY_CHANGE, Settings, check_resume, make_settings, resumed_settings
 from odkit.training.recipe import Choices, choose, make_optimizer, schedule
 
 
@@ -19,6 +19,8 @@ def test_wrong_settings_are_all_named_at_once() -> None:
         Settings(batch_size=5, processes=2)
     with pytest.raises(TypeError, match="did you mean 'epochs'"):
         make_settings({"epoch": 3})
+    with pytest.raises(TypeError, match=r"there is no setting '\?'\. Settings: detector, "):
+        make_settings({"?": 3})  # nothing is near it
 
 
 def test_a_resume_may_change_little() -> None:
@@ -27,6 +29,15 @@ def test_a_resume_may_change_little() -> None:
     with pytest.raises(ValueError, match=r"learning_rate \(0.0 to 0.1\)"):
         check_resume(old, Settings(epochs=3, learning_rate=0.1))
     assert set(MAY_CHANGE) <= {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_epochs_take_the_place_of_a_budget() -> None:
+    budgeted = Settings(minutes=30)
+    assert resumed_settings(budgeted, {"epochs": 50}) == Settings(epochs=50)
+    assert resumed_settings(budgeted, {"minutes": 60}) == Settings(minutes=60)
+    assert resumed_settings(budgeted, {"minutes": 60, "epochs": 50}) == Settings(minutes=60, epochs=50)
+    assert resumed_settings(budgeted, {"keep": 3}) == Settings(minutes=30, keep=3)
+    assert resumed_settings(budgeted, {}) == budgeted
 
 
 def test_what_is_chosen_has_a_reason() -> None:

@@ -1,4 +1,7 @@
-"""The dashboard's charts and pictures as SVG."""
+"""The dashboard's charts and pictures as SVG.
+
+Drawn by hand: a few lines of SVG cost a hundredth of a matplotlib figure, and training has the cores.
+"""
 
 import base64
 import io
@@ -14,8 +17,6 @@ from numpy.typing import NDArray
 
 from odkit.data import Dataset
 
-# -- drawing by hand: a few lines of SVG cost a hundredth of a matplotlib figure, and training has the cores ----------
-
 LOSS_COLOR, AP_COLOR, AP50_COLOR = "#d55e00", "#0072b2", "#56b4e9"
 _INK = "var(--jp-ui-font-color1,#22272e)"
 _FAINT = "var(--jp-ui-font-color2,#6b7480)"
@@ -23,10 +24,12 @@ _RULE = "var(--jp-border-color2,#e3e6ea)"
 
 
 def quiet_svg(html: str) -> str:
+    """HTML in the colour of what matters less."""
     return f'<span style="color:{_FAINT}">{html}</span>'
 
 
 def bar_svg(label: str, share: float, note: str) -> str:
+    """A bar filled by a share (0 to 1) between its label and a note."""
     share = min(1.0, max(0.0, share))
     return (
         '<div style="display:flex;align-items:center;gap:10px;line-height:1.5">'

@@ -1,14 +1,10 @@
 """A run in a notebook: widgets that live, or one light output."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from odkit.runs.run import Run
 import base64
 import time
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,9 +31,23 @@ from odkit.runs.dashboard.progress import (
     epoch_line,
     number_text,
     requested,
+    start_line,
 )
-from odkit.runs.dashboard.terminal import start_line
 from odkit.runs.events import follow
+
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
+
+_COLUMNS = {
+    "epoch": 0,
+    "loss": 4,
+    "ap": 3,
+    "ap50": 3,
+    "ap75": 3,
+    "learning_rate": 6,
+    "images_per_second": 1,
+    "seconds": 1,
+}  # of the table of epochs: digits after the point
 
 # -- a notebook that nobody watches ------------------------------------------------------------------------------------
 
@@ -82,18 +92,6 @@ def _show_final(run: "Run", handle: Any) -> None:
     picture = base64.b64encode(figure._repr_png_()).decode()
     handle.update({"image/png": picture, "text/plain": text}, raw=True)
     _display({"text/plain": _table_text(history), "text/html": _table_html(text, history)})
-
-
-_COLUMNS = {
-    "epoch": 0,
-    "loss": 4,
-    "ap": 3,
-    "ap50": 3,
-    "ap75": 3,
-    "learning_rate": 6,
-    "images_per_second": 1,
-    "seconds": 1,
-}
 
 
 def _table_text(history: Sequence[dict[str, Any]]) -> str:

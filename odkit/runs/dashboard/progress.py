@@ -1,15 +1,14 @@
 """Where a run stands, from its events: what every front end shows."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from odkit.runs.run import Run
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from odkit.runs.events import epoch_rows
+
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
 
 FrontEnd = Literal["lab", "notebook-headless", "terminal"]
 REQUESTS = {
@@ -18,20 +17,6 @@ REQUESTS = {
     "checkpoint": "Checkpoint asked for: saved after this step.",
 }
 SHARE_OF_A_CORE = 0.03  # that drawing may take from training on a small machine
-
-
-def where(run: "Run") -> str:
-    """The shortest path that opens a run from here."""
-    here = Path.cwd()
-    return str(run.path.relative_to(here)) if run.path.is_relative_to(here) else str(run.path)
-
-
-def requested(run: "Run") -> str:
-    """What the worker is asked for and has not done yet: "now", "epoch", "checkpoint", or "" for nothing."""
-    try:
-        return (run.path / "stop").read_text().strip()
-    except OSError:
-        return ""
 
 
 # -- what the events amount to -----------------------------------------------------------------------------------------
@@ -115,6 +100,9 @@ class Progress:
         return max(0.0, spent / done * (self.total_steps - self.step))
 
 
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as "1:02:03" or "2:03"; "?" for None."""
     if seconds is None:
@@ -125,7 +113,21 @@ def duration(seconds: float | None) -> str:
 
 
 def number_text(value: float | None, digits: int = 3) -> str:
+    """A number with so many digits after the point; "-" for None and what is not finite."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def start_line(event: dict[str, Any]) -> str:
+    """A start event as a line: where the run is, or goes on, and what was chosen."""
+    if event.get("rollback"):
+        return f"back at step {event['from_step']}"
+    choices = event.get("choices", {})
+    what = [f"{event.get('settings', {}).get('detector', 'detector')} on {event.get('device', '?')}"]
+    if choices:
+        what.append(f"batches of {choices['batch_size']}, {choices['image_size']} px, {choices['precision']}")
+        what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
+    resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
+    return resumed + ", ".join(what)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -148,3 +150,17 @@ def closing_line(run: "Run") -> str:
     if state in ("stopped", "died", "failed") and run.checkpoints():
         return f"{run!r}\nSaved; od.open_run({where(run)!r}).resume() or `odkit resume {where(run)}` goes on."
     return repr(run)
+
+
+def where(run: "Run") -> str:
+    """The shortest path that opens a run from here."""
+    here = Path.cwd()
+    return str(run.path.relative_to(here)) if run.path.is_relative_to(here) else str(run.path)
+
+
+def requested(run: "Run") -> str:
+    """What the worker is asked for and has not done yet: "now", "epoch", "checkpoint", or "" for nothing."""
+    try:
+        return (run.path / "stop").read_text().strip()
+    except OSError:
+        return ""

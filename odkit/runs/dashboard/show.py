@@ -1,15 +1,15 @@
-"""Showing a run in whatever front end is there."""
+"""A run shown until it ends, in whatever front end is there."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from odkit.runs.run import Run
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from odkit.runs.dashboard.notebook import show_static, show_widgets
 from odkit.runs.dashboard.progress import FrontEnd, requested, where
 from odkit.runs.dashboard.terminal import show_terminal
 from odkit.system import frontend
+
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
 
 
 def front_end() -> FrontEnd:

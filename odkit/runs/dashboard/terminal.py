@@ -1,18 +1,15 @@
 """A run in a terminal: a line an epoch and a bar."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from odkit.runs.run import Run
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from odkit.runs.dashboard.progress import Progress, epoch_line, number_text
+from odkit.runs.dashboard.progress import Progress, epoch_line, number_text, start_line
 from odkit.runs.events import epoch_rows, follow
 
-# -- a terminal --------------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from odkit.runs.run import Run
 
 
 def show_terminal(run: "Run") -> None:
@@ -47,18 +44,6 @@ def show_terminal(run: "Run") -> None:
                     say(f"warning: {event['message']}")
             _draw_bar(bar, progress)
         say_pending()
-
-
-def start_line(event: dict[str, Any]) -> str:
-    if event.get("rollback"):
-        return f"back at step {event['from_step']}"
-    choices = event.get("choices", {})
-    what = [f"{event.get('settings', {}).get('detector', 'detector')} on {event.get('device', '?')}"]
-    if choices:
-        what.append(f"batches of {choices['batch_size']}, {choices['image_size']} px, {choices['precision']}")
-        what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
-    resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
-    return resumed + ", ".join(what)
 
 
 def _draw_bar(bar: "tqdm[Any]", progress: Progress) -> None:
