@@ -21,6 +21,7 @@ from odkit.system import cache_folder
 RACY = 2_000_000_000  # nanoseconds; a file changed less than that ago may change again and keep its time
 MOST_IN_MEMORY = 50_000  # files, some 20 MB
 MOST_ON_DISK = 500_000  # files, some 150 MB
+WAIT = 2.0  # seconds for another process to finish writing
 _FILE = "images-1.sqlite"  # another number for another table
 _COLUMNS = "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels"
 
@@ -156,7 +157,7 @@ def _in_database(work: Callable[[sqlite3.Connection], _T], *, make: bool) -> _T 
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
             return None
-        with contextlib.closing(sqlite3.connect(path, timeout=2)) as database, database:
+        with contextlib.closing(sqlite3.connect(path, timeout=WAIT)) as database, database:
             return work(database)
     except (OSError, sqlite3.OperationalError):  # read-only, in use for too long, or the disk is full
         return None
