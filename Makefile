@@ -13,6 +13,7 @@ READY := $(VENV)/.ready
 # More options for JupyterLab, pytest and nbconvert, for example LAB_FLAGS="--port 9000 --no-browser".
 LAB_FLAGS ?=
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile -ra
+CHECK_FLAGS ?= -n auto --maxprocesses 4 --dist worksteal -q --no-showlocals
 RUN_FLAGS ?=
 
 # The container engine (docker where it answers, else podman), the image's name, and more options for building it
@@ -28,7 +29,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks test bench image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test bench image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -51,6 +52,11 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 notebooks: run  ## run all notebooks and put them, tidied, into notebooks/, as they are committed
 	$(BIN)/python tools/tidy_notebooks.py executed/*.ipynb
 
+# What is left out starts processes that train, a database, a browser or a kernel, or is slow by itself.
+check: $(READY)  ## run the quick tests, in a minute or so: for every save
+	$(BIN)/python -m pytest tests -m "not (worker or database or browser or notebook or slow or gpu or image)" \
+		$(CHECK_FLAGS)
+
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
@@ -66,12 +72,13 @@ image:  ## build the container image with docker or podman
 
 image-test: $(READY)  ## test the built image on running containers
 	ODKIT_ENGINE="$(ENGINE)" ODKIT_IMAGE="$(IMAGE)" ODKIT_ENGINE_FLAGS="$(ENGINE_FLAGS)" \
-		ODKIT_RUN_FLAGS="$(CONTAINER_FLAGS)" $(BIN)/python -m pytest tests/container -m image -ra
+		ODKIT_RUN_FLAGS="$(CONTAINER_FLAGS)" $(BIN)/python -m pytest tests/container -m image -o faulthandler_timeout=3700 -ra
 
-lint: $(READY)  ## check style, types and spelling
+lint: $(READY)  ## check style, types, the order of the rooms and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/codespell
 	@files=$$(ls Dockerfile 2>/dev/null || true); [ -z "$$files" ] || (set -x; $(BIN)/hadolint $$files)
 
@@ -84,7 +91,7 @@ lock: $(READY)  ## write requirements.lock anew from pyproject.toml (LOCK_FLAGS=
 		--custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
 
 clean:  ## remove .venv and what tools left behind (not runs/)
-	rm -rf $(VENV) executed build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) executed build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # -- setting up ------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,6 @@
 Importing odkit costs next to nothing: each public name, listed in `__init__.pyi`, loads its module at its first use.
 """
 
-from typing import Any
-
 import lazy_loader
 
 __version__ = "0.1.0"  # the one place; pyproject.toml reads it from here
@@ -18,7 +16,7 @@ __version__ = "0.1.0"  # the one place; pyproject.toml reads it from here
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in __all__ or name.startswith("__"):  # Python and its tools ask for dunder names by the dozen
         return _load(name)
     from difflib import get_close_matches

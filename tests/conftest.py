@@ -1,4 +1,4 @@
-"""What every test stands on: a quiet, offline environment of its own, and where the real things are.
+"""What every test stands on: a quiet, offline environment of its own, an end, and where the real things are.
 
 The environment is set here, before anything imports odkit, FiftyOne or Jupyter, and is inherited by the kernels and
 workers that tests start. Nothing of the person's own (databases, caches, Jupyter settings) is read or written.
@@ -7,10 +7,16 @@ workers that tests start. Nothing of the person's own (databases, caches, Jupyte
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -49,6 +55,76 @@ for variable in ("FIFTYONE_DATABASE_URI", "ODKIT_WEIGHTS_URL", "ODKIT_DATA", "OD
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _THREADS = max(1, _CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(min(_THREADS, 2))
+
+# A script's background job ignores SIGINT, and so would every process that it starts: with a handler in place of
+# SIG_IGN this one stays as deaf, and those hear.
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+
+
+# -- every test ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Bound the clean-up too: pytest-timeout interrupts a test once, and what it does then could wait for ever.
+
+    What the test started is killed a while after its time is up, which ends all that waits for it. Should that not
+    help, pytest's faulthandler says where the session stands and ends it (pyproject.toml).
+    """
+    global _running
+    marker = item.get_closest_marker("timeout")
+    seconds = marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout")
+    killer = threading.Timer(float(seconds) + 20, kill_children)
+    killer.daemon = True
+    if not item.config.getoption("usepdb"):
+        killer.start()
+    _running = item
+    try:
+        return (yield)
+    finally:
+        _running = None
+        killer.cancel()
+
+
+def kill_children() -> None:
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+
+
+# -- the tiers are what they say ---------------------------------------------------------------------------------------
+
+# `make check` leaves out the tests with these marks; one that starts such a process without the mark fails anywhere.
+STARTS = {
+    "worker": ("odkit worker", "odkit train", "odkit resume", "torch.distributed.run"),
+    "database": ("mongod", "odkit.browsing.services"),
+    "browser": ("chrom", "playwright"),
+    "notebook": ("ipykernel_launcher", "jupyter"),
+}
+_running: pytest.Item | None = None
+
+
+def mark_needed(command: Sequence[Any] | str) -> str | None:
+    """The mark of a test that starts this command."""
+    words = [command] if isinstance(command, str | os.PathLike) else list(command)
+    line = " ".join(os.fsdecode(word).rpartition("/")[2] for word in words)
+    return next((mark for mark, parts in STARTS.items() if any(part in line for part in parts)), None)
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and _running is not None:
+        mark = mark_needed(arguments[1])
+        if mark and _running.get_closest_marker(mark) is None:
+            pytest.fail(f"it starts {arguments[1]!r:.200}, so it needs @pytest.mark.{mark}")
+
+
+sys.addaudithook(_watch)
+
+
+# -- where the real things are -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

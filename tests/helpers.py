@@ -13,7 +13,7 @@ from PIL import Image
 
 from odkit.analysis import Suspect
 from odkit.data import Dataset, Predictions, box_iou
-from odkit.data.demo import demo_faults
+from odkit.data.demo.faults import demo_faults
 from odkit.runs import Run, Settings, create_run
 
 

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from PIL import Image
@@ -19,6 +21,7 @@ from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
 from odkit.runs.worker import RunError
+from odkit.system import InputError
 from tests.helpers import squares
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
@@ -175,8 +178,37 @@ def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_fault_of_ours_keeps_its_traceback(ended: Run) -> None:
     (ended.path / "config.json").write_text("{}")  # no settings in it: nobody wrote a message for that
-    with pytest.raises(KeyError):
+    done = typed("runs", ended.path.parent)
+    out, err = done.communicate()
+    assert (done.returncode, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert "KeyError: 'settings'" in err
+
+
+def test_what_is_raised_on_purpose_is_told_and_what_is_not_is_a_fault(
+    ended: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are a ValueError that comes out of the same function."""
+
+    def planted(self: Run) -> object:
+        return np.zeros(3) + np.zeros(4)
+
+    def on_purpose(self: Run) -> object:
+        raise InputError("the boxes of a.jpg are upside down")
+
+    monkeypatch.setattr(Run, "summary", planted)
+    with pytest.raises(ValueError, match="could not be broadcast"):
         main(["runs", str(ended.path.parent)])
+    monkeypatch.setattr(Run, "summary", on_purpose)
+    assert main(["runs", str(ended.path.parent)]) == 1
+    assert capsys.readouterr().err == "odkit: the boxes of a.jpg are upside down\n"
+
+
+def test_a_name_that_is_not_there_is_told_without_quotes(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(saved), "--val-split", "dev", "--folder", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("odkit: squares has no split 'dev'; its splits: ")
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -261,9 +293,67 @@ def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
     )
 
 
+@pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
+def test_convert_deals_no_splits(tmp_path: Path, to: str) -> None:
+    squares(tmp_path / "images", 10, val=0).save(tmp_path / "plain.npz")
+    odkit.write_dataset(odkit.load_dataset(tmp_path / "plain.npz", val=0), tmp_path / "plain")
+    assert main(["convert", str(tmp_path / "plain"), str(tmp_path / "command"), "--to", to]) == 0
+    odkit.convert(tmp_path / "plain", tmp_path / "function", to=to)
+    by_command, by_function = (odkit.load_dataset(tmp_path / n, val=0) for n in ("command", "function"))
+    assert by_command.split_counts() == by_function.split_counts() == {}
+    assert by_command.fingerprint() == by_function.fingerprint()
+    assert files(tmp_path / "command") == files(tmp_path / "function")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, with what it holds; the folder's own name left out of it."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes().replace(folder.name.encode(), b"")
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+# -- detectors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_what_is_chosen_is_said_and_what_is_given_is_taken(
+    command: str,
+    saved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from odkit.detection import build_detector, devices, inference, save_detector
+
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
+    file = save_detector(detector, tmp_path / "detector.safetensors")
+    asked: list[dict[str, Any]] = []
+    real = inference.predict_rows
+
+    def spied(*args: Any, **options: Any) -> Any:
+        asked.append(options)
+        return real(*args, **options)
+
+    monkeypatch.setattr(inference, "predict_rows", spied)
+    monkeypatch.setattr(devices, "accelerators", devices.Accelerators)
+    target = str(saved if command == "evaluate" else saved.parent)
+    assert main([command, str(file), target]) == 0
+    assert "on cpu: no CUDA device is visible\n" in capsys.readouterr().err
+    options = ["--device", "cpu", "--batch-size", "3", "--num-workers", "1"]
+    assert main([command, str(file), target, *options]) == 0
+    assert "CUDA" not in capsys.readouterr().err
+    sizes = [(o["batch_size"], o["num_workers"]) for o in asked]
+    assert sizes == [(8, 0), (3, 1)]
+    assert main([command, str(file), target, "--device", "cuda:1"]) == 1
+    assert "there is no device 'cuda:1' here, only cpu" in capsys.readouterr().err
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.worker
 def test_train_in_the_background_stop_resume_evaluate_predict(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +395,7 @@ def test_train_in_the_background_stop_resume_evaluate_predict(
     assert "no batch" in capsys.readouterr().out
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, number: signal.Signals) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
@@ -320,6 +411,7 @@ def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, numbe
     assert run.checkpoints()[-1].name == f"step-{steps(run):08d}.pt"
 
 
+@pytest.mark.worker
 def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
     until((tmp_path / "a" / "config.json").exists, train)
@@ -347,6 +439,7 @@ def test_detectors(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[1].startswith("starter ")
 
 
+@pytest.mark.database
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["doctor", "--json"])
     report = orjson.loads(capsys.readouterr().out)

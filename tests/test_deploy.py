@@ -62,12 +62,14 @@ def finished(run: Run, processes: int) -> None:
     assert run.settings.batch_size == 4, "further options win"
 
 
+@pytest.mark.worker
 def test_one_machine_with_several_gpus(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     command = [str(DEPLOY / "eight-gpus.sh"), str(data), "starter", *SMALL, "--device", "cpu"]
     subprocess.run([*command, "--name", "eight"], env=environment, cwd=tmp_path, check=True)
     finished(Run(tmp_path / "runs" / "eight"), processes=2)
 
 
+@pytest.mark.worker
 def test_two_machines(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """Two launchers that find each other over TCP, as on two machines with a shared folder."""
     environment |= {"HEAD": "127.0.0.1", "NODES": "2", "GPUS": "1"}
@@ -78,6 +80,7 @@ def test_two_machines(data: Path, tmp_path: Path, environment: dict[str, str]) -
     finished(Run(tmp_path / "shared" / "both"), processes=2)
 
 
+@pytest.mark.worker
 def test_slurm(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     environment |= {
         "SLURM_JOB_NODELIST": "here",

@@ -1,8 +1,9 @@
-"""The project's own promises: dependencies that agree, habits by name, a light import, modules in order."""
+"""The project's own promises: dependencies that agree, habits by name, a light import, rooms with doors, a true map."""
 
 import ast
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import grimp
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -27,19 +29,6 @@ LOCK = [
 ]
 DECLARED = [Requirement(r) for r in PYPROJECT["dependencies"] + PYPROJECT["optional-dependencies"]["dev"]]
 MAKEFILE = (PROJECT / "Makefile").read_text()
-
-# No module imports one that stands after it. A new module gets its place here and its line in CONTRIBUTING.md.
-ORDER = (
-    *("kernel", "watching", "boxes", "dataset"),
-    *("gathering", "placing", "coco", "voc", "yolo", "csv_labels", "formats"),
-    *("audit", "similar", "scenes", "demo"),
-    *("predictions", "matching", "evaluation", "suspects", "mistakes", "comparison"),
-    *("sheets", "figures"),
-    *("machine", "keeper", "app", "store", "marking", "bridge", "edits", "browse"),
-    *("settings", "loading", "detectors", "prediction"),
-    *("run", "held_out", "checkpoints", "faults", "recipe", "training", "replay", "exporters"),
-    *("dashboard", "report", "export", "doctor", "cli"),
-)
 
 
 # -- dependencies ----------------------------------------------------------------------------------------------------
@@ -63,6 +52,7 @@ def test_lock_pins_every_version_and_names_no_source() -> None:
     assert not re.search(r"://|^-|@ ", text, re.MULTILINE), "the lock names an address or an option of pip's"
 
 
+@pytest.mark.skipif("CI" not in os.environ, reason="who develops may have another version of a package")
 def test_environment_is_the_lock() -> None:
     """What is installed here is what is locked, so that a green run says something about the lock."""
     differing = {}
@@ -83,22 +73,15 @@ def test_conda_environment_installs_the_lock() -> None:
     assert "pip" in environment["dependencies"]
 
 
-def test_ipykernel_is_one_whose_buttons_work_while_a_cell_is_busy() -> None:
-    """6.x has no subshells, 7.4 sends widget messages back to the busy shell; see pyproject.toml."""
-    (ipykernel,) = [r for r in DECLARED if r.name == "ipykernel"]
-    works = [
-        v for v in ("6.31.0", "7.0.1", "7.1.0", "7.3.0", "7.4.0", "8.0.0") if ipykernel.specifier.contains(v)
-    ]
-    assert works == ["7.1.0", "7.3.0"]
-
-
 # -- habits ----------------------------------------------------------------------------------------------------------
 
 
 def test_make_help_lists_every_target() -> None:
     targets = re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE)
     assert {"help", "lab", "run", "test", "lint"} <= set(targets)
-    shown = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
     assert re.findall(r"^  ([a-z-]+) +\S", shown, re.MULTILINE) == targets
     phony = re.search(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)
     assert phony is not None
@@ -107,7 +90,7 @@ def test_make_help_lists_every_target() -> None:
 
 def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
     command = ["make", "setup", "PYTHON=no-such-python", f"VENV={tmp_path / 'venv'}"]
-    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert made.returncode != 0
     assert "odkit needs Python 3.11 or newer; tried: no-such-python" in made.stderr
     assert "make setup PYTHON=" in made.stderr
@@ -118,7 +101,7 @@ def test_make_says_when_python_is_too_old(tmp_path: Path) -> None:
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
     old.chmod(0o755)
     command = ["make", "setup", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
-    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert made.returncode != 0
     assert f"{old} is Python 3.9.2" in made.stderr
     assert not (tmp_path / "venv").exists()
@@ -130,27 +113,10 @@ def test_make_says_when_venv_is_missing(tmp_path: Path) -> None:
     bare.write_text(f'#!/bin/sh\n[ "$2" = venv ] && exit 1\nexec {sys.executable} "$@"\n')
     bare.chmod(0o755)
     command = ["make", "setup", f"PYTHON={bare}", f"VENV={tmp_path / 'venv'}"]
-    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    made = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert made.returncode != 0
     assert "its venv or pip is missing" in made.stderr
     assert f"apt-get install python3.{sys.version_info.minor}-venv" in made.stderr
-
-
-def test_ci_and_pre_commit_run_the_makefile() -> None:
-    ci = PROJECT / ".ci" / "run"
-    assert ci.stat().st_mode & 0o111, ".ci/run is not executable"
-    assert [line for line in ci.read_text().splitlines() if line.startswith("make ")] == [
-        "make lint",
-        "make test",
-    ]
-    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [hook["entry"] for repo in hooks for hook in repo["hooks"]] == ["make lint"]
-
-
-def test_readme_opens_with_the_two_commands() -> None:
-    first_screen = "\n".join((PROJECT / "README.md").read_text().splitlines()[:40])
-    assert "make lab" in first_screen
-    assert "make test" in first_screen
 
 
 # -- the package root ------------------------------------------------------------------------------------------------
@@ -158,7 +124,9 @@ def test_readme_opens_with_the_two_commands() -> None:
 
 def python(code: str) -> str:
     """Output of Python code run in a process of its own."""
-    run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
@@ -185,32 +153,24 @@ def test_import_odkit_loads_nothing_heavy() -> None:
 
 
 def test_looking_at_runs_loads_no_torch() -> None:
-    assert not {"torch", "fiftyone", "matplotlib"} & loaded_by("import odkit.run")
-
-
-@pytest.mark.parametrize("name", odkit.__all__)
-def test_public_name_resolves(name: str) -> None:
-    assert getattr(odkit, name) is not None
-    assert name in dir(odkit)
-
-
-@pytest.mark.parametrize("name", ["audit", "browse", "mistakes"])
-def test_function_wins_over_its_module(name: str) -> None:
-    """Whatever is imported, and when, `odkit.audit` is the function and `odkit.audit`'s module can be imported from."""
-    after = python(
-        f"import importlib, sys, odkit\n"
-        f"module = importlib.import_module('odkit.{name}')\n"
-        f"assert callable(odkit.{name}), odkit.{name}\n"
-        f"from odkit import {name}\n"
-        f"from odkit.{name} import {name} as inner\n"
-        f"import odkit.{name}\n"
-        f"assert odkit.{name} is {name} is inner\n"
-        f"assert sys.modules['odkit.{name}'] is module is not inner\n"
-        f"importlib.reload(module)\n"
-        f"assert callable(odkit.{name})\n"
-        f"print('same')"
+    assert not {"torch", "fiftyone", "matplotlib"} & loaded_by(
+        "import odkit; odkit.Run, odkit.list_runs, odkit.open_run"
     )
-    assert after == "same"
+
+
+@pytest.mark.parametrize("name", ["audit", "doctor", "figures", "boxes"])
+def test_a_name_stays_what_it_is(name: str) -> None:
+    """Whatever of odkit is imported, and when: `audit` is a function in a room called audit."""
+    after = python(
+        f"import importlib, pkgutil, odkit\n"
+        f"before = odkit.{name}\n"
+        f"for room in ('data', 'data.audit', 'analysis', 'doctor'):\n"
+        f"    door = importlib.import_module('odkit.' + room)\n"
+        f"    [importlib.import_module(m.name) for m in pkgutil.iter_modules(door.__path__, door.__name__ + '.')]\n"
+        f"from odkit import {name}\n"
+        f"print(before is odkit.{name} is {name})"
+    )
+    assert after == "True"
 
 
 def test_unknown_name_is_told_the_nearest() -> None:
@@ -221,84 +181,133 @@ def test_unknown_name_is_told_the_nearest() -> None:
     assert not hasattr(odkit, "__wrapped__")
 
 
-def test_editors_and_python_see_the_same_names() -> None:
-    tree = ast.parse((PROJECT / "odkit" / "__init__.py").read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If) and _is_type_checking(node)]
-    seen = {
-        alias.asname: node.module
-        for node in block.body
+# -- rooms and their doors ---------------------------------------------------------------------------------------------
+
+PACKAGE = PROJECT / "odkit"
+# A room is a package with a door: `__init__.pyi` lists what others may use. The root's names are for people.
+ROOMS = {
+    ".".join(stub.parent.relative_to(PROJECT).parts): stub for stub in sorted(PACKAGE.rglob("__init__.pyi"))
+}
+
+
+def names_in_door(room: str) -> dict[str, str]:
+    """Public name to what stands before its `import`: "" for a module of the room itself."""
+    return {
+        alias.asname or alias.name: node.module or ""
+        for node in ast.parse(ROOMS[room].read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == odkit._MODULES
 
 
-# -- the house -------------------------------------------------------------------------------------------------------
+def room_of(module: str) -> str:
+    """The innermost room that holds a module, or is it."""
+    while module not in ROOMS:
+        module = module.rpartition(".")[0]
+    return module
 
 
-def test_every_module_has_its_place_and_its_line() -> None:
-    modules = {path.stem for path in (PROJECT / "odkit").glob("*.py")} - {"__init__", "__main__"}
-    assert not modules - set(ORDER), "a module without a place in ORDER (tests/test_project.py)"
-    house = (PROJECT / "CONTRIBUTING.md").read_text()
-    assert not [name for name in modules if f" {name}.py " not in house], (
-        "a module without its line in CONTRIBUTING.md"
-    )
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_of_a_door_loads(room: str) -> None:
+    door = importlib.import_module(room)
+    for name in names_in_door(room):
+        scope: dict[str, object] = {}
+        exec(f"from {room} import {name}", scope)
+        assert scope[name] is getattr(door, name)
+        assert name in dir(door)
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "odkit").glob("*.py")), ids=lambda p: p.stem)
-def test_module_imports_only_what_stands_before_it(path: Path) -> None:
-    if path.stem.startswith("__"):
-        return  # the package root and the entry point know everything
-    tree = ast.parse(path.read_text())
-    place = ORDER.index(path.stem)
-    wrong = []
-    for node, name, inside_function in _odkit_imports(tree):
-        if (
-            name == "odkit" and not inside_function and path.stem != "cli"
-        ):  # the command line knows everything
-            wrong.append(
-                f"line {node.lineno}: `import odkit` belongs into the function that needs a later module"
-            )
-        elif name != "odkit" and name not in ORDER[:place]:
-            wrong.append(f"line {node.lineno}: odkit.{name} does not stand before odkit.{path.stem}")
-    assert not wrong
+def test_every_package_has_a_door_with_its_sentence() -> None:
+    packages = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE / "system" / "etc"}
+    assert packages == {stub.parent for stub in ROOMS.values()}
+    for room in ROOMS:
+        assert importlib.import_module(room).__doc__, f"{room} says nowhere what is done in it"
 
 
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def test_rooms_use_one_another_by_their_doors() -> None:
+    graph = grimp.build_graph("odkit", cache_dir=None)
+    around = []
+    for importer in graph.modules:
+        for used in graph.find_modules_directly_imported_by(importer):
+            room = room_of(used)
+            inside = f"{importer}.".startswith(f"{room}.")
+            shown = used in ROOMS or used.rpartition(".")[2] in names_in_door(room)
+            if not inside and not shown and used != "odkit.cli":
+                around.append(f"{importer} imports {used}, not a name of {room}'s door")
+    assert not around
 
 
-def _odkit_imports(node: ast.AST, inside_function: bool = False) -> list[tuple[ast.stmt, str, bool]]:
-    """Statement, module of odkit's ("odkit" for the root itself) and whether a function holds it, of every import."""
-    found: list[tuple[ast.stmt, str, bool]] = []
-    for child in ast.iter_child_nodes(node):
-        if _is_type_checking(child):
-            continue
-        if isinstance(child, ast.Import):
-            names = [alias.name for alias in child.names]
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, f"line {child.lineno}: imports are written out in full"
-            names = [child.module or ""]
-            if child.module == "odkit":
-                names = [f"odkit.{alias.name}" for alias in child.names]
-        else:
-            function = inside_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            found += _odkit_imports(child, function)
-            continue
-        for name in names:
-            if name.split(".")[0] == "odkit":
-                found.append((child, name.removeprefix("odkit.").split(".")[0], inside_function))
-    return found
+def test_a_door_shows_what_others_use_and_no_more() -> None:
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]:
+        package = ".".join(path.parent.relative_to(PROJECT).parts)
+        tree = ast.parse(path.read_text())
+        doors: dict[str, str] = {}  # a room that is imported by its own name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = ".".join(filter(None, [package if node.level else "", node.module]))
+                for alias in node.names:
+                    if module in used and room_of(package) != module:
+                        used[module].add(alias.name)
+                    if f"{module}.{alias.name}" in ROOMS:
+                        doors[alias.asname or alias.name] = f"{module}.{alias.name}"
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in doors
+            ):
+                used[doors[node.value.id]].add(node.attr)
+    public = {"odkit", "odkit.analysis.figures", "odkit.doctor"}  # wholly for people
+    unused = {
+        room: [
+            n for n in names_in_door(room) if n not in used[room] and not n.endswith("Error")
+        ]  # to be caught
+        for room in ROOMS
+        if room not in public
+    }
+    assert not {room: names for room, names in unused.items() if names}
 
 
-def test_order_test_sees_what_it_should() -> None:
-    tree = ast.parse(
-        "import odkit\nfrom odkit import run\nimport odkit.cli\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from odkit.data.audit.report import Audit\n"
-        "def f():\n    import odkit\n    from odkit.demo import x\n"
-    )
-    seen = [(name, inside) for _, name, inside in _odkit_imports(tree)]
-    assert seen == [("odkit", False), ("run", False), ("cli", False), ("odkit", True), ("demo", True)]
+# -- the map of the house ----------------------------------------------------------------------------------------------
+
+
+def house() -> dict[str, str]:
+    """What CONTRIBUTING.md's tree lists, path (of a folder with its slash) to purpose."""
+    text = (PROJECT / "CONTRIBUTING.md").read_text()
+    (tree,) = re.findall(r"^## The house\n(?:(?!    ).*\n)*((?:    .*\n)+)", text, re.MULTILINE)
+    places: dict[str, str] = {}
+    folders: list[str] = []
+    for line in tree.splitlines():
+        name, _, purpose = line.strip().partition(" ")
+        depth = (len(line) - len(line.lstrip())) // 2 - 2
+        assert len(folders) >= depth, f"{name} stands too far to the right"
+        del folders[depth:]
+        places["".join(folders) + name] = purpose.strip()
+        if name.endswith("/"):
+            folders.append(name)
+    return places
+
+
+def test_the_map_is_the_house() -> None:
+    places = house()
+    missing = [
+        place
+        for place in places
+        if not (PROJECT / place).exists() or (PROJECT / place).is_dir() != place.endswith("/")
+    ]
+    assert not missing, "CONTRIBUTING.md lists what is not there"
+    silent = [place for place, purpose in places.items() if len(purpose) < 10]
+    assert not silent, "CONTRIBUTING.md does not say what these are for"
+    there = {f"{path.relative_to(PROJECT)}" for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    there |= {f"{stub.parent.relative_to(PROJECT)}/" for stub in ROOMS.values()}
+    assert not there - set(places), "CONTRIBUTING.md does not list what is there"
+
+
+def test_the_map_lists_the_top_of_the_tree() -> None:
+    top = {path.relative_to(PROJECT).parts[0] for path in tracked()}
+    listed = {place.split("/")[0] for place in house()}
+    assert not {name for name in top if not name.startswith(".")} - listed - {"LICENSE"}
 
 
 # -- what is committed -----------------------------------------------------------------------------------------------
@@ -334,11 +343,3 @@ def test_notebooks_hold_no_widget_state_and_no_ones_paths() -> None:
         homes = re.findall(r"(?:/home/|/root/|/Users/)[^\"'\s]*", text)
         assert not homes, f"{path.name} holds somebody's paths"
         assert str(PROJECT) not in text, f"{path.name} holds the path of the checkout it was run in"
-
-
-def test_public_names_are_importable_one_by_one() -> None:
-    """`from odkit import name` works as `odkit.name` does."""
-    for name in odkit.__all__:
-        scope: dict[str, object] = {}
-        exec(f"from odkit import {name}", scope)
-        assert scope[name] is getattr(importlib.import_module("odkit"), name)

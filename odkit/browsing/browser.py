@@ -171,7 +171,7 @@ class Browser:
             raise InputError("a dataset has no confusion matrix: browse a Run, an Evaluation or Mistakes")
         evaluation, score = self.mistakes.evaluation, self.mistakes.score
         if not self._path:
-            from odkit import figures
+            from odkit.analysis import figures
 
             return figures.confusion_matrix(evaluation, score=score)
         return _buttons(evaluation.confusion_matrix(score=score), self.open_images)
@@ -342,7 +342,7 @@ def _show_instead(x: Any, error: AppError) -> Browser:
     """Say why there is no App and show some of the images without it."""
     from IPython.display import display
 
-    from odkit import figures
+    from odkit.analysis import figures
 
     print(f"The App cannot run here, so here is a picture of some images.\n{error}")
     if isinstance(x, Dataset):

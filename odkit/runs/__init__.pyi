@@ -1,8 +1,5 @@
 from . import dashboard as dashboard
 from .events import EventLog as EventLog
-from .events import backwards as backwards
-from .events import effective as effective
-from .events import follow as follow
 from .events import tell as tell
 from .run import RUNS as RUNS
 from .run import Run as Run

@@ -10,7 +10,7 @@ import odkit as od
 from odkit.analysis.evaluation import evaluate
 from odkit.analysis.label_errors import Suspect, corrected, find_suspects
 from odkit.data.boxes import box_iou
-from odkit.data.demo import demo_faults
+from odkit.data.demo.faults import demo_faults
 from tests.helpers import fault_ranks, make_dataset, make_predictions
 
 GOOD = [(k, k % 2, (20 + k, 20, 80 + k, 80)) for k in range(40)]  # one sound label in each of forty images
@@ -194,12 +194,14 @@ def real_suspects(faulty):
     return od.mistakes(faulty, recorded).suspects
 
 
+@pytest.mark.slow
 def test_real_detectors_lead_to_nine_in_ten_planted_faults(faulty, real_suspects):
     ranks = fault_ranks(faulty, real_suspects)
     assert len(ranks) >= 70
     assert sum(0 <= rank < 2 * len(ranks) for rank in ranks) >= 0.9 * len(ranks)
 
 
+@pytest.mark.slow
 def test_accepting_what_points_at_a_fault_brings_the_labels_nearer_the_truth(faulty, real_suspects):
     found = sorted({rank for rank in fault_ranks(faulty, real_suspects) if rank >= 0})
     right = od.corrected(faulty, [real_suspects[rank] for rank in found])

@@ -24,7 +24,7 @@ from tests.browser.lab import (
     wait_for_grid,
 )
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.notebook]
 
 MAKE = """
 import numpy as np, odkit as od

@@ -14,7 +14,7 @@ from odkit.runs.run import Run
 from odkit.runs.worker import RunError
 from tests.browser.lab import Lab, open_notebook, output, run_all, run_cell, shot
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.notebook]
 
 # one thread and small images: a step must take moments on a busy machine, too
 DATA = "%env OMP_NUM_THREADS=1\nimport odkit as od\ndataset = od.demo_dataset(24, folder='parts')\ndataset"

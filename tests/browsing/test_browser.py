@@ -20,6 +20,8 @@ from odkit.data.dataset import Dataset
 from odkit.data.predictions import Predictions
 from tests.helpers import found_in, squares
 
+pytestmark = [pytest.mark.database, pytest.mark.notebook]
+
 
 @pytest.fixture(autouse=True)
 def fo():

@@ -23,6 +23,8 @@ from odkit.data.audit.inspection import audit
 from odkit.data.dataset import Dataset
 from tests.helpers import ORACLE_CASES, found_in, pycocotools_figures, random_case, squares
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture(autouse=True)
 def fo():

@@ -21,6 +21,8 @@ from odkit.browsing import services
 from odkit.browsing.services import AppError
 from tests.accounts import is_closed_to_others
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

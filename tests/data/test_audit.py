@@ -954,6 +954,7 @@ def read_bccd(folder):
     )
 
 
+@pytest.mark.slow
 def test_the_audit_finds_what_the_demo_plants(tmp_path):
     """Every fault that can be seen without knowing what the pictures show; the others are for `mistakes()` to find."""
     write_demo(tmp_path, images=60, faults=True)

@@ -213,6 +213,7 @@ def test_a_download_with_the_wrong_hash_is_refused(
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_without_a_network_the_error_says_the_ways_out(tmp_path: Path) -> None:
     """In a network namespace of its own, where there is really nothing to connect to; elsewhere, a closed port."""
     script = (

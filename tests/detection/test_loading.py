@@ -206,6 +206,7 @@ def _settled(handle_is_kept: "multiprocessing.Queue[bool]") -> None:
         handle_is_kept.put(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "kept"), [("fork", False), ("spawn", True), ("forkserver", True)])
 def test_only_a_forked_worker_lets_go_of_the_lock(start: Any, kept: bool) -> None:
     """Elsewhere the lock is not inherited, and its number is another file's."""

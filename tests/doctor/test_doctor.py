@@ -130,15 +130,6 @@ def test_some_checks_alone_from_the_command_line(capsys):
     assert [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["cpu", "ports"]
 
 
-def test_what_pays_on_which_gpu(monkeypatch):
-    capability = {"of": (7, 5)}
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability["of"])
-    assert gpu.precision_support("cuda") == {"bf16": False, "fp16": True, "tf32": False}
-    capability["of"] = (8, 0)
-    assert gpu.precision_support("cuda") == {"bf16": True, "fp16": True, "tf32": True}
-    assert gpu.precision_support("mps")["bf16"] is False
-
-
 def test_an_unknown_check_is_named():
     with pytest.raises(ValueError, match="no check 'gpu'; there are driver, torch"):
         checks.check(only=["gpu"])
@@ -736,6 +727,7 @@ def test_what_listens_on_loopback_and_on_sockets_is_named(facts):
     assert check.seen.endswith("open to all accounts of this machine: 127.0.0.1:5151")
 
 
+@pytest.mark.database
 def test_a_mongod_is_found_on_any_port(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "listening", lambda: [("0.0.0.0", 5151), ("127.0.0.1", 8888)])
     assert ("0.0.0.0", 5151) in services.fiftyone_ports()
@@ -826,6 +818,7 @@ def test_a_database_elsewhere(monkeypatch):
     assert one(services.check_database).seen == "/no/mongod.sock: nobody listens there"
 
 
+@pytest.mark.database
 def test_the_database_really_starts_and_leaves_nothing(tmp_path):
     trial = services.try_mongod(browsing_services.mongod(), tmp_path / "var" / "mongo")
     assert trial.problem == ""
@@ -846,6 +839,7 @@ def test_no_network(facts, monkeypatch):
     assert "through proxy.example:3128" in one(services.check_network).seen
 
 
+@pytest.mark.database
 def test_a_database_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     trial = services.try_mongod(Path("/no/mongod"), tmp_path / "file" / "db")

@@ -217,6 +217,7 @@ def test_interrupting_leaves_the_run_running(run: Run) -> None:
 # -- a notebook that nobody watches ------------------------------------------------------------------------------------
 
 
+@pytest.mark.notebook
 def test_headless_notebook_keeps_a_figure_and_a_table(run: Run) -> None:
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [

@@ -434,6 +434,7 @@ def test_a_living_worker_is_seen_and_respected(run: Run, worker: "subprocess.Pop
     assert run.path.exists()
 
 
+@pytest.mark.worker
 def test_a_second_worker_gives_up(run: Run, worker: "subprocess.Popen[str]") -> None:
     second = subprocess.run(
         [sys.executable, "-m", "odkit", "worker", str(run.path)], capture_output=True, text=True, check=False
@@ -562,7 +563,12 @@ RESUMES: dict[str, tuple[dict[str, Any], str, dict[str, Any], dict[str, Any] | s
         {},
         "finished, after epoch 3 of 9 .*AP",
     ),
-    "patience: without it": ({"epochs": 9, "patience": 2}, "finished", {"patience": 0}, {"epochs": 9, "patience": 0}),
+    "patience: without it": (
+        {"epochs": 9, "patience": 2},
+        "finished",
+        {"patience": 0},
+        {"epochs": 9, "patience": 0},
+    ),
     "stopped: nothing new": ({"epochs": 9}, "stopped", {}, {"epochs": 9}),
     "stopped: fewer epochs": ({"epochs": 9}, "stopped", {"epochs": 2}, "has 3 epochs behind it, 2 leave"),
     "stopped: perhaps the last epoch is not judged": ({}, "stopped", {}, {"epochs": 3}),

@@ -83,6 +83,7 @@ def only_output(code: str, folder: Path) -> str:
     return str(output["text"])
 
 
+@pytest.mark.notebook
 def test_a_notebook_that_nobody_watches_saves_no_bar(tmp_path: Path) -> None:
     code = (
         "from odkit.system.frontend import progress_bar\nprint(sum(progress_bar(range(3), desc='counting')))"
@@ -90,6 +91,7 @@ def test_a_notebook_that_nobody_watches_saves_no_bar(tmp_path: Path) -> None:
     assert only_output(code, tmp_path) == "3\n"
 
 
+@pytest.mark.notebook
 def test_a_widget_bar_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
     """An interrupt that arrives while a bar's finalizer runs would be lost."""
     code = """

@@ -9,6 +9,8 @@ import pytest
 import zmq
 from jupyter_client.manager import KernelManager
 
+pytestmark = pytest.mark.notebook
+
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelManager]:

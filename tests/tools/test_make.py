@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ def made(path: Path, seed: int) -> dict[str, torch.Tensor]:
     return load_file(make(crop_steps=2, steps=3, batch_size=2, size=96, seed=seed, out=path, num_workers=0))
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_weights(tmp_path: Path) -> None:
     first, again, other = (made(tmp_path / f"{n}.safetensors", seed) for n, seed in enumerate((1, 1, 2)))
     assert all(torch.equal(first[key], again[key]) for key in first)

@@ -11,6 +11,7 @@ from odkit.runs.run import open_run as open_one
 from tests.helpers import squares
 
 
+@pytest.mark.worker
 def test_every_image_is_judged_by_the_detector_that_has_not_seen_it(tmp_path: Path) -> None:
     dataset = squares(tmp_path / "squares", 12, val=0)
     quick = {"epochs": 2, "image_size": 64, "folder": tmp_path / "runs"}

@@ -59,6 +59,7 @@ def test_a_disk_too_small_is_refused_before_the_start(dataset: Dataset, small_di
     assert "checkpoints need about" in run.trouble()
 
 
+@pytest.mark.worker
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(dataset: Dataset, small_disk: Path) -> None:
     run = a_run(dataset, small_disk, epochs=200, checkpoint_steps=1)
     run.start()
@@ -85,6 +86,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(dataset: Dataset,
     assert run.state == "stopped", run.trouble()
 
 
+@pytest.mark.worker
 def test_a_killed_data_worker_is_replaced(dataset: Dataset, tmp_path: Path) -> None:
     run = a_run(dataset, tmp_path, num_workers=1, epochs=200)
     run.start()
@@ -107,6 +109,7 @@ def test_a_killed_data_worker_is_replaced(dataset: Dataset, tmp_path: Path) -> N
     assert run.state == "stopped", run.trouble()
 
 
+@pytest.mark.worker
 def test_a_hung_data_worker_ends_with_its_files_named(dataset: Dataset, tmp_path: Path) -> None:
     """An image replaced by a pipe that nobody writes to: reading it never ends."""
     own = squares(tmp_path / "own")
@@ -174,6 +177,7 @@ sys.exit(main(["worker", sys.argv[1]]))
 """
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("device", ["readable", "dead"])
 def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
     dataset: Dataset, tmp_path: Path, device: str
@@ -243,6 +247,7 @@ def test_out_of_memory_is_told_from_other_faults(error: BaseException, short: bo
     assert is_out_of_memory(error) == short
 
 
+@pytest.mark.worker
 def test_one_of_two_processes_short_of_memory_and_with_a_bad_batch(dataset: Dataset, tmp_path: Path) -> None:
     """Both processes take the step again in smaller parts, and both leave the batch out that spoils one's loss."""
     settings = {"optimizer": "sgd", "epochs": 1}
@@ -285,6 +290,7 @@ def test_a_hung_data_worker_while_judging_is_named_too(tmp_path: Path) -> None:
     assert [e["event"] for e in run.events()].count("step") == 3
 
 
+@pytest.mark.worker
 def test_a_killed_worker_takes_its_hung_data_worker_along(tmp_path: Path) -> None:
     own = squares(tmp_path / "own")
     run = create_run(own, Settings(**{**SMALL, "num_workers": 1}), tmp_path, "run")  # type: ignore[arg-type]
@@ -306,6 +312,7 @@ def test_a_killed_worker_takes_its_hung_data_worker_along(tmp_path: Path) -> Non
     assert run.state == "died"
 
 
+@pytest.mark.worker
 def test_a_vanished_run_can_go_on(dataset: Dataset, tmp_path: Path) -> None:
     """A worker whose machine went down: only its folder is left, moved elsewhere."""
     run = a_run(dataset, tmp_path, epochs=3)

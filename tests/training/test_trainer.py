@@ -73,6 +73,7 @@ def test_it_learns(dataset: Dataset, tmp_path: Path) -> None:
     assert run.best["ap50"] > 0.5
 
 
+@pytest.mark.worker
 def test_a_stop_request_leaves_a_run_that_resumes_exactly(dataset: Dataset, tmp_path: Path) -> None:
     whole = started(dataset, tmp_path, "whole")
     stopped = create_run(dataset, Settings(**SMALL), tmp_path, "stopped")  # type: ignore[arg-type]
@@ -86,6 +87,7 @@ def test_a_stop_request_leaves_a_run_that_resumes_exactly(dataset: Dataset, tmp_
     assert same_weights(stopped, whole)
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_stop(dataset: Dataset, tmp_path: Path, number: signal.Signals) -> None:
     run = create_run(dataset, Settings(**{**SMALL, "epochs": 50}), tmp_path, "signalled")  # type: ignore[arg-type]
@@ -101,6 +103,7 @@ def test_signals_save_and_stop(dataset: Dataset, tmp_path: Path, number: signal.
     assert newest["progress"]["step"] == max(e["step"] for e in run.events() if e["event"] == "step")
 
 
+@pytest.mark.worker
 def test_twenty_kills_lose_nothing(dataset: Dataset, tmp_path: Path) -> None:
     """SIGKILL at random moments, checkpoint writes among them: weights, average and history as if undisturbed."""
     settings = {"epochs": 10, "checkpoint_steps": 1, "keep": 2}
@@ -135,6 +138,7 @@ def test_twenty_kills_lose_nothing(dataset: Dataset, tmp_path: Path) -> None:
     assert same_weights(run, whole)
 
 
+@pytest.mark.worker
 def test_a_torn_checkpoint_is_passed_over(dataset: Dataset, tmp_path: Path) -> None:
     whole = trained(dataset, tmp_path, "whole")
     run = trained(dataset, tmp_path, "torn", epochs=1)
@@ -153,6 +157,7 @@ def test_resume_refuses_other_settings(dataset: Dataset, tmp_path: Path) -> None
         run.resume()
 
 
+@pytest.mark.worker
 def test_micro_batches_train_as_one_process_would_share(dataset: Dataset, tmp_path: Path) -> None:
     """Two gloo processes take the same steps as one process that accumulates the same two shares."""
     # SGD: Adam divides by the gradient's own size, and makes steps out of rounding where that is nothing
@@ -186,6 +191,7 @@ def family(run: Run) -> tuple[psutil.Process, list[psutil.Process]]:
     return launcher, [first, *(child for child in launcher.children() if child.pid != first.pid)]
 
 
+@pytest.mark.worker
 @pytest.mark.parametrize(
     ("victims", "number", "states"),
     [
@@ -407,6 +413,7 @@ def test_a_wished_batch_is_reached_by_accumulation(dataset: Dataset, tmp_path: P
     assert steps[0][0]["loss"] == pytest.approx(steps[1][0]["loss"], rel=0.1)
 
 
+@pytest.mark.worker
 def test_a_compiler_that_does_not_work_is_named_and_done_without(dataset: Dataset, tmp_path: Path) -> None:
     """A C++ compiler that is not there."""
     run = create_run(dataset, Settings(**{**SMALL, "epochs": 1, "compile": True}), tmp_path, "compiled")  # type: ignore[arg-type]

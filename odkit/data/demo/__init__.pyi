@@ -1,3 +1,2 @@
 from .dataset import demo_dataset as demo_dataset
 from .dataset import write_demo as write_demo
-from .faults import demo_faults as demo_faults
