@@ -13,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
 from odkit import analysis, detection
-from odkit.data import Dataset
+from odkit.data import Dataset, Predictions
 from odkit.runs import (
     MAY_CHANGE,
     RUNS,
@@ -51,9 +52,10 @@ DESCRIPTION = (
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
-    """Make a function a subcommand. It is called after all of the command line has been read, so that its own errors
-    are not taken for errors of the command line.
-    """  # noqa: D205
+    """Make a function a subcommand.
+
+    It is called after all of the command line has been read, so that its own errors are not taken for errors of that.
+    """
 
     @functools.wraps(function)
     def later(*args: Any, **options: Any) -> Callable[[], int]:
@@ -314,18 +316,25 @@ def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> in
 
 @command
 def convert(source: Positional[str], target: Positional[Path], *, to: Literal["coco", "voc", "yolo"]) -> int:
-    """Write a dataset in another format; the source stays as it is.
+    """Write a dataset in another format; the source stays as it is. No splits are dealt.
 
     Args:
         source: Folder or label file of a dataset, or "demo".
         target: Folder to write to.
         to: Format to write.
     """
-    dataset = read_dataset(source)
+    from odkit.data.demo import demo_dataset
+    from odkit.data.formats import convert as convert_dataset
     from odkit.data.formats import write_dataset
 
-    write_dataset(dataset, target, to)
-    print(f"{len(dataset):,} images and {dataset.num_boxes:,} boxes written to {target} ({to})")
+    with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
+        if _means_the_demo(source):
+            written = write_dataset(demo_dataset(), target, to)
+        else:
+            written = convert_dataset(source, target, to=to)
+    for warning in lost:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    print(f"written to {written} ({to})\n  odkit audit {target}")
     return 0
 
 
@@ -371,7 +380,9 @@ def evaluate(
     path: Positional[str],
     *,
     split: str = "val",
-    device: str = "cpu",
+    device: str = "auto",
+    batch_size: int = 8,
+    num_workers: int = -1,
     json: bool = False,
 ) -> int:
     """Measure a detector on a dataset: COCO's figures and a table of classes.
@@ -380,13 +391,16 @@ def evaluate(
         detector: Run (folder or name) or detector file.
         path: Folder or label file of a dataset, or "demo".
         split: Split to judge on; "" for all images.
-        device: Where to compute: cpu, cuda, mps.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        batch_size: Images at once.
+        num_workers: Processes that decode images; -1: as many as pay.
         json: Print JSON.
     """
     found = read_detector(detector, device)
     dataset = read_dataset(path)
-    chosen = dataset.split(split) if split else dataset
-    evaluation = analysis.evaluate(chosen, detection.predict(found, chosen))
+    judged = dataset.split(split) if split else dataset
+    sizes = _chosen(found, device, len(judged), batch_size, num_workers)
+    evaluation = analysis.evaluate(judged, detection.predict(found, judged, **sizes))
     if json:
         _print_json(evaluation.to_dict())
     else:
@@ -401,7 +415,9 @@ def predict(
     *,
     out: Path | None = None,
     score: float = 0.3,
-    device: str = "cpu",
+    device: str = "auto",
+    batch_size: int = 8,
+    num_workers: int = -1,
 ) -> int:
     """Find objects in an image or in all images of a folder; prints one JSON object an image.
 
@@ -410,60 +426,72 @@ def predict(
         images: Image file or folder.
         out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
         score: Leave out what the detector is less sure of, 0 to 1.
-        device: Where to compute: cpu, cuda, mps.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        batch_size: Images at once.
+        num_workers: Processes that decode images; -1: as many as pay.
     """
-    from odkit.detection import images_dataset
-
     found = read_detector(detector, device)
-    dataset = images_dataset(images, found.class_names)
+    dataset = detection.images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
         raise InputError(f"--out {out} is where the images are: their pictures would take their place")
-    predictions = detection.predict(found, dataset, score=score)
-    rows = []
-    for index, path in enumerate(dataset.image_paths):
-        part = predictions.of(index)
-        columns = (predictions.boxes[part], predictions.scores[part], predictions.classes[part])
-        objects = [
-            {
-                "class": found.class_names[c],
-                "score": round(float(s), 4),
-                "box": [round(float(v), 1) for v in box],
-            }
-            for box, s, c in zip(*columns, strict=True)
-        ]
-        rows.append({"image": str(path), "objects": objects})
-        if out is not None:
-            _draw_objects(path, objects, found.class_names, out / dataset.image_ids[index])
+    sizes = _chosen(found, device, len(dataset), batch_size, num_workers)
+    predictions = detection.predict(found, dataset, score=score, **sizes)
+    rows = [
+        {"image": str(path), "objects": _objects(predictions, image)}
+        for image, path in enumerate(dataset.image_paths)
+    ]
+    if out is not None:
+        for image, path in enumerate(dataset.image_paths):
+            _draw_objects(path, predictions, image, out / dataset.image_ids[image])
+        (out / "predictions.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     for row in rows:
         print(orjson.dumps(row).decode())
-    if out is not None:
-        (out / "predictions.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     return 0
 
 
-def _draw_objects(
-    image: str, objects: list[dict[str, Any]], class_names: Sequence[str], target: Path
-) -> None:
-    """An image, upright, with its objects drawn in, under a new name."""
-    from PIL import ImageDraw, ImageFont
+def _chosen(
+    detector: "Detector", device: str, images: int, batch_size: int, num_workers: int
+) -> dict[str, Any]:
+    """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
+    place = detection.pick_device(device)
+    if device == "auto":
+        print(f"on {place}: {detection.device_reason(device, place)}", file=sys.stderr)
+    if num_workers == -1:
+        num_workers, why = detection.workers_that_pay(
+            place, images, batch_size=batch_size, image_size=detector.image_size
+        )
+        if num_workers:
+            print(f"{num_workers} data workers: {why}", file=sys.stderr)
+    return {"device": place, "batch_size": batch_size, "num_workers": num_workers}
 
-    from odkit.analysis.figures import class_color, ink_on
+
+def _objects(predictions: Predictions, image: int) -> list[dict[str, Any]]:
+    """What was found in an image, the surest first, for JSON: class, score, box (xyxy in pixels)."""
+    part = predictions.of(image)
+    columns = (predictions.classes[part], predictions.scores[part], predictions.boxes[part])
+    return [
+        {
+            "class": predictions.class_names[label],
+            "score": round(float(score), 4),
+            "box": [round(float(value), 1) for value in box],
+        }
+        for label, score, box in zip(*columns, strict=True)
+    ]
+
+
+def _draw_objects(path: str, predictions: Predictions, image: int, target: Path) -> None:
+    """An image, upright, with what was found drawn in, under a new name."""
+    from odkit.analysis.figures import draw_boxes
     from odkit.data import open_upright
 
-    picture = open_upright(image).convert("RGB")
-    pen, thick = ImageDraw.Draw(picture), max(2, round(max(picture.size) / 400))
-    font = ImageFont.load_default(size=max(11, 5 * thick))
-    for found in objects:
-        x1, y1, x2, y2 = found["box"]
-        color = class_color(class_names.index(found["class"]))
-        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=thick)
-        text = f"{found['class']} {found['score']:.2f}"
-        left, _, right, bottom = pen.textbbox((0, 0), text, font=font)
-        y = y1 - bottom - 2 if y1 > bottom + 2 else y1
-        pen.rectangle((x1, y, x1 + right - left + 4, y + bottom + 2), fill=color)
-        pen.text((x1 + 2 - left, y), text, fill=ink_on(color), font=font)
+    part = predictions.of(image)
+    classes = predictions.classes[part].tolist()
+    names = [
+        f"{predictions.class_names[label]} {score:.2f}"
+        for label, score in zip(classes, predictions.scores[part], strict=True)
+    ]
     target.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(target, quality=92)
+    draw_boxes(open_upright(path), predictions.boxes[part], classes, names).save(target, quality=92)
 
 
 @command
@@ -498,25 +526,24 @@ def doctor(
 
 
 def read_dataset(path: str) -> Dataset:
-    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo for the word "demo"
-    (unless there is a folder of that name).
-    """  # noqa: D205
+    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo."""
     from odkit.data.demo import demo_dataset
     from odkit.data.formats import load_dataset
 
-    if path == "demo" and not Path(path).exists():
-        return demo_dataset()
-    if path.endswith(".npz"):
-        return Dataset.load(path)
-    return load_dataset(path)
+    return demo_dataset() if _means_the_demo(path) else load_dataset(path)
 
 
-def read_detector(name: str, device: str = "cpu") -> "Detector":
+def _means_the_demo(path: str) -> bool:
+    """Whether the word "demo" is meant, and no folder of that name."""
+    return path == "demo" and not Path(path).exists()
+
+
+def read_detector(name: str, device: str = "auto") -> "Detector":
     """The detector of a run (folder or name under runs/) or of a file.
 
     Raises:
         RunError: The run has no detector yet.
-        FileNotFoundError: There is neither such a run nor such a file.
+        MissingFileError: There is neither such a run nor such a file.
     """
     path = Path(name)
     if path.is_file():
@@ -567,6 +594,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _print_json(value: Any) -> None:
+    """A value as JSON, arrays included."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
     print(orjson.dumps(value, option=options, default=str).decode())
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,13 +295,17 @@ def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
-def test_convert_deals_no_splits(tmp_path: Path, to: str) -> None:
+def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     squares(tmp_path / "images", 10, val=0).save(tmp_path / "plain.npz")
     odkit.write_dataset(odkit.load_dataset(tmp_path / "plain.npz", val=0), tmp_path / "plain")
     assert main(["convert", str(tmp_path / "plain"), str(tmp_path / "command"), "--to", to]) == 0
-    odkit.convert(tmp_path / "plain", tmp_path / "function", to=to)
+    assert ("YOLO knows no images without a split" in capsys.readouterr().err) == (to == "yolo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        odkit.convert(tmp_path / "plain", tmp_path / "function", to=to)
     by_command, by_function = (odkit.load_dataset(tmp_path / n, val=0) for n in ("command", "function"))
-    assert by_command.split_counts() == by_function.split_counts() == {}
+    known = {"train": 10} if to == "yolo" else {}  # as it warns: it has no other place for them
+    assert by_command.split_counts() == by_function.split_counts() == known
     assert by_command.fingerprint() == by_function.fingerprint()
     assert files(tmp_path / "command") == files(tmp_path / "function")
 

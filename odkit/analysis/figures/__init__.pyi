@@ -1,5 +1,6 @@
 from .dataset import box_sizes as box_sizes
 from .dataset import class_distribution as class_distribution
+from .drawing import draw_boxes as draw_boxes
 from .grid import Figure as Figure
 from .grid import class_color as class_color
 from .grid import ink_on as ink_on
