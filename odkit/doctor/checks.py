@@ -29,7 +29,7 @@ def check(
     work: str | Path | None = None,
     need_gpu: bool = False,
     num_workers: int = 2,
-    batch: int = 8,
+    batch_size: int = 8,
     image_size: int = 640,
     only: Iterable[str] = (),
 ) -> Report:
@@ -40,7 +40,7 @@ def check(
         work: Folder that runs are written to; None: $ODKIT_WORK, else /work in odkit's image, else the current one.
         need_gpu: Whether a missing GPU is a failure in place of a warning.
         num_workers: Data workers that training will have.
-        batch: Images a step.
+        batch_size: Images a step.
         image_size: Side of a training image in pixels.
         only: Names of the checks wanted (the keys of `CHECKS`); none: all.
 
@@ -48,7 +48,7 @@ def check(
         The report. It raises nothing about the machine: what is wrong with it is in the report.
 
     Raises:
-        ValueError: `only` holds an unknown name.
+        InputError: `only` holds an unknown name.
     """
     chosen = tuple(only)
     unknown = [name for name in chosen if name not in CHECKS]
@@ -61,7 +61,7 @@ def check(
         work=Path(work) if work else _default_folder("ODKIT_WORK", "/work") or Path.cwd(),
         need_gpu=need_gpu,
         num_workers=num_workers,
-        batch_bytes=batch * 3 * image_size * image_size,
+        batch_bytes=batch_size * 3 * image_size * image_size,
     )
     names = [name for name in CHECKS if not chosen or name in chosen]
     # side by side, because most of them wait: for torch's import, the database, the network

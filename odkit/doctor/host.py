@@ -81,20 +81,23 @@ def check_cpu(subject: Subject) -> Check | list[Check]:
 def check_disk(subject: Subject) -> Check | list[Check]:
     """Room for checkpoints, and for caches and the database."""
     checks = []
-    for what, path in (("checkpoints", subject.work), ("caches", cache_folder())):
+    work, caches = subject.work, cache_folder()
+    for what, path, command in (
+        ("checkpoints", work, f"du -xh --max-depth=2 {work} | sort -h | tail"),
+        ("caches", caches, f"du -sh {caches}/*"),
+    ):
         free = machine.disk_free_bytes(path)
         seen = f"{megabytes(free)} free for {what} ({path})"
         if free >= 5 * GB:
             checks.append(Check("disk", "ok", seen))
             continue
-        prune = f"odkit runs {path} --prune" if what == "checkpoints" else f"du -sh {path}/*"
         checks.append(
             Check(
                 "disk",
                 "failure" if free < GB / 2 else "warning",
                 seen,
                 "A checkpoint takes up to 0.7 GB and two are kept; a full disk ends the run at the next one.",
-                f"du -xh --max-depth=2 {path} | sort -h | tail" if what == "checkpoints" else prune,
+                command,
             )
         )
     return checks

@@ -1,9 +1,7 @@
 """Checks of what odkit needs around it: ports, database, network, weights."""
 
 import contextlib
-import hashlib
 import os
-import re
 import socket
 import tempfile
 import threading
@@ -16,10 +14,11 @@ from pathlib import Path
 import psutil
 
 from odkit.browsing import services
+from odkit.detection import STARTER_WEIGHTS, damaged_weights, weights_folder
 from odkit.doctor.gpu import install_command
 from odkit.doctor.report import Check, counted
-from odkit.doctor.subject import Subject, cache_folder
-from odkit.system import GB, machine
+from odkit.doctor.subject import Subject
+from odkit.system import machine
 
 USUAL_PORTS = (*range(5151, 5161), 27017)
 """Where FiftyOne's App and MongoDB listen unless they are told otherwise, as odkit tells them."""
@@ -214,35 +213,9 @@ def check_network(_: Subject) -> Check | list[Check]:
     )
 
 
-def weights_folder() -> Path:
-    """Where torch keeps downloaded weights."""
-    home = os.environ.get("TORCH_HOME")
-    return (Path(home) if home else cache_folder() / "torch") / "hub" / "checkpoints"
-
-
 def starter_weights() -> Path | None:
     """The bundled starter weights; None where the package lacks them."""
-    return next(iter((Path(__file__).parents[1] / "detection").glob("*.safetensors")), None)
-
-
-def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Path]]:
-    """Weight files whose SHA-256 does not begin with the digits in their name, of the first `budget` bytes.
-
-    Returns:
-        How many files were read, and the damaged ones.
-    """
-    read, damaged = 0, []
-    for path in sorted(folder.glob("*-*.pth")):
-        named = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
-        size = path.stat().st_size
-        if named is None or size > budget:
-            continue
-        budget -= size
-        read += 1
-        with path.open("rb") as file:
-            if not hashlib.file_digest(file, "sha256").hexdigest().startswith(named[1]):
-                damaged.append(path)
-    return read, damaged
+    return STARTER_WEIGHTS if STARTER_WEIGHTS.is_file() else None
 
 
 def check_weights(_: Subject) -> Check | list[Check]:
