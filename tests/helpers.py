@@ -3,8 +3,9 @@
 import contextlib
 import io
 import math
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,19 @@ def started(dataset: Dataset, folder: Path, name: str, **settings: object) -> Ru
     return finished(run.start())
 
 
+def until(
+    ready: Callable[[], object], *, seconds: float = 120, process: "subprocess.Popen[str] | None" = None
+) -> None:
+    """Wait for something that must come, while a process lives; the time limit is there for a test that would hang."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process is None or process.poll() is None, process.communicate(timeout=10)
+        assert time.monotonic() < end, f"it did not come within {seconds:g} s"
+        time.sleep(0.02)
+
+
 def finished(run: Run) -> Run:
-    while run.alive:
-        time.sleep(0.05)
+    until(lambda: not run.alive, seconds=400)
     assert run.state == "finished", run.trouble()
     return run
 
@@ -215,10 +226,7 @@ def same_weights(first: Run, second: Run) -> bool:
 
 
 def wait_for_steps(run: Run, steps: int, *, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while sum(e["event"] == "step" for e in run.events(raw=True)) < steps:
-        assert time.monotonic() < end, run.log_tail()
-        time.sleep(0.01)
+    until(lambda: sum(e["event"] == "step" for e in run.events(raw=True)) >= steps, seconds=seconds)
 
 
 def worker_pid(run: Run) -> int:

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
 from odkit.runs.worker import RunError
 from odkit.system import InputError
-from tests.helpers import squares
+from tests.helpers import squares, until
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
 
@@ -66,16 +64,6 @@ def typed(*args: object) -> "subprocess.Popen[str]":
         text=True,
         cwd=Path(odkit.__file__).parents[1],
     )
-
-
-def until(ready: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait for something that must come; the time limit is there for a test that would hang."""
-    for _ in range(6000):
-        if ready():
-            return
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    raise AssertionError("it never came")
 
 
 def steps(run: Run) -> int:
@@ -180,7 +168,7 @@ def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fault_of_ours_keeps_its_traceback(ended: Run) -> None:
     (ended.path / "config.json").write_text("{}")  # no settings in it: nobody wrote a message for that
     done = typed("runs", ended.path.parent)
-    out, err = done.communicate()
+    out, err = done.communicate(timeout=120)
     assert (done.returncode, out) == (1, "")
     assert err.startswith("Traceback")
     assert "KeyError: 'settings'" in err
@@ -378,7 +366,7 @@ def test_train_in_the_background_stop_resume_evaluate_predict(
     done = run.history()[-1]["epoch"]
 
     resumed = typed("resume", run_path, "--epochs", done + 1)
-    out, err = resumed.communicate()
+    out, err = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, err
     assert f"epoch {done + 1}/{done + 1}" in out
     assert "resumed at step" in out
@@ -404,11 +392,11 @@ def test_train_in_the_background_stop_resume_evaluate_predict(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, number: signal.Signals) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
-    until((tmp_path / "a" / "config.json").exists, train)
+    until((tmp_path / "a" / "config.json").exists, process=train)
     run = Run(tmp_path / "a")
-    until(lambda: steps(run) > 0, train)
+    until(lambda: steps(run) > 0, process=train)
     train.send_signal(number)
-    out, err = train.communicate()
+    out, err = train.communicate(timeout=120)
     assert train.returncode == 128 + number
     assert "saving and stopping" in err
     assert f"odkit resume {run.path}" in out
@@ -419,14 +407,14 @@ def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, numbe
 @pytest.mark.worker
 def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
-    until((tmp_path / "a" / "config.json").exists, train)
+    until((tmp_path / "a" / "config.json").exists, process=train)
     run = Run(tmp_path / "a")
-    until(lambda: run.alive, train)
+    until(lambda: run.alive, process=train)
     # the worker imports torch meanwhile, and will see the request with its first step
     train.send_signal(signal.SIGINT)
     until((run.path / "stop").exists)
     train.send_signal(signal.SIGINT)
-    out, _ = train.communicate()
+    out, _ = train.communicate(timeout=120)
     assert train.returncode == 130
     assert "saves and ends by itself" in out
     assert "odkit show" in out

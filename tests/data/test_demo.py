@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from odkit.data.dataset import Dataset, file_hash
 from odkit.data.demo.dataset import DEMO_VERSION, demo_dataset, write_demo
 from odkit.data.demo.faults import demo_faults
 from odkit.data.demo.parts import PARTS, demo_image
+from tests.helpers import until
 
 LABEL_FAULTS = {
     "no_area",
@@ -205,14 +205,12 @@ def test_damaged_cache_is_drawn_again(own_cache: Path) -> None:
 def test_interrupted_drawing_leaves_nothing_behind(own_cache: Path) -> None:
     """Killed in the middle, as by a power cut: the next call draws all of it."""
     code = "from odkit.data.demo.dataset import demo_dataset; demo_dataset(4000)"
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = subprocess.Popen([sys.executable, "-c", code], text=True)
     try:
-        while not list(own_cache.glob(".drawing-*/train/*.jpg")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        until(lambda: list(own_cache.glob(".drawing-*/train/*.jpg")), process=process)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
     assert [p for p in own_cache.iterdir() if not p.name.startswith(".drawing-")] == []
     assert len(demo_dataset(6)) == 6
 
@@ -221,7 +219,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     code = "import sys; import odkit as od; print(od.demo_dataset(12, folder=sys.argv[1]).fingerprint())"
     command = [sys.executable, "-c", code, str(tmp_path / "demo")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = {process.communicate()[0].strip() for process in both}
+    printed = {process.communicate(timeout=120)[0].strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert printed == {demo_dataset(12, folder=tmp_path / "demo").fingerprint()}
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]

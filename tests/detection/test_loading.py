@@ -215,7 +215,8 @@ def test_only_a_forked_worker_lets_go_of_the_lock(start: Any, kept: bool) -> Non
     process = context.Process(target=_settled, args=(answer,))
     process.start()
     assert answer.get(timeout=60) is kept
-    process.join()
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def test_a_batch_on_the_device_is_float() -> None:

@@ -1,5 +1,6 @@
 """Showing a run: what its events amount to, in a terminal, in a notebook nobody watches, as widgets."""
 
+import contextlib
 import math
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import termios
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +69,21 @@ def run(tmp_path: Path) -> Run:
     return create_run(dataset, Settings(epochs=2, weights="random"), tmp_path / "runs", "one")
 
 
-def worker(run: Run, *options: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(run.path), *options], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "holding\n"
-    return process
+@contextlib.contextmanager
+def worker(run: Run, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", WORKER, str(run.path), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holding\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def ended(run: Run) -> Run:
     with worker(run) as process:
-        process.wait()
+        process.wait(60)
     return run
 
 
@@ -160,7 +165,7 @@ def test_without_a_terminal_there_is_a_line_an_epoch(run: Run, capsys: pytest.Ca
     with worker(run) as process:
         assert front_end() == "terminal"
         show_run(run)
-        process.wait()
+        process.wait(60)
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "starter on cpu, batches of 4, 64 px, fp32, adamw at 0.001",
@@ -189,7 +194,7 @@ def test_in_a_terminal_a_bar_counts_the_steps(run: Run) -> None:
             break
         text += part
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait(60) == 0
     assert re.search(rb"epoch 2/2: 100%.*6/6.*loss=0.167, lr=0.001, images/s=20.0", text)
     assert EPOCH_2.encode() in text
 
@@ -197,20 +202,21 @@ def test_in_a_terminal_a_bar_counts_the_steps(run: Run) -> None:
 def test_interrupting_leaves_the_run_running(run: Run) -> None:
     with worker(run, "--wait") as process:
         code = "import sys, odkit; print(odkit.open_run(sys.argv[1]).wait().alive)"
-        looking = subprocess.Popen(
-            [sys.executable, "-u", "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
-        )
-        assert looking.stdout is not None
-        while "epoch 2/2" not in looking.stdout.readline():
-            pass
-        looking.send_signal(signal.SIGINT)
-        said = looking.communicate()[0]
+        command = [sys.executable, "-u", "-c", code, str(run.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+            try:
+                assert looking.stdout is not None
+                assert any("epoch 2/2" in line for line in looking.stdout)
+                looking.send_signal(signal.SIGINT)
+                said = looking.communicate(timeout=60)[0]
+            finally:
+                looking.kill()
         assert looking.returncode == 0
         assert "one goes on in the background" in said
         assert f"odkit show {run.path}" in said
         assert said.endswith("True\n")
         run.stop()
-        assert process.wait() == 0
+        assert process.wait(60) == 0
     assert run.state == "stopped"
 
 
@@ -228,7 +234,7 @@ def test_headless_notebook_keeps_a_figure_and_a_table(run: Run) -> None:
         nbclient.NotebookClient(
             notebook, timeout=120, resources={"metadata": {"path": str(run.path)}}
         ).execute()
-        process.wait()
+        process.wait(60)
     figure, table, result = notebook.cells[0].outputs
     assert set(figure.data) == {"image/png", "text/plain"}
     assert table.data["text/plain"].splitlines() == [EPOCH_1, EPOCH_2]

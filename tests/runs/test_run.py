@@ -22,7 +22,7 @@ from odkit.runs.run import Run, create_run, list_runs, open_run, runs_html
 from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, hold_lock, worker_command
 from odkit.system.processes import LOCK_VARIABLE
-from tests.helpers import squares
+from tests.helpers import squares, until
 
 SMALL = Settings(weights="random", epochs=3, batch_size=4, image_size=64, num_workers=0)
 
@@ -114,7 +114,7 @@ def worker(run: Run) -> Iterator["subprocess.Popen[str]"]:
     process = holder(run, "now")
     yield process
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -164,8 +164,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, capfd: pytest
 
 def test_reading_while_a_process_writes(run: Run, worker: "subprocess.Popen[str]") -> None:
     reader, seen = EventReader(run.path / "events.jsonl"), []
-    while len(seen) < 60:
-        seen += reader.new()
+    until(lambda: seen.extend(reader.new()) or len(seen) >= 60)
     run.stop()
     seen += reader.new()
     assert [e["step"] for e in seen if e["event"] == "step"] == list(range(1, seen[-1]["step"] + 1))
@@ -447,7 +446,7 @@ def test_a_second_worker_gives_up(run: Run, worker: "subprocess.Popen[str]") -> 
 
 def test_a_kill_releases_the_lock(run: Run, worker: "subprocess.Popen[str]") -> None:
     worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker.wait(60)
     assert not run.alive
     assert run.state == "died"
     handle = hold_lock(run.path)
@@ -472,7 +471,7 @@ def test_lookers_do_not_keep_a_worker_out(run: Run) -> None:
     finally:
         done.set()
         for looker in lookers:
-            looker.join()
+            looker.join(60)
 
 
 def test_the_lock_can_be_handed_to_a_child(run: Run) -> None:
@@ -494,7 +493,7 @@ def test_the_lock_can_be_handed_to_a_child(run: Run) -> None:
     assert child.stdout.readline() == f"{handle}\n"
     assert run.alive  # through the child alone
     child.kill()
-    child.communicate()
+    child.communicate(timeout=60)
     assert not run.alive
 
 
@@ -516,7 +515,7 @@ def test_stop_that_is_not_obeyed_says_so(run: Run) -> None:
         assert (run.path / "stop").read_text() == "now"
     finally:
         deaf.kill()
-        deaf.communicate()
+        deaf.communicate(timeout=60)
     assert [p.name for p in run.path.glob("stop*")] == ["stop"]
 
 
