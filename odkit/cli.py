@@ -51,6 +51,9 @@ DESCRIPTION = (
 )
 
 
+# -- functions as commands -------------------------------------------------------------------------------------------
+
+
 def command(function: Callable[..., int]) -> Callable[..., int]:
     """Make a function a subcommand.
 
@@ -399,8 +402,8 @@ def evaluate(
     found = read_detector(detector, device)
     dataset = read_dataset(path)
     judged = dataset.split(split) if split else dataset
-    sizes = _chosen(found, device, len(judged), batch_size, num_workers)
-    evaluation = analysis.evaluate(judged, detection.predict(found, judged, **sizes))
+    how = _chosen(found, device, len(judged), batch_size, num_workers)
+    evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
     if json:
         _print_json(evaluation.to_dict())
     else:
@@ -434,8 +437,8 @@ def predict(
     dataset = detection.images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
         raise InputError(f"--out {out} is where the images are: their pictures would take their place")
-    sizes = _chosen(found, device, len(dataset), batch_size, num_workers)
-    predictions = detection.predict(found, dataset, score=score, **sizes)
+    how = _chosen(found, device, len(dataset), batch_size, num_workers)
+    predictions = detection.predict(found, dataset, score=score, **how)
     rows = [
         {"image": str(path), "objects": _objects(predictions, image)}
         for image, path in enumerate(dataset.image_paths)

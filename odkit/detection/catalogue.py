@@ -1,4 +1,4 @@
-"""The catalogue of detectors: one entry a detector, with its weights, sizes and licence."""
+"""The catalogue of detectors: one entry each, with how it is built, its weights, sizes and what it was trained with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

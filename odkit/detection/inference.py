@@ -1,6 +1,5 @@
 """A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from odkit.detection.loading import (
     next_batch,
     start_epoch,
     to_device,
+    workers_fork,
 )
 from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
 
@@ -138,7 +138,7 @@ def workers_that_pay(
     """
     if images < FEW_IMAGES:
         return 0, f"{images} images are decoded sooner than workers start"
-    if multiprocessing.get_start_method() != "fork":
+    if not workers_fork():
         return 0, "workers start slowly on this system"
     cores = cpu_count()
     wanted = -1 if device.type != "cpu" else cores // 4

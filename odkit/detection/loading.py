@@ -159,6 +159,13 @@ def choose_workers(
     return wanted, reason
 
 
+def workers_fork() -> bool:
+    """Whether data workers are forks of this process: they start at once, and inherit what it has open."""
+    # asked so that the choice stays open: a person may still call multiprocessing.set_start_method()
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return (chosen or multiprocessing.get_all_start_methods()[0]) == "fork"
+
+
 def start_epoch(loader: Any) -> Iterator[Any]:
     """A loader's batches, to be asked for with `next_batch`.
 
@@ -203,8 +210,7 @@ def settle(worker: int) -> None:
     end_with_parent(signal.SIGKILL)  # one that hangs would not notice
     # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end. Only
     # a forked one has it: elsewhere (macOS, Python 3.14) that number is another file's.
-    forked = multiprocessing.get_start_method() == "fork"
-    if forked and (handle := os.environ.get(LOCK_VARIABLE)):
+    if workers_fork() and (handle := os.environ.get(LOCK_VARIABLE)):
         with contextlib.suppress(OSError):
             os.close(int(handle))
 

@@ -1,6 +1,5 @@
 """Prediction: boxes in pixels of the original images, the detector left as it was found; device and data workers."""
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +95,7 @@ def test_data_workers_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     for room in (inference, loading):
         monkeypatch.setattr(room, "cpu_count", lambda: 16)
     monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (wanted, ""))
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "fork")
+    monkeypatch.setattr(inference, "workers_fork", lambda: True)
     sizes = {"batch_size": 8, "image_size": 320}
     assert workers_that_pay(gpu, FEW_IMAGES, **sizes) == (8, "16 cores for 1 process(es)")
     assert workers_that_pay(cpu, FEW_IMAGES, **sizes)[0] == 4
@@ -107,7 +106,7 @@ def test_data_workers_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_that_pay(gpu, 10_000, **sizes)[0] == 2
     monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (1, "/dev/shm is small"))
     assert workers_that_pay(gpu, 10_000, **sizes) == (1, "/dev/shm is small")
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    monkeypatch.setattr(inference, "workers_fork", lambda: False)
     assert workers_that_pay(gpu, 10_000, **sizes)[0] == 0  # each would import torch anew
 
 
