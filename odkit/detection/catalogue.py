@@ -147,7 +147,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
     """The entry of a detector.
 
     Raises:
-        ValueError: No detector has that name; the message lists them and names the nearest.
+        InputError: No detector has that name; the message lists them and names the nearest.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]

@@ -363,7 +363,7 @@ def fine_tune(
     Raises:
         DatasetFaultError: The audit has fatal findings; the message is their table and the call that repairs them.
         RunError: A run of that name exists, or training failed.
-        TypeError, ValueError: A setting is unknown or out of range.
+        UnknownSettingError, InputError: A setting is unknown or out of range.
     """
     run = create_run(
         dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name
