@@ -119,6 +119,21 @@ def test_make_says_when_venv_is_missing(tmp_path: Path) -> None:
     assert f"apt-get install python3.{sys.version_info.minor}-venv" in made.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "mark"),
+    [
+        ([sys.executable, "-m", "odkit", "worker", "nothing"], "worker"),
+        ([sys.executable, "-m", "torch.distributed.run", "--help"], "worker"),
+        ([Path("/opt/mongodb/bin/mongod"), "--version"], "database"),
+        (["/usr/bin/chromium", "--version"], "browser"),
+        ([sys.executable, "-m", "ipykernel_launcher", "--help"], "notebook"),
+    ],
+)
+def test_what_make_check_leaves_out_cannot_be_started_unmarked(command: list[str], mark: str) -> None:
+    with pytest.raises(pytest.fail.Exception, match=f"needs @pytest.mark.{mark}"):
+        subprocess.Popen(command)
+
+
 # -- the package root ------------------------------------------------------------------------------------------------
 
 

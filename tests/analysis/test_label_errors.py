@@ -225,6 +225,7 @@ def labels_apart(dataset, truth):
     return apart
 
 
+@pytest.mark.slow
 def test_ranks_of_faults(faulty):
     wanted = [f for f in demo_faults(faulty) if f["kind"] == "wrong_class" and f["image"] in faulty.image_ids]
     one = Suspect(

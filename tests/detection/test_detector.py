@@ -33,7 +33,12 @@ def a_batch(size: int = 64) -> tuple[list[torch.Tensor], list[dict[str, torch.Te
     return images, targets
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+LIGHT = ("starter", "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow) for name in CATALOGUE]
+)
 def test_every_entry_builds_trains_and_predicts(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     size = CATALOGUE[name].smallest

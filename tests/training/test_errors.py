@@ -277,6 +277,7 @@ def test_one_of_two_processes_short_of_memory_and_with_a_bad_batch(dataset: Data
     assert all(image in warnings[1][1] for image in images)
 
 
+@pytest.mark.slow
 def test_a_hung_data_worker_while_judging_is_named_too(tmp_path: Path) -> None:
     own = squares(tmp_path / "own")
     settings = {**SMALL, "num_workers": 1, "worker_timeout": 2.0, "epochs": 1}

@@ -68,6 +68,7 @@ def test_data_workers_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
     assert facts(trained(dataset, tmp_path, "a")) == facts(trained(dataset, tmp_path, "b", num_workers=2))
 
 
+@pytest.mark.slow
 def test_it_learns(dataset: Dataset, tmp_path: Path) -> None:
     run = trained(dataset, tmp_path, "learns", weights="pretrained", epochs=12)
     assert run.best["ap50"] > 0.5
@@ -153,7 +154,7 @@ def test_resume_refuses_other_settings(dataset: Dataset, tmp_path: Path) -> None
     run = trained(dataset, tmp_path, "done", epochs=1)
     with pytest.raises(ValueError, match="batch"):
         run.resume(batch_size=8)
-    with pytest.raises(RunError, match="finished"):
+    with pytest.raises(RunError, match="leave nothing to do"):
         run.resume()
 
 
