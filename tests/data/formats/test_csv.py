@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 
 from odkit.data.formats.load import load_dataset
-from tests.data.formats.layouts import (
-    csv_one_file,
-    picture,
-    put,
-)
+from tests.data.formats.layouts import csv_one_file, picture, put
 
 BAD_ROWS = [
     ("a.jpg,64,48,cat,1,2,3", "unreadable_label"),
