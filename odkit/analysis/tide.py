@@ -330,8 +330,7 @@ class Mistakes:
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [
-            (kind, f"{self.counts[kind]:,}", f"{self.costs[kind]:.3f}", what)
-            for kind, what in KINDS.items()
+            (kind, f"{self.counts[kind]:,}", f"{self.costs[kind]:.3f}", what) for kind, what in KINDS.items()
         ]
 
 
