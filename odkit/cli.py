@@ -149,7 +149,7 @@ def train(
     if not wait:
         return _say_background(run.start())
     _ = dashboard.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
-    return _watch(run.start())
+    return _watch(run, run.start)
 
 
 @command
@@ -162,8 +162,10 @@ def resume(run: Positional[str], *, changes: Changes = Changes(), wait: bool = T
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     given = {key: value for key, value in vars(changes).items() if value is not None}
-    found = open_run(run).resume(wait=False, **given)
-    return _watch(found) if wait else _say_background(found)
+    found = open_run(run)
+    if not wait:
+        return _say_background(found.resume(wait=False, **given))
+    return _watch(found, functools.partial(found.resume, wait=False, **given))
 
 
 @command
@@ -614,9 +616,12 @@ def _say_end(run: Run) -> int:
     return 0
 
 
-def _watch(run: Run) -> int:
-    """Show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count."""
+def _watch(run: Run, start: Callable[[], object]) -> int:
+    """Start and show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count."""
     with _stop_on_signals(run) as asked:
+        start()
+        if asked:  # while it started, which clears older requests
+            run.request("now")
         run.wait()
     if run.alive:  # a second Ctrl-C: its text is printed by who showed the run
         return 130

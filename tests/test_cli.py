@@ -405,6 +405,27 @@ def test_a_signal_saves_and_says_how_to_go_on(saved: Path, tmp_path: Path, numbe
 
 
 @pytest.mark.worker
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_while_the_worker_starts_is_not_lost(
+    saved: Path, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Run.start
+
+    def interrupted(run: Run) -> Run:
+        if moment == "before":
+            signal.raise_signal(signal.SIGINT)
+        start(run)
+        if moment == "after":
+            signal.raise_signal(signal.SIGINT)
+        return run
+
+    monkeypatch.setattr(Run, "start", interrupted)
+    train = ["train", str(saved), "--folder", str(tmp_path), "--name", "a", "--epochs", "500", *SMALL]
+    assert main(train) == 128 + signal.SIGINT
+    assert Run(tmp_path / "a").state == "stopped"
+
+
+@pytest.mark.worker
 def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
     until((tmp_path / "a" / "config.json").exists, process=train)
@@ -412,7 +433,7 @@ def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
     until(lambda: run.alive, process=train)
     # the worker imports torch meanwhile, and will see the request with its first step
     train.send_signal(signal.SIGINT)
-    until((run.path / "stop").exists)
+    until((run.path / "stop").exists, process=train)
     train.send_signal(signal.SIGINT)
     out, _ = train.communicate(timeout=120)
     assert train.returncode == 130
