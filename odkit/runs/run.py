@@ -10,6 +10,7 @@ line, report. It holds
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
+    micro_batch_size    how many images went through at once when memory had run short; absent where it never did
     worker.lock         held by the living worker, released by the system when it ends, however it ends
     worker.log          what the worker printed
 
@@ -123,12 +124,21 @@ class Run:
         """One of "new", "running", "finished", "stopped" (resumable), "failed" and "died" (killed; resumable)."""
         if self.alive:
             return "running"
-        last = next(backwards(self.path / "events.jsonl"), None)
-        if last is None:
+        if not self.last_event:
             return "died" if (self.path / "worker.log").exists() else "new"
         # a worker's last event is its end; whatever else stands last was written by one that was killed
-        reason: State = last.get("reason", "failed") if last["event"] == "end" else "died"
+        reason: State = self.last_event.get("reason", "failed") if self.ended else "died"
         return reason
+
+    @property
+    def last_event(self) -> dict[str, Any]:
+        """The newest event; empty before the first."""
+        return next(backwards(self.path / "events.jsonl"), {})
+
+    @property
+    def ended(self) -> bool:
+        """Whether the newest event is the end of a worker, which says why it ended; one that was killed leaves none."""
+        return bool(self.last_event.get("event") == "end")
 
     @property
     def best(self) -> dict[str, Any]:

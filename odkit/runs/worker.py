@@ -21,6 +21,9 @@ from odkit.system import LOCK_VARIABLE, OdkitError, package_path
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a worker to finish its step, save and end, like a request in its folder."""
 
+RESTARTS = 3
+"""How often several processes start again, from the last checkpoint, when one of them is lost."""
+
 _children: list[subprocess.Popen[bytes]] = []
 
 
@@ -40,6 +43,7 @@ def worker_command(path: Path, processes: int) -> list[str]:
         "-m",
         "torch.distributed.run",
         "--standalone",
+        f"--max-restarts={RESTARTS}",
         f"--nproc-per-node={processes}",
     ]
     return [*launcher, "-m", "odkit", "worker", str(path)]

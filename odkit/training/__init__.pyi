@@ -1,3 +1,3 @@
+from .bad_batches import replay as replay
 from .cross_validation import cross_val_predict as cross_val_predict
-from .replay import replay as replay
-from .trainer import work as work
+from .process import work as work

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from odkit.data import Dataset
 from odkit.detection import DetectionImages, Item, collate, settle
+from odkit.system import InputError
 
 AUGMENTATIONS = ("none", "flip", "photo", "strong")
 """none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
@@ -33,7 +34,7 @@ class TrainingImages(DetectionImages):
         multi_scale: float = 0.0,
     ) -> None:
         if augment not in AUGMENTATIONS:
-            raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, not {augment!r}")
+            raise InputError(f"augment must be one of {', '.join(AUGMENTATIONS)}, not {augment!r}")
         super().__init__(dataset, image_size=image_size, square=square)
         self.augment, self.seed, self.multi_scale = augment, seed, multi_scale
 
@@ -105,7 +106,7 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
 
     def __init__(self, length: int, batch_size: int, *, seed: int = 0, world: int = 1, rank: int = 0) -> None:
         if batch_size % world:
-            raise ValueError(f"a batch of {batch_size} images cannot be dealt evenly to {world} processes")
+            raise InputError(f"a batch of {batch_size} images cannot be dealt evenly to {world} processes")
         self.length, self.batch_size, self.seed, self.world, self.rank = length, batch_size, seed, world, rank
         self.epoch, self.start = 0, 0
 

@@ -1,8 +1,8 @@
 """Checkpoints: everything a resume needs, as plain tensors and numbers, on the disk whole or not at all."""
 
 import errno
-import os
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,41 @@ import torch
 
 from odkit.detection import last_line
 from odkit.runs import EventLog, Run
+from odkit.system import replacing
+
+
+@dataclass
+class Progress:
+    """Where a run stands: everything that is no tensor and that a checkpoint holds."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches of the current epoch that are done
+    step: int = 0  # optimizer steps taken
+    total_epochs: int = 0
+    best_ap: float = -1.0
+    best_epoch: int = 0
+    best_figures: dict[str, Any] = field(default_factory=dict)  # epoch, ap, ap50
+    skipped: int = 0  # batches left out for a loss that was not finite
+    bad_in_a_row: int = 0
+    rollbacks: int = 0
+    rate_factor: float = 1.0
+    seconds: float = 0.0  # training time over all workers
+    fitted: bool = False  # whether a time budget has set total_epochs
+    loss_sum: float = 0.0  # of the current epoch
+    loss_count: int = 0
+    epoch_seconds: float = 0.0
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> int:
-    """A checkpoint written to a temporary name, fsynced and renamed; returns its size in bytes."""
+    """A checkpoint, whole or not at all; returns its size in bytes."""
     path.parent.mkdir(exist_ok=True)
-    for leftover in path.parent.glob("*.tmp"):
+    for leftover in path.parent.glob("*.tmp"):  # of a worker that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name, too, is on the disk
-        finally:
-            os.close(folder)
     except RuntimeError as error:  # how torch reports a write that the system refused
-        temporary.unlink(missing_ok=True)
         raise OSError(errno.ENOSPC, f"could not write {path.name}: {last_line(error)}") from error
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
     return path.stat().st_size
 
 
@@ -54,6 +64,7 @@ def newest_checkpoint(run: Run, log: EventLog) -> dict[str, Any] | None:
 
 
 def random_state() -> dict[str, Any]:
+    """The state of every random generator, as plain tensors and numbers."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (libraries may draw from it)
     state = {
         "torch": torch.get_rng_state(),
@@ -72,6 +83,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
+    """Set every random generator to a state of `random_state`."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

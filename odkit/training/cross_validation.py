@@ -7,6 +7,7 @@ import numpy as np
 
 from odkit.data import Dataset, Predictions
 from odkit.runs import RUNS, Run, RunError, fine_tune, open_run
+from odkit.system import InputError
 
 
 def cross_val_predict(
@@ -29,11 +30,11 @@ def cross_val_predict(
         settings: As `fine_tune` takes them: detector, epochs and the fields of `Settings`.
 
     Raises:
-        ValueError: `folds` is less than 2 or more than there are images.
+        InputError: `folds` is less than 2 or more than there are images.
         RunError: A run was stopped before its end; the message says how to go on.
     """
     if not 2 <= folds <= len(dataset):
-        raise ValueError(f"folds={folds} must be 2 to {len(dataset)}, the number of images of {dataset.name}")
+        raise InputError(f"folds={folds} must be 2 to {len(dataset)}, the number of images of {dataset.name}")
     part = dataset.folds(folds, seed=seed)
     found: list[Any] = [None] * len(dataset)
     for fold in range(folds):

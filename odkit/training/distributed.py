@@ -1,22 +1,53 @@
-"""Several processes that train one detector: ranks, devices, and the collectives used."""
+"""Several processes that train one detector, started by torchrun: ranks, devices, data parallelism, collectives."""
 
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from odkit.runs import Settings
+from odkit import detection
+
+
+def rank() -> int:
+    """Number of this process, 0-based (torchrun's RANK)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def restarts_left() -> bool:
+    """Whether torchrun starts the processes again if this one leaves with an exit status other than 0."""
+    count, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return int(count) < int(most)
+
+
+def own_device(name: str) -> torch.device:
+    """The device of this process by its setting; "auto" and "cuda" give each process of a machine its own GPU.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    device = detection.pick_device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
 
 
 @contextlib.contextmanager
-def process_group(settings: Settings) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
+    """Torch's process group while inside, where torchrun started several processes; else nothing."""
     if "WORLD_SIZE" not in os.environ:
         yield
         return
-    device = pick_device(settings)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where NCCL's messages are put together
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -24,21 +55,36 @@ def process_group(settings: Settings) -> Iterator[None]:
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
-def broadcast_value(value: int) -> int:
-    """The first process' value."""
-    values = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(values, 0)
-    return values[0]
+def data_parallel(detector: nn.Module) -> nn.Module:
+    """The detector in DistributedDataParallel where there are several processes; all take over the first one's weights.
+
+    Batch norms keep a share's figures to themselves (`broadcast_buffers`): those of the first process are judged with
+    and saved. Parameters that are frozen now stay outside, so wrap anew when that changes.
+    """
+    if not dist.is_initialized():
+        return detector
+    device = next(detector.parameters()).device
+    return DistributedDataParallel(
+        detector,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
 
 
-def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Give all processes the first one's values."""
-    for tensor in tensors:
-        whole = tensor.detach().contiguous()
-        dist.broadcast(whole, 0)
-        if whole.data_ptr() != tensor.data_ptr():
-            tensor.copy_(whole)
+def no_sync(detector: nn.Module, *, when: bool) -> AbstractContextManager[Any]:
+    """Inside, and `when` so, gradients stay with this process: more of them are added before they are shared."""
+    if when and isinstance(detector, DistributedDataParallel):
+        return detector.no_sync()
+    return contextlib.nullcontext()
+
+
+def all_reduce_mean(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes."""
+    if not dist.is_initialized():
+        return values
+    dist.all_reduce(values)
+    return values / world_size()
 
 
 def all_reduce_max(values: Sequence[int | bool]) -> list[int]:
@@ -52,18 +98,30 @@ def all_reduce_max(values: Sequence[int | bool]) -> list[int]:
     return most
 
 
-def pick_device(settings: Settings) -> torch.device:
-    """The device of this process; "auto" and "cuda" give each process of a machine its own GPU."""
-    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if settings.device == "auto":
-        return own if torch.cuda.is_available() else torch.device("cpu")
-    return own if settings.device == "cuda" else torch.device(settings.device)
+def all_gather(value: Any) -> list[Any]:
+    """Every process' value, in the order of ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
-def rank() -> int:
-    """Number of this process, 0-based (torchrun's RANK)."""
-    return int(os.environ.get("RANK", "0"))
+def broadcast(value: Any) -> Any:
+    """The first process' value, a picklable one."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Give all processes the first one's values, in place."""
+    if not dist.is_initialized():
+        return
+    for tensor in tensors:
+        whole = tensor.detach().contiguous()
+        dist.broadcast(whole, 0)
+        if whole.data_ptr() != tensor.data_ptr():
+            tensor.copy_(whole)

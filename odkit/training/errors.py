@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from odkit.detection import last_line
+from odkit.system import OdkitError
 
 # How libraries report a device that has gone or whose context is spoilt, where torch has no type of its own for it.
 _DEVICE = re.compile(
@@ -17,6 +18,10 @@ _PEER = re.compile(
 )
 
 
+class TrainingError(OdkitError, RuntimeError):
+    """A run cannot go on, in whatever process: all of them meet the same. The message says why and what to do."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -25,6 +30,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(
         part in text
         for part in ("out of memory", "DefaultCPUAllocator: can't allocate memory", "STATUS_ALLOC_FAILED")
+    )
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether an error means that the GPU is gone or that this process can use it no more."""
+    return isinstance(error, torch.AcceleratorError) or bool(
+        isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEVICE.search(str(error))
+    )
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error means that another process of the run has ended or cannot be reached."""
+    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or (
+        isinstance(error, RuntimeError) and dist.is_initialized() and bool(_PEER.search(str(error)))
     )
 
 
@@ -54,16 +73,14 @@ def explained(error: BaseException, run: str) -> str:
         return f"the disk is full ({error}). Free some space, then: odkit resume {run}"
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return ""
-    if isinstance(error, torch.AcceleratorError) or _DEVICE.search(str(error)):
+    if is_lost_device(error):
         # after such an error every call to the device fails in this process; a new process starts clean
         return (
             f"the GPU failed or is gone ({said}). If `nvidia-smi` still lists it: odkit resume {run}. If not, reset it "
             "(a restart of the machine or container), or go on elsewhere with --device cuda:1 or "
             "--device cpu. `odkit doctor` looks at it; `dmesg | grep -i xid` says what the driver saw"
         )
-    if isinstance(error, dist.DistBackendError | dist.DistNetworkError) or (
-        dist.is_initialized() and _PEER.search(str(error))
-    ):
+    if is_lost_peer(error):
         return (
             f"another process of this run has ended or cannot be reached ({said}); worker.log says which. Then: "
             f"odkit resume {run}"

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from odkit.detection import Detector, catalogue_entry, fit_size
+from odkit.detection import Detector, best_precision, catalogue_entry, device_reason
 from odkit.runs import Settings
-from odkit.system import cpu_count, workers_that_fit
 from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
@@ -34,7 +33,7 @@ class Choices:
 def choose(settings: Settings, device: torch.device, images: int) -> Choices:
     """Batch, precision, optimizer and rates where the settings leave them open, with reasons."""
     entry = catalogue_entry(settings.detector)
-    reasons: dict[str, str] = {"device": _device_reason(settings, device)}
+    reasons: dict[str, str] = {"device": device_reason(settings.device, device)}
     world = world_size()
     batch = settings.batch_size
     if not batch:
@@ -60,7 +59,7 @@ def choose(settings: Settings, device: torch.device, images: int) -> Choices:
         augment, reasons["augment"] = _fitting_augmentation(settings)
     precision: str = settings.precision
     if precision == "auto":
-        precision, reasons["precision"] = _gainful_precision(device)
+        precision, reasons["precision"] = best_precision(device)
     return Choices(
         batch_size=batch,
         micro_batch_size=micro,
@@ -74,41 +73,11 @@ def choose(settings: Settings, device: torch.device, images: int) -> Choices:
     )
 
 
-def choose_workers(settings: Settings, choices: Choices) -> tuple[int, str]:
-    """Data workers for this process and why: no more than the cores, and than /dev/shm holds batches of."""
-    if settings.num_workers >= 0:
-        wanted, reason = settings.num_workers, "as set"
-    else:
-        cores = cpu_count()
-        wanted = min(8, max(1, cores // world_size()))
-        reason = f"{cores} cores for {world_size()} process(es)"
-    width, height = fit_size(4, 3, choices.image_size)
-    batch_bytes = math.ceil(choices.batch_size / world_size()) * width * height * 3
-    fit, why = workers_that_fit(wanted * world_size(), batch_bytes)
-    if fit < wanted * world_size():
-        return fit // world_size(), why
-    return wanted, reason
-
-
-def _device_reason(settings: Settings, device: torch.device) -> str:
-    if settings.device != "auto":
-        return "as set"
-    return "a CUDA device is there" if device.type == "cuda" else "no CUDA device is visible"
-
-
 def _fitting_augmentation(settings: Settings) -> tuple[str, str]:
     """Measured: zooming costs a short run some accuracy, and keeps a long one from learning its images by heart."""
     if settings.minutes or settings.epochs >= LONG_RUN:
         return "strong", f"a run of {LONG_RUN} epochs or more sees each image often: vary its size too"
     return "flip", f"a run of under {LONG_RUN} epochs sees each image a few times: flips are variety enough"
-
-
-def _gainful_precision(device: torch.device) -> tuple[str, str]:
-    if device.type != "cuda":
-        return "fp32", f"bf16 gains nothing on this {device.type}"
-    if torch.cuda.get_device_capability(device)[0] >= 8:
-        return "bf16", "the GPU computes bf16 fast (compute capability 8 or more)"
-    return "fp16", "the GPU is older than bf16 (compute capability under 8): fp16 with loss scaling"
 
 
 def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> torch.optim.Optimizer:

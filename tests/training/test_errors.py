@@ -16,9 +16,8 @@ import torch
 from odkit.data.dataset import Dataset
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
+from odkit.training import replay, work
 from odkit.training.errors import explained, is_out_of_memory
-from odkit.training.replay import replay
-from odkit.training.trainer import work
 from tests.helpers import SMALL, facts, finished, same_weights, squares, wait_for_steps, worker_pid
 
 
@@ -155,7 +154,7 @@ def gone():
 def vanishing(self, images, targets=None):
     calls[0] += 1
     found = whole(self, images, targets)
-    if calls[0] == 6:
+    if calls[0] == 7:
         if "dead" in sys.argv:  # nothing can be read from it any more
             Detector.state_dict = lambda self: gone()
             type(self.module).state_dict = lambda self, *args, **kwargs: gone()
@@ -168,7 +167,7 @@ def short_of_memory(self, images, targets=None):
     if self.training and rank == "1":
         if len(images) > 1:
             torch.empty(1 << 60, dtype=torch.uint8)
-        if calls[0] == 6:  # in the third step: one call that failed, two micro-batches a step
+        if calls[0] == 7:  # in the third step: memory was tried twice, then two micro-batches a step
             return {name: loss * float("inf") for name, loss in found.items()}
     return found
 
@@ -182,7 +181,7 @@ sys.exit(main(["worker", sys.argv[1]]))
 def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
     dataset: Dataset, tmp_path: Path, device: str
 ) -> None:
-    """The very error that torch raises for it, in the middle of a worker's sixth pass: its fifth step."""
+    """The very error that torch raises for it, in the middle of a worker's seventh pass: its fifth step."""
     run = a_run(dataset, tmp_path)
     command = [sys.executable, "-c", FAULTY, str(run.path), "vanishing", device]
     worker = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -201,7 +200,7 @@ def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
         assert (saved, taken) == (3, 4)
     else:
         assert not unsaved
-        assert saved == taken == 4  # three steps, a pass to judge them, and one more step
+        assert saved == taken == 4  # memory tried, three steps, a pass to judge them, and one more step
     finished(run.resume(wait=False))
     undisturbed = create_run(dataset, Settings(**SMALL), tmp_path, "undisturbed")  # type: ignore[arg-type]
     finished(undisturbed.start())
@@ -249,7 +248,7 @@ def test_out_of_memory_is_told_from_other_faults(error: BaseException, short: bo
 
 @pytest.mark.worker
 def test_one_of_two_processes_short_of_memory_and_with_a_bad_batch(dataset: Dataset, tmp_path: Path) -> None:
-    """Both processes take the step again in smaller parts, and both leave the batch out that spoils one's loss."""
+    """Both processes take smaller parts from the start, and both leave the batch out that spoils one's loss."""
     settings = {"optimizer": "sgd", "epochs": 1}
     one = a_run(dataset, tmp_path / "one", micro_batch_size=1, **settings)
     assert work(one.path) == 0

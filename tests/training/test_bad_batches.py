@@ -9,7 +9,7 @@ import torch
 from odkit.detection.detector import build_detector
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
-from odkit.training.replay import replay
+from odkit.training import replay
 from tests.helpers import squares
 
 

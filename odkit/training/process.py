@@ -1,0 +1,98 @@
+"""What a worker process runs: a run folder in, a trained run folder out."""
+
+import multiprocessing
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from odkit.runs import EventLog, Run, tell
+from odkit.system import OdkitError
+from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
+from odkit.training.errors import TrainingError, explained, is_lost_device, is_lost_peer
+from odkit.training.recovery import ShortOfMemoryError
+from odkit.training.trainer import Trainer
+
+LAST_WORDS = 1 << 16  # bytes kept free for the events that say how a run ended
+START_AGAIN = 75  # exit status, sysexits' EX_TEMPFAIL: torchrun starts all processes again
+
+
+def work(path: str | Path) -> int:
+    """Train the run in a folder until it is finished, stopped or failed; returns an exit status (0: as wished).
+
+    Every end but a kill leaves an `end` event with its reason, and a checkpoint where there was progress. Under
+    torchrun a process whose memory, device or peers are gone leaves no end where torchrun may start it again.
+    """
+    run = Run(path)
+    began = time.monotonic()
+    log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _SilentLog()
+    message = ""
+    try:
+        with process_group(own_device(run.settings.device)):
+            reason = _train(run, log)
+    except OdkitError as error:
+        reason, message = "failed", str(error)
+        if rank() and not isinstance(error, TrainingError):  # which the first process meets as well
+            log = EventLog(run.path / "events.jsonl")
+    except Exception as error:
+        reason, message = "failed", explained(error, str(run.path))
+        tell(traceback.format_exc())
+        if isinstance(error, ShortOfMemoryError) or is_lost_peer(error) or is_lost_device(error):
+            if run.ended:  # the process that is gone has said why
+                return 1
+            if restarts_left():
+                what = f"{message or error}; all processes start again from the last checkpoint"
+                log.write("warning", kind="restart", message=what, step=run.last_event.get("step", 0))
+                return START_AGAIN
+        message = message or f"{type(error).__name__}: {error}; worker.log has its traceback"
+    finally:
+        for child in multiprocessing.active_children():  # a hung data worker would outlive this process
+            child.kill()
+    log.write(
+        "end",
+        reason=reason,
+        message=message,
+        step=run.last_event.get("step", 0),
+        seconds=time.monotonic() - began,
+    )
+    log.close()
+    if message:
+        tell(message)
+    return 1 if reason == "failed" else 0
+
+
+def _train(run: Run, log: EventLog) -> str:
+    """Train to the end, "finished" or "stopped"; after a fault the state between two steps is saved."""
+    while True:
+        trainer = Trainer(run, log)
+        try:
+            return trainer.train()
+        except TrainingError:
+            raise
+        except ShortOfMemoryError:
+            trainer.rescue()
+            if world_size() > 1:  # the others are in the middle of a step
+                raise
+        except OSError:  # the disk is full, say: no place for a checkpoint
+            raise
+        except Exception:
+            trainer.rescue()
+            raise
+        del trainer
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _SilentLog(EventLog):
+    """The log of the processes that do not write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, event: str, **fields: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

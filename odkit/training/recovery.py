@@ -1,0 +1,168 @@
+"""What guards a step: a snapshot to go back to, batches left out, and how many images fit into memory at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from odkit.data import Dataset
+from odkit.detection import Detector, autocast, fit_size, last_line, to_device
+from odkit.runs import Run
+from odkit.system import write_file
+from odkit.training.checkpoints import random_state, set_random_state
+from odkit.training.distributed import rank, world_size
+from odkit.training.errors import TrainingError, is_out_of_memory
+from odkit.training.loop import Batch
+
+KEPT_BATCHES = 20  # of those left out, for a replay
+
+
+class ShortOfMemoryError(Exception):
+    """A pass did not fit into memory: the processes start again from the last checkpoint with smaller micro-batches."""
+
+
+class Snapshot:
+    """What the passes of a step change besides gradients: random states and the running figures of batch norms."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.running: list[Tensor] = [
+            buffer
+            for module in detector.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
+        self.copies = [torch.clone(buffer) for buffer in self.running]
+        self.random: dict[str, Any] | None = None  # None: between two steps
+
+    def take(self) -> None:
+        """Remember how things are, at the beginning of a step."""
+        self.random = random_state()
+        if self.running:
+            torch._foreach_copy_(self.copies, self.running)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make things as they were when the step began; between two steps nothing changes."""
+        if self.random is None:
+            return
+        set_random_state(self.random)
+        if self.running:
+            torch._foreach_copy_(self.running, self.copies)
+        self.random = None
+
+    def drop(self) -> None:
+        """The step stands."""
+        self.random = None
+
+
+# -- batches that are left out -----------------------------------------------------------------------------------------
+
+
+def keep_batch(run: Run, batch: Batch, detector: Detector, random: Any, *, name: str) -> None:
+    """Write a batch with the weights and the random state it met into the run's folder, for `odkit replay`."""
+    folder = run.path / "bad_batches"
+    if len(list(folder.glob("*.pt"))) >= KEPT_BATCHES:
+        return
+    folder.mkdir(exist_ok=True)
+    images, targets = batch
+    part = f"-{rank()}" if world_size() > 1 else ""
+    kept = {"images": images, "targets": targets, "random": random, "detector": detector.state_dict()}
+    torch.save(kept, folder / f"{name}{part}.pt")
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def fitting_micro_batch_size(
+    detector: Detector, dataset: Dataset, wanted: int, *, multi_scale: float, precision: torch.dtype | None
+) -> int:
+    """The largest of `wanted`, its half, its quarter, ... whose largest padded batch goes forward and backward here.
+
+    The batch tried has the widest and the highest image's sides and the boxes of the images that have most. Room for
+    the optimizer's moments and for gradients on their way between processes is held meanwhile.
+
+    Raises:
+        TrainingError: A single image does not fit.
+    """
+    before = Snapshot(detector)
+    before.take()
+    parameters = sum(p.numel() * p.element_size() for p in detector.parameters() if p.requires_grad)
+    device = next(detector.parameters()).device
+    detector.train()
+    said = ""
+    try:
+        for size in _halves(wanted):
+            images, targets = _largest_batch(detector, dataset, size, multi_scale)
+            try:
+                _room = torch.empty(3 * parameters, dtype=torch.uint8, device=device)
+                with autocast(device, precision):
+                    losses = detector(*to_device(images, targets, device))
+                torch.stack([value.float() for value in losses.values()]).sum().backward()
+                return size
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = last_line(error)  # not the error itself: its traceback holds the tensors
+            finally:
+                _room = losses = None  # type: ignore[assignment]
+                detector.zero_grad(set_to_none=True)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+    finally:
+        before.restore()
+    raise no_memory_at_all(detector.image_size, said)
+
+
+def no_memory_at_all(image_size: int, said: str) -> TrainingError:
+    """The error where not even one image fits."""
+    return TrainingError(
+        f"out of memory with a single {image_size}-pixel image ({said}); "
+        "try a smaller --image-size or a smaller detector"
+    )
+
+
+def _halves(size: int) -> list[int]:
+    return [size >> shift for shift in range(size.bit_length())]
+
+
+def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale: float) -> Batch:
+    longest = round(detector.image_size * (1 + multi_scale))
+    known = dataset.image_sizes[(dataset.image_sizes > 0).all(1)]
+    sides = [fit_size(int(w), int(h), longest, square=detector.square) for w, h in np.unique(known, axis=0)]
+    width, height = np.max(sides, axis=0).tolist() if sides else (longest, longest)
+    most = np.argsort(-dataset.boxes_per_image(), kind="stable")[np.arange(size) % len(dataset)]
+    images, targets = [], []
+    for row in most.tolist():
+        part = dataset.boxes_of(row)
+        extent = np.maximum(dataset.image_sizes[row], 1)
+        boxes = dataset.boxes[part] / np.tile(extent, 2) * np.array([width, height] * 2)
+        # what lies outside or has no area (sizes may be unknown) costs the same as a box in the middle
+        odd = (
+            (boxes[:, 2:] - boxes[:, :2] < 1).any(1)
+            | (boxes < 0).any(1)
+            | (boxes[:, 2:] > [width, height]).any(1)
+        )
+        boxes[odd] = [width / 4, height / 4, width / 2, height / 2]
+        images.append(torch.full((3, height, width), 114, dtype=torch.uint8))
+        targets.append(
+            {
+                "boxes": torch.from_numpy(boxes.astype(np.float32)),
+                "labels": torch.from_numpy(np.maximum(dataset.box_classes[part], 0).astype(np.int64)),
+            }
+        )
+    return images, targets
+
+
+def noted_micro_batch_size(path: Path) -> int | None:
+    """The micro-batch size that a process of the run in a folder fell back to; None where none ran short of memory."""
+    try:
+        return int((path / "micro_batch_size").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def note_micro_batch_size(path: Path, size: int) -> None:
+    """Write down what the run's processes are to start again with."""
+    write_file(path / "micro_batch_size", f"{size}\n".encode())

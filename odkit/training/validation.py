@@ -1,0 +1,131 @@
+"""Judging an epoch: the averaged weights over the validation split, the best of them kept."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from odkit.analysis import evaluate
+from odkit.data import Dataset, Predictions
+from odkit.detection import DataWorkerError, Detector, gather, predict_rows, save_detector
+from odkit.runs import EventLog, Run
+from odkit.system import write_file
+from odkit.training.checkpoints import Progress
+from odkit.training.distributed import all_gather, broadcast, broadcast_tensors, rank, world_size
+from odkit.training.errors import is_out_of_memory
+from odkit.training.recipe import DTYPES, Choices
+
+PREVIEW_IMAGES = 4
+PREVIEW_SCORE = 0.3
+
+
+class Validation:
+    """Judges detectors on a run's validation split, each process a part of it."""
+
+    def __init__(self, run: Run, log: EventLog, choices: Choices, num_workers: int) -> None:
+        self.run, self.log, self.choices, self.num_workers = run, log, choices, num_workers
+        self.settings = run.settings
+        self.dataset: Dataset = run.dataset(self.settings.val_split)
+        self.batch_size = choices.micro_batch_size
+
+    def judge(self, detector: Detector, epoch: int, at: Progress, stop: Callable[[], bool]) -> bool:
+        """Evaluate a detector after an epoch (1-based); keep it where it is the best so far, and note that in `at`.
+
+        Returns:
+            False where `stop()` was true before the last image: nothing is judged.
+        """
+        began = time.monotonic()
+        broadcast_tensors(
+            detector.buffers()
+        )  # running figures are each process' own: judged is what is saved
+        parts = all_gather(self._found(detector, stop, at))
+        if None in parts:
+            return False
+        if rank() == 0:
+            found = {row: value for part in parts for row, value in part.items()}
+            self._take(detector, gather(found, self.dataset, self.run.class_names), epoch, at, began)
+        at.best_ap, at.best_epoch = broadcast((at.best_ap, at.best_epoch))  # early stopping is one decision
+        return True
+
+    def _take(
+        self, detector: Detector, predictions: Predictions, epoch: int, at: Progress, began: float
+    ) -> None:
+        evaluation = evaluate(self.dataset, predictions)
+        ap = evaluation.ap if math.isfinite(evaluation.ap) else 0.0
+        best = ap > at.best_ap
+        if best:
+            at.best_ap, at.best_epoch = ap, epoch
+            at.best_figures = {"epoch": epoch, "ap": plain(evaluation.ap), "ap50": plain(evaluation.ap50)}
+            save_detector(detector, self.run.path / "detector.safetensors")
+            predictions.save(self.run.path / "predictions.npz")
+            figures = {"epoch": epoch, "step": at.step, **evaluation.to_dict()}
+            write_file(self.run.path / "evaluation.json", orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+        self.log.write(
+            "evaluation",
+            epoch=epoch,
+            step=at.step,
+            **{key: plain(value) for key, value in evaluation.metrics.items()},
+            per_class={row["class"]: plain(row["ap"]) for row in evaluation.per_class},
+            best=best,
+            best_so_far=at.best_figures,
+            seconds=time.monotonic() - began,
+        )
+        self._preview(predictions, epoch, at)
+
+    def _found(self, detector: Detector, stop: Callable[[], bool], at: Progress) -> dict[int, Any] | None:
+        """What is found in this process' part of the split; None where `stop()` was true."""
+        rows = list(range(rank(), len(self.dataset), world_size()))
+        tried_again = False
+        while True:
+            try:
+                found = predict_rows(
+                    detector,
+                    self.dataset,
+                    rows,
+                    batch_size=self.batch_size,
+                    num_workers=self.num_workers,
+                    precision=DTYPES[self.choices.precision],
+                    worker_timeout=self.settings.worker_timeout,
+                    stop=stop,
+                )
+                return found if len(found) == len(rows) else None
+            except DataWorkerError as error:
+                if tried_again:
+                    raise
+                tried_again = True
+                self._warn("data_worker", f"{error}; started anew", at)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.batch_size <= 1:
+                    raise
+                self.batch_size //= 2
+                self._warn(
+                    "out_of_memory",
+                    f"out of memory while judging: {self.batch_size} images at once from now on",
+                    at,
+                )
+
+    def _preview(self, predictions: Predictions, epoch: int, at: Progress) -> None:
+        images = []
+        for row in np.unique(np.linspace(0, len(self.dataset) - 1, PREVIEW_IMAGES).round().astype(int)):
+            part = predictions.of(int(row))
+            keep = np.flatnonzero(predictions.scores[part] >= PREVIEW_SCORE)[:30] + part.start
+            images.append(
+                {
+                    "row": int(row),
+                    "boxes": predictions.boxes[keep].round(1).tolist(),
+                    "classes": predictions.classes[keep].tolist(),
+                    "scores": predictions.scores[keep].round(3).tolist(),
+                }
+            )
+        self.log.write("preview", epoch=epoch, step=at.step, images=images)
+
+    def _warn(self, kind: str, message: str, at: Progress) -> None:
+        self.log.write("warning", kind=kind, message=message, step=at.step, epoch=at.epoch + 1)
+
+
+def plain(value: float) -> float | None:
+    """A figure as JSON has it: None for what is not finite."""
+    return float(value) if math.isfinite(value) else None
