@@ -40,6 +40,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -126,8 +127,7 @@ class Run:
             return "running"
         if not self.last_event:
             return "died" if (self.path / "worker.log").exists() else "new"
-        # a worker's last event is its end; whatever else stands last was written by one that was killed
-        reason: State = self.last_event.get("reason", "failed") if self.ended else "died"
+        reason: State = self.end.get("reason", "failed") if self.end else "died"
         return reason
 
     @property
@@ -136,9 +136,13 @@ class Run:
         return next(backwards(self.path / "events.jsonl"), {})
 
     @property
-    def ended(self) -> bool:
-        """Whether the newest event is the end of a worker, which says why it ended; one that was killed leaves none."""
-        return bool(self.last_event.get("event") == "end")
+    def end(self) -> dict[str, Any]:
+        """The event that says how the newest worker ended; empty where it lives or was killed."""
+        # of several processes the others may write a few words after the one that says why the run ends
+        for event in islice(backwards(self.path / "events.jsonl"), 20):
+            if event["event"] in ("start", "end"):
+                return event if event["event"] == "end" else {}
+        return {}
 
     @property
     def best(self) -> dict[str, Any]:
@@ -263,7 +267,7 @@ class Run:
         """Why the run failed or died, and what to do; "" where nothing is wrong."""
         if self.state not in ("failed", "died"):
             return ""
-        end = next(backwards(self.path / "events.jsonl"), {})
+        end = self.end
         saved = self.checkpoints()
         way_on = (
             f"`odkit resume {self.path}` goes on from {saved[-1].name}."

@@ -67,7 +67,7 @@ def start_worker(path: Path, processes: int) -> None:
                 stdin=handle,  # the lock; torchrun's own children inherit it as well
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=worker_environment(),
                 start_new_session=True,
             )
     finally:
@@ -75,8 +75,11 @@ def start_worker(path: Path, processes: int) -> None:
     _children.append(process)
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker, or of the launcher of several."""
     environment = {**os.environ, LOCK_VARIABLE: "0", "PYTHONPATH": package_path()}
+    # torchrun's own store would outlive a restart, and processes started again would look for the old ones' addresses
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # Threads that wait must sleep: spinning ones slow training twentyfold as soon as anything else wants a core. A
     # wait of a few microseconds comes first, because to wake a sleeper costs more than that in a virtual machine.
     if not environment.get("GOMP_SPINCOUNT"):

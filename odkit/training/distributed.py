@@ -58,8 +58,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 def data_parallel(detector: nn.Module) -> nn.Module:
     """The detector in DistributedDataParallel where there are several processes; all take over the first one's weights.
 
-    Batch norms keep a share's figures to themselves (`broadcast_buffers`): those of the first process are judged with
-    and saved. Parameters that are frozen now stay outside, so wrap anew when that changes.
+    Batch norms keep a share's figures to themselves (`forward_sync_buffers`): those of the first process are judged
+    with and saved. Parameters that are frozen now stay outside, so wrap anew when that changes.
     """
     if not dist.is_initialized():
         return detector
@@ -67,7 +67,7 @@ def data_parallel(detector: nn.Module) -> nn.Module:
     return DistributedDataParallel(
         detector,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
 

@@ -14,7 +14,8 @@ _DEVICE = re.compile(
     r"CUDA error|HIP error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUDA driver|NVML", re.IGNORECASE
 )
 _PEER = re.compile(
-    r"Connection (closed|reset) by peer|Broken pipe|Connection refused|Socket Timeout", re.IGNORECASE
+    r"Connection (closed|reset) by peer|Broken pipe|Connection refused|Socket Timeout|connectFullMesh failed",
+    re.IGNORECASE,
 )
 
 

@@ -40,7 +40,7 @@ def work(path: str | Path) -> int:
         reason, message = "failed", explained(error, str(run.path))
         tell(traceback.format_exc())
         if isinstance(error, ShortOfMemoryError) or is_lost_peer(error) or is_lost_device(error):
-            if run.ended:  # the process that is gone has said why
+            if run.end:  # the process that is gone has said why
                 return 1
             if restarts_left():
                 what = f"{message or error}; all processes start again from the last checkpoint"

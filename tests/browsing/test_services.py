@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -122,25 +123,31 @@ def test_a_database_of_ones_own_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch
 # -- where things lie ------------------------------------------------------------------------------------------------
 
 
-def test_where_the_database_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder that a socket's path fits into: pytest's own may be too deep."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+
+
+def test_where_the_database_lies(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FIFTYONE_DATABASE_DIR")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert services.database_folder() == tmp_path / "odkit" / "database"
     file = tmp_path / "file"
     file.touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(file))  # nothing can be made below a file
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert services.database_folder() == tmp_path / f"odkit-{os.getuid()}" / "database"
+    assert services.database_folder() == short / f"odkit-{os.getuid()}" / "database"
 
 
-def test_the_folder_of_sockets_is_our_own_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / f"odkit-{os.getuid()}"
+def test_the_folder_of_sockets_is_our_own_or_refused(short: Path) -> None:
+    folder = short / f"odkit-{os.getuid()}"
     folder.mkdir(mode=0o755)
     assert services.runtime_folder() == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / "elsewhere")
+    folder.rename(short / "elsewhere")
+    folder.symlink_to(short / "elsewhere")
     with pytest.raises(AppError, match="belongs to someone else; set TMPDIR"):
         services.runtime_folder()
 
@@ -310,6 +317,7 @@ def test_an_app_that_cannot_start_says_why(
         services.start_app("mongodb://elsewhere:1", jupyter=jupyter.pid)
 
 
+@pytest.mark.database
 def test_a_kernels_session_talks_to_it_past_any_proxy(
     database: Path, jupyter: "subprocess.Popen[bytes]"
 ) -> None:
