@@ -18,5 +18,7 @@ if mkdir "$folder/.$name.claim" 2>/dev/null; then
 fi
 until [ -e "$folder/.$name.claim/ready" ]; do sleep 1; done
 
-exec torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --rdzv-backend c10d --rdzv-endpoint "$HEAD:$PORT" \
-    --rdzv-id "$name" -m odkit worker "$folder/$name"
+# torchrun's own store would outlive a restart, and processes started again would look for the old ones' addresses.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+exec torchrun --nnodes "$NODES" --nproc-per-node "$GPUS" --max-restarts 3 --rdzv-backend c10d \
+    --rdzv-endpoint "$HEAD:$PORT" --rdzv-id "$name" -m odkit worker "$folder/$name"
