@@ -1,7 +1,7 @@
-"""Makes the starter's weights: a small FCOS trained from nothing on images that `odkit.starter.draw` draws.
+"""Makes the starter's weights: a small FCOS trained from nothing on images that `tools.starter.draw` draws.
 
-    python -m odkit.starter.make                # the published weights: about half an hour on two cores
-    python -m odkit.starter.make --steps 20 --crop-steps 20 --out /tmp/try.safetensors
+    python -m tools.starter.make                # the published weights: about half an hour on two cores
+    python -m tools.starter.make --steps 20 --crop-steps 20 --out /tmp/try.safetensors
 
 Two stages. First the backbone learns to tell the drawn things apart on 64-pixel crops, one thing each, hundreds a
 second; then the whole detector learns to find them. The images are drawn on the fly, each once, from the seed; their
