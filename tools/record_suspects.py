@@ -2,8 +2,8 @@
 
     python -m tools.record_suspects      # two runs of 24 epochs: some ten minutes on two cores
 
-test_label_errors.py counts how many of the planted faults are among the first suspects these predictions lead to. Run it
-again when the demo or the default recipe changes.
+test_label_errors.py counts how many of the planted faults are among the first suspects these predictions lead to.
+Run it again when the demo or the default recipe changes.
 """
 
 import tempfile
