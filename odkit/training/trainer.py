@@ -157,9 +157,7 @@ class Trainer:
         if at.fitted and self.settings.minutes != before["minutes"]:
             at.fitted = False  # to the new budget, or to none
         if not at.fitted:
-            at.total_epochs = (
-                max(at.epoch, self.settings.epochs) if not self.settings.minutes else at.epoch + 1
-            )
+            at.total_epochs = self.settings.epochs
         return at
 
     # -- around the loop -----------------------------------------------------------------------------------------
