@@ -23,6 +23,10 @@ class TrainingError(OdkitError, RuntimeError):
     """A run cannot go on, in whatever process: all of them meet the same. The message says why and what to do."""
 
 
+class OutOfMemoryError(OdkitError, RuntimeError):
+    """Not even one image fits into this process' memory; the others may have more."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

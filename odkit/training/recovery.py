@@ -13,7 +13,7 @@ from odkit.runs import Run
 from odkit.system import write_file
 from odkit.training.checkpoints import random_state, set_random_state
 from odkit.training.distributed import rank, world_size
-from odkit.training.errors import TrainingError, is_out_of_memory
+from odkit.training.errors import OutOfMemoryError, is_out_of_memory
 from odkit.training.loop import Batch
 
 KEPT_BATCHES = 20  # of those left out, for a replay
@@ -84,7 +84,7 @@ def fitting_micro_batch_size(
     the optimizer's moments and for gradients on their way between processes is held meanwhile.
 
     Raises:
-        TrainingError: A single image does not fit.
+        OutOfMemoryError: A single image does not fit.
     """
     before = Snapshot(detector)
     before.take()
@@ -115,9 +115,9 @@ def fitting_micro_batch_size(
     raise no_memory_at_all(detector.image_size, said)
 
 
-def no_memory_at_all(image_size: int, said: str) -> TrainingError:
+def no_memory_at_all(image_size: int, said: str) -> OutOfMemoryError:
     """The error where not even one image fits."""
-    return TrainingError(
+    return OutOfMemoryError(
         f"out of memory with a single {image_size}-pixel image ({said}); "
         "try a smaller --image-size or a smaller detector"
     )

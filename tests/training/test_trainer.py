@@ -334,6 +334,16 @@ def test_a_fault_keeps_its_traceback_and_the_steps_that_were_taken(
     assert same_weights(run, undisturbed)
 
 
+def test_a_single_image_that_does_not_fit_is_said(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Detector, "forward", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
+    run = create_run(dataset, Settings(**SMALL), tmp_path, "none")  # type: ignore[arg-type]
+    assert work(run.path) == 1
+    assert "out of memory with a single 64-pixel image" in run.trouble()
+    assert "try a smaller --image-size" in run.trouble()
+
+
 def test_memory_that_runs_short_in_the_middle_starts_again_with_less(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
