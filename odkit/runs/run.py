@@ -139,7 +139,7 @@ class Run:
     def end(self) -> dict[str, Any]:
         """The event that says how the newest worker ended; empty where it lives or was killed."""
         # of several processes the others may write a few words after the one that says why the run ends
-        for event in islice(backwards(self.path / "events.jsonl"), 20):
+        for event in islice(backwards(self.path / "events.jsonl"), 5):
             if event["event"] in ("start", "end"):
                 return event if event["event"] == "end" else {}
         return {}
