@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
+import psutil
 import tyro
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
@@ -178,7 +179,8 @@ def worker(run: Positional[Path]) -> int:
     found = Run(run)
     if "WORLD_SIZE" in os.environ:  # the launcher's processes save themselves and end if it is killed
         end_with_parent(signal.SIGTERM)
-        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and found.end:
+        launched = psutil.Process(os.getppid()).create_time()
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and found.end.get("time", 0.0) > launched:
             return 1  # started again in vain: what ended the run would end it again
     # before the seconds that importing torch takes; data workers, forked from here, let go of it by the variable
     first = os.environ.get("RANK", "0") == "0"  # of the processes of one run, one is its owner

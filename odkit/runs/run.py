@@ -10,7 +10,7 @@ line, report. It holds
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
-    micro_batch_size    how many images went through at once when memory had run short; absent where it never did
+    micro_batch_size    with how many images at once a worker that ran short of memory starts again
     worker.lock         held by the living worker, released by the system when it ends, however it ends
     worker.log          what the worker printed
 

@@ -128,7 +128,7 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
 def training_loader(
     images: TrainingImages, sampler: EpochSampler, *, num_workers: int, pin: bool = False, timeout: float = 0
 ) -> Any:
-    """A DataLoader over the sampler's batches; `workers` 0 loads in this process.
+    """A DataLoader over the sampler's batches; `num_workers` 0 loads in this process.
 
     A batch that takes a worker longer than `timeout` seconds (0: no limit) raises RuntimeError.
     """

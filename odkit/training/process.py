@@ -1,5 +1,6 @@
 """What a worker process runs: a run folder in, a trained run folder out."""
 
+import gc
 import multiprocessing
 import time
 import traceback
@@ -26,7 +27,7 @@ def work(path: str | Path) -> int:
     torchrun a process whose memory, device or peers are gone leaves no end where torchrun may start it again.
     """
     run = Run(path)
-    began = time.monotonic()
+    began, began_at = time.monotonic(), time.time()
     log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _SilentLog()
     message = ""
     try:
@@ -34,19 +35,23 @@ def work(path: str | Path) -> int:
             reason = _train(run, log)
     except OdkitError as error:
         reason, message = "failed", str(error)
-        if rank() and not isinstance(error, TrainingError):  # which the first process meets as well
-            log = EventLog(run.path / "events.jsonl")
+        if not isinstance(error, TrainingError):  # which the first process meets as well
+            log = _with_a_say(run, log)
     except Exception as error:
         reason, message = "failed", explained(error, str(run.path))
         tell(traceback.format_exc())
         if isinstance(error, ShortOfMemoryError) or is_lost_peer(error) or is_lost_device(error):
-            if run.end:  # the process that is gone has said why
+            if (
+                world_size() > 1 and run.end.get("time", 0.0) > began_at
+            ):  # the process that is gone has said why
                 return 1
             if restarts_left():
                 what = f"{message or error}; all processes start again from the last checkpoint"
                 log.write("warning", kind="restart", message=what, step=run.last_event.get("step", 0))
                 return START_AGAIN
         message = message or f"{type(error).__name__}: {error}; worker.log has its traceback"
+        if not is_lost_peer(error):
+            log = _with_a_say(run, log)
     finally:
         for child in multiprocessing.active_children():  # a hung data worker would outlive this process
             child.kill()
@@ -65,8 +70,9 @@ def work(path: str | Path) -> int:
 
 def _train(run: Run, log: EventLog) -> str:
     """Train to the end, "finished" or "stopped"; after a fault the state between two steps is saved."""
+    asked = ""
     while True:
-        trainer = Trainer(run, log)
+        trainer = Trainer(run, log, asked)
         try:
             return trainer.train()
         except TrainingError:
@@ -80,9 +86,17 @@ def _train(run: Run, log: EventLog) -> str:
         except Exception:
             trainer.rescue()
             raise
+        asked = trainer.asked  # a signal may have come meanwhile
+        trainer.hook.remove()  # it holds the trainer, and with it all that lies in memory
         del trainer
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _with_a_say(run: Run, log: EventLog) -> EventLog:
+    """A log in which a process that does not write says how the run ended; the first process' stays its own."""
+    return EventLog(run.path / "events.jsonl") if rank() else log
 
 
 class _SilentLog(EventLog):

@@ -5,7 +5,7 @@ accumulates and several that share a batch compute the same gradient. Batch norm
 usual for fine-tuning; the first process' running figures are the ones judged with and saved.
 
 Several processes are torch's DistributedDataParallel under torchrun. One that cannot go on (no memory, a lost GPU)
-writes down why and leaves; the others meet that at their next message, and torchrun starts all of them again from the
+says why and leaves; the others meet that at their next message, and torchrun starts all of them again from the
 last checkpoint. What is asked of a run (stop, save) is taken up by all at the same step.
 """
 
@@ -89,8 +89,10 @@ class Trainer:
         InputError: There is no such device.
     """
 
-    def __init__(self, run: Run, log: EventLog) -> None:
+    def __init__(self, run: Run, log: EventLog, asked: str = "") -> None:
         self.run, self.log, self.settings = run, log, run.settings
+        self.asked = asked  # what a signal asked of this process, at any moment
+        self._listen()
         self.device = own_device(self.settings.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # whose memory is counted
@@ -125,10 +127,9 @@ class Trainer:
         self.snapshot = Snapshot(self.detector)
         self.batch: Batch = ([], [])  # of the step under way
         self.updating = False  # between the first changed weight and the step's being counted
-        self.optimizer.register_step_pre_hook(self._begin_update)
+        self.hook = self.optimizer.register_step_pre_hook(self._begin_update)
         if self.settings.compile:
             self._compile()
-        self.asked = ""  # what a signal asked of this process, at any moment
         # what all agreed on at the same step: a process that left alone would fail the others
         self.request = ""
         self.last_step_saved = -1
@@ -138,7 +139,6 @@ class Trainer:
         self._fit_into_memory()
         self.validation = Validation(run, log, self.choices, self.num_workers)
         self.parallel = data_parallel(self.detector)
-        self._listen()
         self._say_start(saved)
 
     def _build(self, saved: dict[str, Any] | None) -> Detector:
@@ -390,6 +390,8 @@ class Trainer:
             precision=DTYPES[self.choices.precision],
         )
         self.choices.micro_batch_size = -all_reduce_max([-fitting])[0]
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # the trial is no part of the training
         if self.choices.micro_batch_size < wanted:
             self._warn(
                 "out_of_memory",
@@ -431,7 +433,7 @@ class Trainer:
         if saved is None:
             raise TrainingError("the loss is not finite and there is no checkpoint to go back to")
         rollbacks, skipped, factor = self.at.rollbacks + 1, self.at.skipped, self.at.rate_factor / 2
-        self.at = Progress(**saved["progress"])
+        self.at = self._progress(saved)
         self.restore(saved)
         self.at.rollbacks, self.at.skipped, self.at.rate_factor = rollbacks, skipped, factor
         self.at.bad_in_a_row = 0
