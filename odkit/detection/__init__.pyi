@@ -18,7 +18,6 @@ from .inference import predict_rows as predict_rows
 from .inference import workers_that_pay as workers_that_pay
 from .loading import DataWorkerError as DataWorkerError
 from .loading import DetectionImages as DetectionImages
-from .loading import ImageReadError as ImageReadError
 from .loading import Item as Item
 from .loading import choose_workers as choose_workers
 from .loading import collate as collate

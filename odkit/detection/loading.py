@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from odkit.data import Dataset, read_pixels
-from odkit.data import ImageReadError as ImageReadError
+from odkit.data import Dataset, ImageReadError, read_pixels
 from odkit.system import LOCK_VARIABLE, OdkitError, cpu_count, end_with_parent, workers_that_fit
 
 Item = tuple[Tensor, dict[str, Tensor]]
