@@ -108,8 +108,10 @@ _running: pytest.Item | None = None
 
 
 def mark_needed(command: Sequence[Any] | str) -> str | None:
-    """The mark of a test that starts this command."""
+    """The mark of a test that starts this command; what a Python's inline code (-c) speaks of starts nothing yet."""
     words = [command] if isinstance(command, str | os.PathLike) else list(command)
+    if "-c" in words:
+        words = words[: words.index("-c")]
     line = " ".join(os.fsdecode(word).rpartition("/")[2] for word in words)
     return next((mark for mark, parts in STARTS.items() if any(part in line for part in parts)), None)
 
