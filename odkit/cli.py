@@ -41,7 +41,14 @@ from odkit.runs import (
     make_settings,
     open_run,
 )
-from odkit.system import LOCK_VARIABLE, InputError, MissingFileError, OdkitError, end_with_parent
+from odkit.system import (
+    LOCK_VARIABLE,
+    InputError,
+    MissingFileError,
+    OdkitError,
+    end_with_parent,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
@@ -452,7 +459,7 @@ def predict(
     if out is not None:
         for image, path in enumerate(dataset.image_paths):
             _draw_objects(path, predictions, image, out / dataset.image_ids[image])
-        (out / "predictions.json").write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     for row in rows:
         print(orjson.dumps(row).decode())
     return 0

@@ -27,6 +27,10 @@ class OutOfMemoryError(OdkitError, RuntimeError):
     """Not even one image fits into this process' memory; the others may have more."""
 
 
+class ShortOfMemoryError(Exception):
+    """A pass did not fit into memory: the processes start again from the last checkpoint with smaller micro-batches."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -68,15 +72,19 @@ def explained(error: BaseException, run: str) -> str:
     """What happened to a run whose training ended with this error, and what to type; "" for an error of our own.
 
     Args:
-        error: Out of memory is none of these: `is_out_of_memory` tells, and the run goes on.
+        error: A pass that met too little memory comes as ShortOfMemoryError.
         run: What `odkit resume` is to be told.
     """
     said = fault_line(error)
+    if isinstance(error, ShortOfMemoryError):
+        return f"out of memory ({said}). To go on with fewer images at once: odkit resume {run}"
+    if is_out_of_memory(error):  # of pictures on their way, a checkpoint, the detector itself
+        return f"out of memory ({said}). To go on with fewer data workers: odkit resume {run} --num-workers 0"
     if isinstance(error, OSError):
         if error.errno != errno.ENOSPC:
             return ""
         return f"the disk is full ({error}). Free some space, then: odkit resume {run}"
-    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+    if not isinstance(error, RuntimeError):
         return ""
     if is_lost_device(error):
         # after such an error every call to the device fails in this process; a new process starts clean

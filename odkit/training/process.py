@@ -12,8 +12,14 @@ import torch
 from odkit.runs import EventLog, Run, tell
 from odkit.system import OdkitError
 from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
-from odkit.training.errors import TrainingError, explained, is_lost_device, is_lost_peer
-from odkit.training.recovery import ShortOfMemoryError
+from odkit.training.errors import (
+    ShortOfMemoryError,
+    TrainingError,
+    explained,
+    fault_line,
+    is_lost_device,
+    is_lost_peer,
+)
 from odkit.training.trainer import Trainer
 
 LAST_WORDS = 1 << 16  # bytes kept free for the events that say how a run ended
@@ -44,10 +50,12 @@ def work(path: str | Path) -> int:
             if (
                 world_size() > 1 and run.end.get("time", 0.0) > began_at
             ):  # the process that is gone has said why
+                log.close()
                 return 1
             if restarts_left():
-                what = f"{message or error}; all processes start again from the last checkpoint"
+                what = f"{fault_line(error)}; all processes start again from the last checkpoint"
                 log.write("warning", kind="restart", message=what, step=run.last_event.get("step", 0))
+                log.close()
                 return START_AGAIN
         message = message or f"{type(error).__name__}: {error}; worker.log has its traceback"
         if not is_lost_peer(error):

@@ -19,10 +19,6 @@ from odkit.training.loop import Batch
 KEPT_BATCHES = 20  # of those left out, for a replay
 
 
-class ShortOfMemoryError(Exception):
-    """A pass did not fit into memory: the processes start again from the last checkpoint with smaller micro-batches."""
-
-
 class Snapshot:
     """What the passes of a step change besides gradients: random states and the running figures of batch norms."""
 

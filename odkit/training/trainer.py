@@ -57,11 +57,16 @@ from odkit.training.distributed import (
     rank,
     world_size,
 )
-from odkit.training.errors import TrainingError, compiler_said, fault_line, is_out_of_memory
+from odkit.training.errors import (
+    ShortOfMemoryError,
+    TrainingError,
+    compiler_said,
+    fault_line,
+    is_out_of_memory,
+)
 from odkit.training.loop import Batch, Step, train_epoch
 from odkit.training.recipe import DTYPES, Choices, choose, make_optimizer, schedule, warm_average
 from odkit.training.recovery import (
-    ShortOfMemoryError,
     Snapshot,
     fitting_micro_batch_size,
     keep_batch,
@@ -208,7 +213,8 @@ class Trainer:
                 if not self._take(step):
                     return False
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            # between two steps it is data or a checkpoint that found no memory, and fewer images at once are no help
+            if not is_out_of_memory(error) or self.snapshot.random is None:
                 raise
             said = last_line(error)  # not the error itself: its traceback holds the tensors
         else:
@@ -320,10 +326,12 @@ class Trainer:
             return
         # fixed means its batch norms' running figures too; thawed, they are trained like all others
         backbone.train(not frozen)
+        before = [p.requires_grad for p in self.detector.parameters()]
         stem = catalogue_entry(self.settings.detector).frozen if self.settings.weights != "random" else ()
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(not frozen and not f"backbone.{name}".startswith(stem or ("\0",)))
-        self.parallel = data_parallel(self.detector)
+        if [p.requires_grad for p in self.detector.parameters()] != before:
+            self.parallel = data_parallel(self.detector)
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -553,7 +561,7 @@ class Trainer:
         need = (
             5 * weights * (self.settings.keep + 1)
         )  # weights, average, two moments, the new one beside the kept
-        free = psutil.disk_usage(str(self.run.path)).free
+        free = broadcast(psutil.disk_usage(str(self.run.path)).free)  # all processes go on, or none
         if free < need:
             raise TrainingError(
                 f"checkpoints need about {need / 1e6:.0f} MB and {self.run.path} has {free / 1e6:.0f} MB free; "

@@ -14,25 +14,12 @@ from nbclient import NotebookClient
 import odkit as od
 from odkit.analysis.evaluation import evaluate
 from odkit.analysis.tide import mistakes
-from odkit.browsing import fo_dataset
 from odkit.browsing.browser import browse
 from odkit.data.dataset import Dataset
 from odkit.data.predictions import Predictions
-from tests.helpers import found_in, squares
+from tests.helpers import found_in
 
-pytestmark = [pytest.mark.database, pytest.mark.notebook]
-
-
-@pytest.fixture(autouse=True)
-def fo():
-    fiftyone = fo_dataset.fiftyone()
-    fiftyone.delete_datasets("*")
-    return fiftyone
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return squares(tmp_path / "squares", 8)
+pytestmark = [pytest.mark.database, pytest.mark.notebook, pytest.mark.usefixtures("fo")]
 
 
 class SomeRun:

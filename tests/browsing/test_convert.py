@@ -21,22 +21,9 @@ from odkit.browsing.convert import from_fiftyone, to_fiftyone
 from odkit.browsing.fo_dataset import UNKNOWN_LABEL, is_edited
 from odkit.data.audit.inspection import audit
 from odkit.data.dataset import Dataset
-from tests.helpers import ORACLE_CASES, found_in, pycocotools_figures, random_case, squares
+from tests.helpers import ORACLE_CASES, found_in, pycocotools_figures, random_case
 
-pytestmark = pytest.mark.database
-
-
-@pytest.fixture(autouse=True)
-def fo():
-    """FiftyOne, with its database running and empty."""
-    fiftyone = fo_dataset.fiftyone()
-    fiftyone.delete_datasets("*")
-    return fiftyone
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return squares(tmp_path / "squares", 8)
+pytestmark = [pytest.mark.database, pytest.mark.usefixtures("fo")]
 
 
 # -- there and back --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from odkit.data.dataset import Dataset
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
 from odkit.training import replay, work
-from odkit.training.errors import explained, is_out_of_memory
+from odkit.training.errors import ShortOfMemoryError, explained, is_out_of_memory
 from tests.helpers import SMALL, facts, finished, same_weights, squares, wait_for_steps, worker_pid
 
 
@@ -216,8 +216,13 @@ def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "the GPU failed"),
         (torch.distributed.DistNetworkError("Connection reset by peer"), "another process"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ""),
-        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ""),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (
+            ShortOfMemoryError("Tried to allocate 2 GiB"),
+            "out of memory (Tried to allocate 2 GiB). To go on with fewer",
+        ),
         (RuntimeError("shape mismatch"), ""),
         (OSError(errno.EIO, "Input/output error"), ""),
         (ValueError("CUDA error is only a word here"), ""),

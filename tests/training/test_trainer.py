@@ -23,7 +23,7 @@ from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, worker_command, worker_environment
 from odkit.system import LOCK_VARIABLE
 from odkit.training import replay, work
-from odkit.training.batches import EpochSampler
+from odkit.training.batches import EpochSampler, TrainingImages
 from tests.helpers import (
     SMALL,
     facts,
@@ -362,6 +362,28 @@ def test_memory_that_runs_short_in_the_middle_starts_again_with_less(
     assert [e["kind"] for e in run.events() if e["event"] == "warning"] == ["out_of_memory"]
     assert [e["from_step"] for e in run.events(raw=True) if e["event"] == "start"] == [0, 2]
     assert [e["step"] for e in run.events() if e["event"] == "step"] == list(range(1, 7))
+
+
+def test_memory_that_runs_short_between_two_steps_is_not_the_micro_batchs_fault(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of the third batch finds no memory: fewer images at once would not help."""
+    whole, calls = TrainingImages.__getitem__, [0]
+
+    def narrow(self: TrainingImages, index: int | tuple[int, int, int]) -> object:
+        calls[0] += 1
+        if calls[0] == 9:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return whole(self, index)
+
+    monkeypatch.setattr(TrainingImages, "__getitem__", narrow)
+    run = create_run(dataset, Settings(**SMALL), tmp_path, "tight")  # type: ignore[arg-type]
+    assert work(run.path) == 1
+    assert "out of memory" in run.trouble()
+    assert f"odkit resume {run.path} --num-workers 0" in run.trouble()
+    assert not [e for e in run.events() if e.get("kind") == "out_of_memory"]
+    assert torch.load(run.checkpoints()[-1], weights_only=True)["progress"]["step"] == 2
+    assert work(run.path) == 0
 
 
 def test_a_run_with_a_time_budget_goes_further(dataset: Dataset, tmp_path: Path) -> None:
