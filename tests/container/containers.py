@@ -161,17 +161,24 @@ class Container:
         content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
         message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
         await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
-        printed = ""
-        while True:
+        printed, trouble, awaited = (
+            "",
+            [],
+            {"execute_reply", "idle"},
+        )  # what was printed may come after the reply
+        while awaited:
             answer = json.loads(await channel.read_message())
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            content = answer["content"]
             if answer["msg_type"] == "stream":
-                printed += answer["content"]["text"]
-            if answer["msg_type"] == "execute_reply":
-                assert answer["content"]["status"] == "ok", (
-                    "\n".join(answer["content"]["traceback"]) + printed
-                )
-                channel.close()
-                return printed
+                printed += content["text"]
+            if answer["msg_type"] == "execute_reply" and content["status"] != "ok":
+                trouble = content["traceback"]
+            awaited -= {answer["msg_type"], content.get("execution_state")}
+        channel.close()
+        assert not trouble, "\n".join(trouble) + printed
+        return printed
 
 
 def free_port() -> int:

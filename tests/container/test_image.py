@@ -108,7 +108,7 @@ def test_everything_runs_as_the_owner_of_work(lab):
     assert user["seen"].startswith(f"user {owner}:")
 
 
-def test_nothing_else_listens_beyond_loopback(lab):
+def test_nothing_but_jupyterlab_listens_on_a_port(lab):
     """What `ss -ltn` shows, read where it reads it, while the App, its database and a training run are up."""
     code = (
         "import odkit as od; data = od.demo_dataset(); browser = od.browse(data); print('URL', browser.url)\n"
@@ -117,20 +117,10 @@ def test_nothing_else_listens_beyond_loopback(lab):
     assert "URL /fiftyone/" in lab.run_in_kernel(code)
     wait_for(lambda: '"event":"start"' in text_of(lab.work / "runs" / "up" / "events.jsonl"))
     table = lab.exec("sh", "-c", "awk '$4 == \"0A\" {print $2}' /proc/net/tcp /proc/net/tcp6").stdout.split()
-    listening = {(address, int(port, 16)) for address, port in (line.split(":") for line in table)}
-    loopback = {"0100007F", "0" * 24 + "01000000"}  # 127.0.0.1 and ::1 as the kernel writes them
-    assert {port for address, port in listening if address not in loopback} == {8888}
-    # of what listens on loopback nothing is FiftyOne's, whose two sockets are its owner's alone
+    # the kernel that started them has ended, so on loopback nothing listens any more
+    assert {int(line.rpartition(":")[2], 16) for line in table} == {8888}
+    # FiftyOne's two sockets are their owner's alone
     owner = str(lab.work.stat().st_uid)
-    script = (
-        "import psutil\n"
-        "for c in psutil.net_connections('inet'):\n"
-        "    if c.status == 'LISTEN' and c.pid: print(*psutil.Process(c.pid).cmdline())"
-    )
-    listeners = lab.exec("python", "-c", script, user=owner).stdout
-    assert "jupyter" in listeners
-    assert "mongod" not in listeners
-    assert "odkit.browsing" not in listeners
     sockets = lab.exec("sh", "-c", f"ls -ld /tmp/odkit-{owner} /tmp/odkit-{owner}/*.sock").stdout.splitlines()
     assert [line[4:10] for line in sockets] == ["------"] * 3
     lab.exec("odkit", "stop", "up", user=owner)
