@@ -125,10 +125,10 @@ class Run:
         """One of "new", "running", "finished", "stopped" (resumable), "failed" and "died" (killed; resumable)."""
         if self.alive:
             return "running"
-        if not self.last_event:
-            return "died" if (self.path / "worker.log").exists() else "new"
-        reason: State = self.end.get("reason", "failed") if self.end else "died"
-        return reason
+        if end := self.end:
+            reason: State = end.get("reason", "failed")
+            return reason
+        return "died" if self.last_event or (self.path / "worker.log").exists() else "new"
 
     @property
     def last_event(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from odkit.data import Dataset
 from odkit.detection import Detector, shaped_like, to_device
 from odkit.runs import Run
+from odkit.training.loop import total_loss
 
 
 def replay(run: Run) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ def _first_trouble(
             module.register_forward_hook(look(name))
     losses = detector(*to_device(images, targets, "cpu"))
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
-    total = torch.stack([value.float() for value in losses.values()]).sum()
+    total = total_loss(losses)
     if bad:
         return None, ", ".join([f"{' and '.join(bad)} not finite", *first])
     total.backward()

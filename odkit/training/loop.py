@@ -1,7 +1,7 @@
 """The training loop: one epoch, a step a batch. What guards it (memory, faults, requests, saving) stands around it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ def train_epoch(
             with no_sync(detector, when=part.stop < len(images)):
                 with autocast(device, precision):
                     losses = detector(*to_device(images[part], targets[part], device))
-                    loss = torch.stack([value.float() for value in losses.values()]).sum()
+                    loss = total_loss(losses)
                 scaler.scale(loss * share).backward()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0.0) + value.detach().double() * share
@@ -79,3 +79,8 @@ def train_epoch(
             scaler.update()
             average.update_parameters(detector)
         yield Step(means, dict(zip(terms, own.tolist(), strict=True)), norm, finite)
+
+
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """What is minimized: the sum of a detector's loss terms, in float32, a scalar."""
+    return torch.stack([value.float() for value in losses.values()]).sum()

@@ -47,10 +47,8 @@ def work(path: str | Path) -> int:
         reason, message = "failed", explained(error, str(run.path))
         tell(traceback.format_exc())
         if isinstance(error, ShortOfMemoryError) or is_lost_peer(error) or is_lost_device(error):
-            if (
-                world_size() > 1 and run.end.get("time", 0.0) > began_at
-            ):  # the process that is gone has said why
-                log.close()
+            if world_size() > 1 and run.end.get("time", 0.0) > began_at:
+                log.close()  # the process that is gone has said why
                 return 1
             if restarts_left():
                 what = f"{fault_line(error)}; all processes start again from the last checkpoint"

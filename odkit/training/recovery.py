@@ -14,7 +14,7 @@ from odkit.system import write_file
 from odkit.training.checkpoints import random_state, set_random_state
 from odkit.training.distributed import rank, world_size
 from odkit.training.errors import OutOfMemoryError, is_out_of_memory
-from odkit.training.loop import Batch
+from odkit.training.loop import Batch, total_loss
 
 KEPT_BATCHES = 20  # of those left out, for a replay
 
@@ -95,7 +95,7 @@ def fitting_micro_batch_size(
                 _room = torch.empty(3 * parameters, dtype=torch.uint8, device=device)
                 with autocast(device, precision):
                     losses = detector(*to_device(images, targets, device))
-                torch.stack([value.float() for value in losses.values()]).sum().backward()
+                total_loss(losses).backward()
                 return size
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

@@ -78,12 +78,7 @@ from odkit.training.validation import Validation, plain
 
 BAD_BATCHES_IN_A_ROW = 3  # then back to the last good checkpoint with half the learning rate
 ROLLBACKS = 3  # then the run ends
-WISHES = (
-    "",
-    "checkpoint",
-    "epoch",
-    "now",
-)  # what a worker may be asked for; a later one wins over an earlier one
+WISHES = ("", "checkpoint", "epoch", "now")  # what is asked of a worker; a later one wins over an earlier one
 
 
 class Trainer:
@@ -142,7 +137,7 @@ class Trainer:
         if saved:
             self.restore(saved)
         self._fit_into_memory()
-        self.validation = Validation(run, log, self.choices, self.num_workers)
+        self.validation = Validation(run, log, self.choices, self.num_workers, self._warn)
         self.parallel = data_parallel(self.detector)
         self._say_start(saved)
 
@@ -522,9 +517,7 @@ class Trainer:
                 raise TrainingError("the fault came in the middle of the weights' update")
             self.snapshot.restore()
             self.save()
-        except (
-            Exception
-        ) as error:  # on a device that is gone everything fails; the last good checkpoint is there
+        except Exception as error:  # on a device that is gone everything fails; the last checkpoint is there
             message = (
                 f"no checkpoint could be written after the fault ({fault_line(error)}); the last one stands"
             )
@@ -558,9 +551,8 @@ class Trainer:
 
     def _predict_disk(self) -> None:
         weights = sum(t.numel() * t.element_size() for t in self.detector.state_dict().values())
-        need = (
-            5 * weights * (self.settings.keep + 1)
-        )  # weights, average, two moments, the new one beside the kept
+        # weights, average, two moments, and the new one beside the kept
+        need = 5 * weights * (self.settings.keep + 1)
         free = broadcast(psutil.disk_usage(str(self.run.path)).free)  # all processes go on, or none
         if free < need:
             raise TrainingError(

@@ -23,10 +23,12 @@ PREVIEW_SCORE = 0.3
 
 
 class Validation:
-    """Judges detectors on a run's validation split, each process a part of it."""
+    """Judges detectors on a run's validation split, each process a part of it; `warn` logs a kind and a message."""
 
-    def __init__(self, run: Run, log: EventLog, choices: Choices, num_workers: int) -> None:
-        self.run, self.log, self.choices, self.num_workers = run, log, choices, num_workers
+    def __init__(
+        self, run: Run, log: EventLog, choices: Choices, num_workers: int, warn: Callable[[str, str], None]
+    ) -> None:
+        self.run, self.log, self.choices, self.num_workers, self.warn = run, log, choices, num_workers, warn
         self.settings = run.settings
         self.dataset: Dataset = run.dataset(self.settings.val_split)
         self.batch_size = choices.micro_batch_size
@@ -38,10 +40,9 @@ class Validation:
             False where `stop()` was true before the last image: nothing is judged.
         """
         began = time.monotonic()
-        broadcast_tensors(
-            detector.buffers()
-        )  # running figures are each process' own: judged is what is saved
-        parts = all_gather(self._found(detector, stop, at))
+        # running figures are each process' own: judged is what is saved
+        broadcast_tensors(detector.buffers())
+        parts = all_gather(self._found(detector, stop))
         if None in parts:
             return False
         if rank() == 0:
@@ -75,7 +76,7 @@ class Validation:
         )
         self._preview(predictions, epoch, at)
 
-    def _found(self, detector: Detector, stop: Callable[[], bool], at: Progress) -> dict[int, Any] | None:
+    def _found(self, detector: Detector, stop: Callable[[], bool]) -> dict[int, Any] | None:
         """What is found in this process' part of the split; None where `stop()` was true."""
         rows = list(range(rank(), len(self.dataset), world_size()))
         tried_again = False
@@ -96,16 +97,13 @@ class Validation:
                 if tried_again:
                     raise
                 tried_again = True
-                self._warn("data_worker", f"{error}; started anew", at)
+                self.warn("data_worker", f"{error}; started anew")
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or self.batch_size <= 1:
                     raise
                 self.batch_size //= 2
-                self._warn(
-                    "out_of_memory",
-                    f"out of memory while judging: {self.batch_size} images at once from now on",
-                    at,
-                )
+                what = f"out of memory while judging: {self.batch_size} images at once from now on"
+                self.warn("out_of_memory", what)
 
     def _preview(self, predictions: Predictions, epoch: int, at: Progress) -> None:
         images = []
@@ -121,9 +119,6 @@ class Validation:
                 }
             )
         self.log.write("preview", epoch=epoch, step=at.step, images=images)
-
-    def _warn(self, kind: str, message: str, at: Progress) -> None:
-        self.log.write("warning", kind=kind, message=message, step=at.step, epoch=at.epoch + 1)
 
 
 def plain(value: float) -> float | None:

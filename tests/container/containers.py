@@ -161,11 +161,8 @@ class Container:
         content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
         message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
         await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
-        printed, trouble, awaited = (
-            "",
-            [],
-            {"execute_reply", "idle"},
-        )  # what was printed may come after the reply
+        printed, trouble = "", []
+        awaited = {"execute_reply", "idle"}  # what was printed may come after the reply
         while awaited:
             answer = json.loads(await channel.read_message())
             if answer["parent_header"].get("msg_id") != header["msg_id"]:
