@@ -1,0 +1,113 @@
+"""What a one-stage head puts out, made into boxes, scores and labels.
+
+The whole batch at once; image by image only where overlapping boxes are suppressed.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import boxes as box_ops
+
+from odkit.detection.batch import Inputs
+
+
+def dense_detections(
+    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
+) -> list[dict[str, Tensor]]:
+    """Detections of FCOS and RetinaNet.
+
+    Args:
+        module: The module, for its thresholds.
+        inputs: The batch.
+        outputs: The head's, float32 [B, A, ...].
+        anchors: Float32 [A, 4] xyxy in pixels.
+        counts: How many anchors each level has.
+    """
+    scores = outputs["cls_logits"].sigmoid()
+    if isinstance(module, FCOS):
+        scores = torch.sqrt(scores * outputs["bbox_ctrness"].sigmoid())
+    classes = scores.shape[-1]
+    kept, places = [], []
+    first = 0
+    for level in scores.split(counts, 1):
+        best = level.flatten(1).topk(min(module.topk_candidates, level[0].numel()), 1)
+        kept.append(best.values)
+        places.append(best.indices + first * classes)
+        first += level.shape[1]
+    place = torch.cat(places, 1)
+    return _detections(
+        module, inputs, outputs, anchors, torch.cat(kept, 1), place // classes, place % classes
+    )
+
+
+def ssd_detections(
+    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
+) -> list[dict[str, Tensor]]:
+    """Detections of SSD and SSDlite, whose class 0 is the background (arguments as above)."""
+    scores = outputs["cls_logits"].softmax(-1)[..., 1:].transpose(1, 2)  # [B, classes, A]
+    best = scores.topk(min(module.topk_candidates, len(anchors)), 2)
+    labels = torch.arange(1, scores.shape[1] + 1, device=scores.device)[:, None].expand_as(best.indices)
+    return _detections(
+        module, inputs, outputs, anchors, best.values.flatten(1), best.indices.flatten(1), labels.flatten(1)
+    )
+
+
+def _detections(
+    module: nn.Module,
+    inputs: Inputs,
+    outputs: dict[str, Tensor],
+    anchors: Tensor,
+    scores: Tensor,
+    places: Tensor,
+    labels: Tensor,
+) -> list[dict[str, Tensor]]:
+    """The candidates with their scores, anchors' indices and labels (all [B, K]) decoded, and the best of them."""
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    counts = (scores > module.score_thresh).sum(1).tolist()  # the one wait before suppressing
+    order = order[:, : max(counts)]
+    places, labels = places.gather(1, order), labels.gather(1, order)
+    codes = outputs["bbox_regression"].gather(1, places[..., None].expand(-1, -1, 4))
+    decode = decode_distances if isinstance(module, FCOS) else partial(decode_offsets, module.box_coder)
+    sides = torch.tensor([[width, height] * 2 for height, width in inputs.sizes], dtype=torch.float32)
+    limits = sides[:, None].to(codes.device, non_blocking=True)
+    boxes = decode(codes, anchors[places]).clamp(min=0).minimum(limits)
+    found = []
+    for index, count in enumerate(counts):
+        kept = box_ops.batched_nms(
+            boxes[index, :count], scores[index, :count], labels[index, :count], module.nms_thresh
+        )[: module.detections_per_img]
+        found.append(
+            {"boxes": boxes[index, kept], "scores": scores[index, kept], "labels": labels[index, kept]}
+        )
+    return found
+
+
+# -- box codes: as torchvision's coders, for any leading dimensions and with no constant uploaded --------------------
+
+
+def decode_distances(codes: Tensor, anchors: Tensor) -> Tensor:
+    """FCOS: distances [..., 4] from the anchor's centre to the four sides, in anchor sides, as xyxy."""
+    sides = anchors[..., 2:] - anchors[..., :2]
+    centre = 0.5 * (anchors[..., :2] + anchors[..., 2:])
+    return torch.cat((centre - codes[..., :2] * sides, centre + codes[..., 2:] * sides), -1)
+
+
+def decode_offsets(coder: BoxCoder, codes: Tensor, anchors: Tensor) -> Tensor:
+    """R-CNN's parameters (Girshick et al., 2014, arXiv:1311.2524, appendix C), weighted, as xyxy."""
+    sides = anchors[..., 2:] - anchors[..., :2]
+    centre = anchors[..., :2] + 0.5 * sides
+    of_centre, _, of_sides, _ = coder.weights  # the same in both directions
+    centre = codes[..., :2] / of_centre * sides + centre
+    half = 0.5 * ((codes[..., 2:] / of_sides).clamp(max=coder.bbox_xform_clip).exp() * sides)
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def encode_offsets(coder: BoxCoder, boxes: Tensor, anchors: Tensor) -> Tensor:
+    """The codes [..., 4] that `decode_offsets` makes these boxes of."""
+    of_centre, _, of_sides, _ = coder.weights
+    sides, box_sides = anchors[..., 2:] - anchors[..., :2], boxes[..., 2:] - boxes[..., :2]
+    moved = (boxes[..., :2] + 0.5 * box_sides) - (anchors[..., :2] + 0.5 * sides)
+    return torch.cat((of_centre * moved / sides, of_sides * torch.log(box_sides / sides)), -1)
