@@ -5,7 +5,8 @@ import io
 import math
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,60 @@ def _points_at(suspect: Suspect, fault: Mapping[str, Any]) -> bool:
     if suspect.kind != "missing" or suspect.suggestion is None:
         return False
     return float(box_iou([suspect.suggestion], [fault["true_box"]])[0, 0]) >= 0.5
+
+
+@contextlib.contextmanager
+def count_syncs() -> Iterator[list[str]]:
+    """What is computed within, on a CPU: each place where the host would wait for a GPU, and how often.
+
+    Operators whose result's size or value the host must know, and tensors that cross between host and device. Not
+    counted: `values[mask] = 0.0`, which CUDA does as `masked_fill`.
+    """
+    from torch.overrides import TorchFunctionMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    waits: list[str] = []
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            if _waits(operator, args, kwargs or {}):
+                waits.append(f"{operator} in {_asking_line()}")
+            return operator(*args, **(kwargs or {}))
+
+    class Calls(TorchFunctionMode):  # these reach no operator on a CPU
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            name = getattr(function, "__name__", "")
+            made = name in ("tensor", "as_tensor") and not hasattr(args[0], "device")
+            if name in ("tolist", "cpu") or (made and (kwargs or {}).get("device") is not None):
+                waits.append(f"{name} in {_asking_line()}")
+            return function(*args, **(kwargs or {}))
+
+    with Operators(), Calls():
+        yield waits
+
+
+# Their results' sizes are known on the device alone, or their result is the host's.
+_WAITING = {
+    "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nms", "nonzero",
+    "unique_consecutive", "unique_dim",
+}  # fmt: skip
+
+
+def _waits(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    import torch
+
+    name = operator.overloadpacket.__name__
+    if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+        indices = [index for index in args[1] if index is not None]
+        masks = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+        return masks and not (name != "index" and len(indices) == 1 and args[2].dim() == 0)
+    if name == "repeat_interleave":
+        return kwargs.get("output_size") is None
+    return name in _WAITING
+
+
+def _asking_line() -> str:
+    """The innermost line outside of torch, as file:number and its text."""
+    frames = (f for f in reversed(traceback.extract_stack()) if f.filename != __file__)
+    frame = next(f for f in frames if "/torch/" not in f.filename)
+    return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"

@@ -30,7 +30,7 @@ class CatalogueEntry:
     learning_rate: float  # at a batch of 16 images
     # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
     frozen: tuple[str, ...] = ()
-    # epsilon of batch norms frozen when pre-trained; None: they are trained
+    # epsilon of batch norms frozen when pre-trained, torchvision's own; None: they are trained
     frozen_norm_eps: float | None = None
 
 
@@ -74,7 +74,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         optimizer="sgd",
         learning_rate=0.02,
         frozen=MOBILENET_STEM,
-        frozen_norm_eps=0.0,
+        frozen_norm_eps=1e-5,
     ),
     "fasterrcnn_mobilenet_v3_large_fpn": CatalogueEntry(
         build=from_torchvision(tv.fasterrcnn_mobilenet_v3_large_fpn, box_score_thresh=0.01),
@@ -85,7 +85,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         optimizer="sgd",
         learning_rate=0.02,
         frozen=MOBILENET_STEM,
-        frozen_norm_eps=0.0,
+        frozen_norm_eps=1e-5,
     ),
     "fasterrcnn_resnet50_fpn": CatalogueEntry(
         build=from_torchvision(tv.fasterrcnn_resnet50_fpn, box_score_thresh=0.01),

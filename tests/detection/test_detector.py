@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from odkit.detection import weights
 from odkit.detection.catalogue import CATALOGUE, list_detectors
@@ -255,35 +256,58 @@ def test_without_a_network_the_error_says_the_ways_out(tmp_path: Path) -> None:
     assert str(tmp_path) in done.stdout
 
 
-def test_frozen_batch_norms_compute_what_torchvision_would(
-    published: tuple[str, Path], tmp_path: Path
-) -> None:
-    """With all COCO classes, our detector is the published one, number for number."""
-    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
-    from torchvision.models.detection._utils import overwrite_eps
+NORMED = [name for name, entry in CATALOGUE.items() if entry.weights and name != "ssd300_vgg16"]  # has none
 
-    name, made = published
-    state = torch.load(made, weights_only=True)
-    target = weights.weights_file(name)
-    target.parent.mkdir(parents=True)
-    target.write_bytes(made.read_bytes())
+
+@pytest.mark.parametrize("name", NORMED)
+def test_pretrained_batch_norms_compute_what_torchvisions_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all COCO classes our detector is the published one, however small a running variance is.
+
+    torchvision's builder is left alone: which norms it freezes, and with which epsilon, is its business.
+    """
     categories = CATALOGUE[name].weights.meta["categories"]
-    names = [f"{c} {i}" if c == "N/A" else c for i, c in enumerate(categories)][1:]
-    detector = build_detector(name, names).eval()
-    theirs = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
-    theirs.load_state_dict(state)
-    overwrite_eps(theirs, 0.0)  # no frozen norms in there: their epsilon is set through ours below
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for norm in (m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.eps = 0.0
+    state = with_spread_variances(CATALOGUE[name].build(len(categories)))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    theirs = getattr(torchvision.models.detection, name)(weights=CATALOGUE[name].weights).eval()
+    torch.save(state, tmp_path / "published.pth")
+    class_names = [f"{c} {i}" if c == "N/A" else c for i, c in enumerate(categories)]
+    if CATALOGUE[name].background:
+        class_names = class_names[1:]
+    detector = build_detector(name, class_names, weights=tmp_path / "published.pth").eval()
+
+    ours, others = norms_of(detector.module), norms_of(theirs)
+    assert ours.keys() == others.keys()
+    noise = torch.Generator().manual_seed(0)
+    for key, norm in ours.items():
+        assert type(norm) is type(others[key]), key
+        pixels = torch.randn(1, len(norm.running_var), 2, 2, generator=noise)
+        torch.testing.assert_close(norm(pixels), others[key](pixels), rtol=1e-6, atol=1e-6)
+    image = torch.rand(1, 3, 64, 64, generator=noise)
     with torch.inference_mode():
-        ours = detector.module.backbone(image)
-        other = theirs.backbone(image)
-    for key in ours:
-        torch.testing.assert_close(ours[key], other[key], rtol=1e-3, atol=1e-3)
-    stem = [p for n, p in detector.module.named_parameters() if n.startswith("backbone.body.0.")]
-    assert stem
+        maps, other_maps = detector.module.backbone(image), theirs.backbone(image)
+    for key, features in maps.items():
+        torch.testing.assert_close(features, other_maps[key], rtol=1e-5, atol=1e-5)
+    frozen = CATALOGUE[name].frozen
+    stem = [p for n, p in detector.module.named_parameters() if n.startswith(frozen)] if frozen else []
+    assert bool(stem) == bool(frozen)
     assert not any(p.requires_grad for p in stem)
+
+
+def with_spread_variances(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The module's state with running variances from 1e-7 to 1e2 in each norm, undone by its weights."""
+    noise = torch.Generator().manual_seed(0)
+    for norm in norms_of(module).values():
+        norm.running_var.copy_(10 ** torch.empty(len(norm.running_var)).uniform_(-7, 2, generator=noise))
+        norm.weight.data.copy_(norm.running_var.sqrt())
+        norm.running_mean.copy_(torch.randn(len(norm.running_var), generator=noise) * norm.running_var.sqrt())
+    return module.state_dict()
+
+
+def norms_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    kinds = (torch.nn.BatchNorm2d, torchvision.ops.FrozenBatchNorm2d)
+    return {name: norm for name, norm in module.named_modules() if isinstance(norm, kinds)}
 
 
 def test_find_weights_of_the_bundled_one_is_the_bundle() -> None:
