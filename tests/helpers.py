@@ -314,10 +314,11 @@ def count_syncs() -> Iterator[list[str]]:
         yield waits
 
 
-# Their results' sizes are known on the device alone, or their result is the host's.
+# Their results' sizes are known on the device alone, or their result is the host's (some come whole under
+# inference_mode, and otherwise as the operators that they are made of).
 _WAITING = {
-    "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nms", "nonzero",
-    "unique_consecutive", "unique_dim",
+    "_local_scalar_dense", "_unique", "_unique2", "allclose", "argwhere", "bincount", "equal", "is_nonzero", "item",
+    "masked_select", "nms", "nonzero", "nonzero_numpy", "unique_consecutive", "unique_dim",
 }  # fmt: skip
 
 
@@ -330,8 +331,8 @@ def _waits(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> boo
         masks = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
         return masks and not (name != "index" and len(indices) == 1 and args[2].dim() == 0)
     if name == "repeat_interleave":
-        return kwargs.get("output_size") is None
-    return name in _WAITING
+        return operator._overloadname != "self_int" and kwargs.get("output_size") is None
+    return name in _WAITING or (name == "where" and len(args) == 1)
 
 
 def _asking_line() -> str:

@@ -139,7 +139,7 @@ def _match_points(boxes: Tensor, anchors: Tensor, radius: float, counts: list[in
 
 def _match_overlaps(boxes: Tensor, there: Tensor, anchors: Tensor, low: float, high: float) -> Tensor:
     """RetinaNet: the box with the highest IoU; each box's best anchors (all that are equal) whatever the IoU."""
-    overlaps = _overlaps(boxes, there, anchors)
+    overlaps = _overlaps(boxes, anchors)
     highest, best = overlaps.max(1)
     matched = best.masked_fill(highest < high, BETWEEN).masked_fill_(highest < low, BELOW)
     # no overlap reaches 2, so padding is nobody's best
@@ -149,7 +149,7 @@ def _match_overlaps(boxes: Tensor, there: Tensor, anchors: Tensor, low: float, h
 
 def _match_each_box(boxes: Tensor, there: Tensor, anchors: Tensor, threshold: float) -> Tensor:
     """SSD: the box with the highest IoU from the threshold on; each box's best anchor whatever the IoU."""
-    overlaps = _overlaps(boxes, there, anchors)
+    overlaps = _overlaps(boxes, anchors)
     highest, best = overlaps.max(1)
     matched = F.pad(best.masked_fill_(highest < threshold, BELOW), (0, 1))  # a place more, for padding
     own = overlaps.argmax(2).masked_fill_(~there, len(anchors))
@@ -157,15 +157,15 @@ def _match_each_box(boxes: Tensor, there: Tensor, anchors: Tensor, threshold: fl
     return matched.scatter_(1, own, numbers)[:, :-1]
 
 
-def _overlaps(boxes: Tensor, there: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of boxes [b, M, 4] and anchors [A, 4] as [b, M, A]; -1 for padding."""
+def _overlaps(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """IoU of boxes [b, M, 4] and anchors [A, 4] as [b, M, A]; 0 for padding, which is a point."""
     x1, y1, x2, y2 = anchors.unbind(1)  # [A]
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(2)  # [b, M, 1]
     width = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
     height = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
     shared = width.mul_(height)
     union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - shared
-    return shared.div_(union).masked_fill_(~there[..., None], -1)
+    return shared.div_(union)
 
 
 class _Foreground(NamedTuple):
