@@ -10,6 +10,13 @@ from .devices import best_precision as best_precision
 from .devices import device_reason as device_reason
 from .devices import fast_precisions as fast_precisions
 from .devices import pick_device as pick_device
+from .gpu_trouble import CPU_COMMAND as CPU_COMMAND
+from .gpu_trouble import DRIVER_FOR_CUDA as DRIVER_FOR_CUDA
+from .gpu_trouble import Trouble as Trouble
+from .gpu_trouble import driver_trouble as driver_trouble
+from .gpu_trouble import foreign_architecture as foreign_architecture
+from .gpu_trouble import torch_build as torch_build
+from .gpu_trouble import torch_trouble as torch_trouble
 from .inference import autocast as autocast
 from .inference import gather as gather
 from .inference import images_dataset as images_dataset

@@ -1,11 +1,15 @@
 """Where to compute and in which number format: one rule for training, prediction and the doctor."""
 
+import os
 import re
 from dataclasses import dataclass
 
 import torch
 
-from odkit.system import InputError
+from odkit.detection.gpu_trouble import foreign_architecture, gpu_trouble
+from odkit.system import InputError, machine
+
+_ON_THE_CPU = "To compute on the CPU all the same: --device cpu (in Python device='cpu')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,43 +17,76 @@ class Accelerators:
     """What this machine computes on besides its CPU."""
 
     cuda: tuple[tuple[int, int], ...] = ()  # compute capability of each CUDA device that torch can use
+    architectures: tuple[str, ...] = ()  # what torch has code for, "sm_75"; () where it does not matter
     mps: bool = False  # Apple's GPU
+    given: str = ""  # where torch can use none: what shows that an NVIDIA GPU was given or asked for
+    withheld: str = ""  # where none was: in words, an NVIDIA GPU of this machine that is not for this process
 
 
 def accelerators() -> Accelerators:
-    """What torch can use here; everything below asks this and nothing else."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    """What torch can use here; everything below asks this first, and nothing else where that is enough."""
+    mps = torch.backends.mps.is_available()
+    if not torch.cuda.is_available():
+        return Accelerators(mps=mps, given=machine.given_gpu(), withheld=machine.withheld_gpu())
     return Accelerators(
-        cuda=tuple(torch.cuda.get_device_capability(index) for index in range(count)),
-        mps=torch.backends.mps.is_available(),
+        cuda=tuple(torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())),
+        architectures=tuple(torch.cuda.get_arch_list()),
+        mps=mps,
     )
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device of a name; "auto" is a CUDA device where there is one, else the CPU.
 
-    Apple's GPU is taken where it is asked for by name alone: no step of the training loop has been tried on one.
+    The CPU is not taken in silence for an NVIDIA GPU that was given to this process and cannot be used: days would be
+    lost. Apple's GPU is taken where it is asked for by name alone: no step of the training loop has been tried on one.
 
     Args:
         name: "auto", "cpu", "cuda", "cuda:1", "mps", or a device as torch has it.
 
     Raises:
-        InputError: There is no such device; the message says which there are.
+        InputError: There is no such device (the message says which there are), or the GPU cannot be used (it says why,
+            and what to type).
     """
-    if name == "auto":
-        return torch.device("cuda" if accelerators().cuda else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name)):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(name)):
         raise InputError(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {str(name)!r}')
-    device = torch.device(name)
-    if device.type == "cpu":
-        return device
+    if str(name) == "cpu":
+        return torch.device("cpu")
     there = accelerators()
-    if not (there.mps if device.type == "mps" else (device.index or 0) < len(there.cuda)):
-        names = ["cpu", *(f"cuda:{index}" for index in range(len(there.cuda))), *["mps"] * there.mps]
-        raise InputError(
-            f"there is no device {str(name)!r} here, only {', '.join(names)}; `odkit doctor` says what is in the way"
-        )
+    if name == "auto":
+        if not there.cuda and there.given:
+            trouble = gpu_trouble()
+            why = trouble.sentence() if trouble else "torch cannot use it. `odkit doctor` looks at it."
+            raise InputError(f"an NVIDIA GPU was given ({there.given}) and is of no use: {why} {_ON_THE_CPU}")
+        name = "cuda" if there.cuda else "cpu"
+    device = torch.device(name)
+    if device.type == "mps" and not there.mps:
+        raise InputError(f"{_no_device(name, there)}; `odkit doctor` says what there is")
+    if device.type == "cuda":
+        _check_cuda(device, there)
     return device
+
+
+def _check_cuda(device: torch.device, there: Accelerators) -> None:
+    """Raises InputError where torch cannot use a CUDA device, with the reason."""
+    index = device.index or 0
+    if index < len(there.cuda):
+        trouble = foreign_architecture(f"GPU {index}", there.cuda[index], there.architectures)
+    elif there.cuda:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        of = f" of those that CUDA_VISIBLE_DEVICES={seen} leaves" if seen else ""
+        raise InputError(f"{_no_device(device, there)}: GPUs are numbered from 0{of}")
+    else:
+        trouble = gpu_trouble()
+        if trouble is None:
+            raise InputError(f"{_no_device(device, there)}; `odkit doctor` says what is in the way")
+    if trouble:
+        raise InputError(f"device {str(device)!r} cannot be used: {trouble.sentence()} {_ON_THE_CPU}")
+
+
+def _no_device(name: str | torch.device, there: Accelerators) -> str:
+    names = ["cpu", *(f"cuda:{index}" for index in range(len(there.cuda))), *["mps"] * there.mps]
+    return f"there is no device {str(name)!r} here, only {', '.join(names)}"
 
 
 def device_reason(name: str | torch.device, device: torch.device) -> str:
@@ -58,7 +95,10 @@ def device_reason(name: str | torch.device, device: torch.device) -> str:
         return "as set"
     if device.type == "cuda":
         return "a CUDA device is there"
-    if accelerators().mps:
+    there = accelerators()
+    if there.withheld:
+        return f"no CUDA device is visible ({there.withheld})"
+    if there.mps:
         return 'no CUDA device is visible; Apple\'s GPU is taken only where device="mps" asks for it'
     return "no CUDA device is visible"
 

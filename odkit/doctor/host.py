@@ -6,10 +6,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from odkit.doctor.gpu import install_command
 from odkit.doctor.report import ESSENTIAL, Check, Status, counted
-from odkit.doctor.subject import Subject, cache_folder, container_engine, run_line
-from odkit.system import GB, machine, megabytes
+from odkit.doctor.subject import Subject, cache_folder
+from odkit.system import GB, SHM, container_engine, install_command, machine, megabytes, run_line
 
 # -- memory, cores, disks ---------------------------------------------------------------------------------------------
 
@@ -29,12 +28,30 @@ def check_shm(subject: Subject) -> Check | list[Check]:
         return Check("shm", "ok", f"{seen}; {need}")
     fitting, _ = machine.workers_that_fit(subject.num_workers, subject.batch_bytes)
     meaning = f"{need}. Training will use {fitting} in place of {subject.num_workers} and may wait for data."
-    options = {"shm-size": machine.size_option(max(needed, 2 * GB))}
+    options = {"shm-size": machine.size_option(max(needed, int(SHM[:-1]) * GB))}
     if container_engine():
         command = run_line(options)
     else:
         options, command = {}, f"sudo mount -o remount,size={machine.size_option(needed).upper()} /dev/shm"
     return Check("shm", "warning", seen, meaning, command, options)
+
+
+def check_open_files(subject: Subject) -> Check | list[Check]:
+    """How many files may be open at once, of which every batch on its way is one."""
+    limit, needed = machine.open_files_limit(), machine.open_files_needed(subject.num_workers)
+    seen = f"up to {limit:,} files may be open at once"
+    need = f"training with {counted(subject.num_workers, 'data worker')} may need {needed:,}"
+    if limit >= needed:
+        return Check("open files", "ok", f"{seen}; {need}")
+    options = {"ulimit": "nofile=65536:65536"} if container_engine() in ("docker", "podman") else {}
+    return Check(
+        "open files",
+        "warning",
+        seen,
+        f"{need[0].upper()}{need[1:]}: data workers would end with 'Too many open files'.",
+        run_line(options) if options else "sudo prlimit --pid $$ --nofile=65536:65536",
+        options,
+    )
 
 
 def check_memory(_: Subject) -> Check | list[Check]:

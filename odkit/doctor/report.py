@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from odkit.doctor.subject import run_line
-from odkit.system import UnknownNameError
+from odkit.system import UnknownNameError, run_line
 
 Status = Literal["ok", "warning", "failure"]
 ESSENTIAL = ("torch", "torchvision", "numpy", "fiftyone", "hotcoco", "jupyterlab", "ipykernel", "ipywidgets")

@@ -15,10 +15,9 @@ import psutil
 
 from odkit.browsing import services
 from odkit.detection import STARTER_WEIGHTS, damaged_weights, weights_folder
-from odkit.doctor.gpu import install_command
 from odkit.doctor.report import Check, counted
 from odkit.doctor.subject import Subject
-from odkit.system import machine
+from odkit.system import install_command, machine
 
 USUAL_PORTS = (*range(5151, 5161), 27017)
 """Where FiftyOne's App and MongoDB listen unless they are told otherwise, as odkit tells them."""

@@ -16,6 +16,10 @@ from .files import write_file as write_file
 from .frontend import FrontEnd as FrontEnd
 from .frontend import front_end as front_end
 from .frontend import progress_bar as progress_bar
+from .launch import SHM as SHM
+from .launch import container_engine as container_engine
+from .launch import install_command as install_command
+from .launch import run_line as run_line
 from .machine import GB as GB
 from .machine import cpu_count as cpu_count
 from .machine import megabytes as megabytes

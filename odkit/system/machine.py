@@ -7,6 +7,8 @@ training asks them when it chooses workers.
 import ctypes
 import math
 import os
+import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -24,6 +26,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 DEVICES = Path("/dev")
 SHM = Path("/dev/shm")
 ROOT = Path("/")
+ENGINES = ("docker", "podman", "kubernetes")
+"""Containers whose options are given where they are started; Apptainer's processes have the machine's own devices."""
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "no limit" as the largest multiple of the page size
 
 
@@ -142,6 +146,20 @@ def workers_that_fit(num_workers: int, batch_bytes: int, *, prefetch: int = 4) -
     )
 
 
+def open_files_limit() -> int:
+    """How many files this process may have open at once, at most: as far as it may raise its own limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1 << 30 if hard == resource.RLIM_INFINITY else hard
+
+
+def open_files_needed(num_workers: int, *, prefetch: int = 4) -> int:
+    """Files that training may have open: a batch on its way is one, a worker's queues are a few more, and the rest.
+
+    The rest (libraries, a GPU's contexts, a kernel's sockets) is a round figure of what processes were seen to hold.
+    """
+    return 256 + num_workers * (prefetch + 1 + 4)
+
+
 def disk_free_bytes(path: str | Path) -> int:
     """Free bytes on the disk of a path (or of its nearest parent that exists)."""
     return shutil.disk_usage(existing_parent(path)).free
@@ -205,6 +223,25 @@ def rootless() -> bool:
     return len(words) >= 3 and words[:3] != ["0", "0", "4294967295"]
 
 
+def distribution() -> str:
+    """Family of the Linux distribution: "ubuntu", "debian", "fedora" (with RHEL's kin), "suse", else "".
+
+    In a container it is the image's; nothing there tells the host's.
+    """
+    words: list[str] = []
+    for line in _text(ROOT / "etc" / "os-release").splitlines():
+        name, _, value = line.partition("=")
+        if name in ("ID", "ID_LIKE"):
+            words += value.strip().strip("\"'").split()
+    families = {"ubuntu": "ubuntu", "debian": "debian", "fedora": "fedora", "rhel": "fedora", "suse": "suse"}
+    return next((family for word, family in families.items() if word in words), "")
+
+
+def selinux_confined() -> bool:
+    """Whether SELinux holds this process to what a container usually may."""
+    return ":container_t:" in _text(PROC / "self" / "attr" / "current")
+
+
 def listening() -> list[tuple[str, int]]:
     """Address and port of every TCP socket that listens in this network namespace (Linux; else empty)."""
     found = set()
@@ -246,6 +283,55 @@ def pci_gpus() -> int:
 def gpu_devices() -> list[str]:
     """Names of the NVIDIA device files that this process can see ("nvidia0", "nvidiactl", "nvidia-uvm", "dxg")."""
     return sorted(path.name for pattern in ("nvidia*", "dxg") for path in DEVICES.glob(pattern))
+
+
+def gpus_hidden() -> str:
+    """CUDA_VISIBLE_DEVICES where somebody says with it that no GPU is to be used; else ""."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
+    return f"CUDA_VISIBLE_DEVICES={value!r}" if value.lower() in ("", "-1", "none", "nodevfiles") else ""
+
+
+def gpu_asked_for() -> str:
+    """NVIDIA_VISIBLE_DEVICES where it asks for a GPU; else "".
+
+    NVIDIA's base images say "all" on their own, so that this counts in odkit's image alone, which does not.
+    """
+    value = os.environ.get("NVIDIA_VISIBLE_DEVICES", "").strip()
+    nobody = value in ("", "void", "none") or (value == "all" and not own_image())
+    return "" if nobody else f"NVIDIA_VISIBLE_DEVICES={value}"
+
+
+def given_gpu() -> str:
+    """What shows that an NVIDIA GPU was given to this process or asked for: a device file, a variable; "" for nothing.
+
+    Only files and variables are looked at, so that asking costs nothing where there is no GPU. No sign are: a driver
+    in /proc (every container sees its host's), a file that may not be opened (as of a cluster's job without a GPU), a
+    card without NVIDIA's driver, and GPUs that somebody hides.
+    """
+    if gpus_hidden():
+        return ""
+    devices = [name for name in gpu_devices() if re.fullmatch(r"nvidia\d+", name)]
+    if not devices and "dxg" in gpu_devices() and driver_cuda():  # WSL has the file for any maker's GPU
+        devices = ["dxg"]
+    # an engine makes the file of a GPU that it hands in; where it may not be opened, something took it away again
+    given = [name for name in devices if container() in ENGINES or _may_open(DEVICES / name)]
+    return f"/dev/{given[0]}" if given else gpu_asked_for()
+
+
+def withheld_gpu() -> str:
+    """An NVIDIA GPU of this machine that this process was not given, in words; "" where nothing shows one."""
+    if hidden := gpus_hidden():
+        return f"{hidden} hides every GPU"
+    if any(re.fullmatch(r"nvidia\d+", name) for name in gpu_devices()):
+        return "this user or job may not open the NVIDIA GPU of this machine"
+    if kernel_driver():
+        inside = container() in ENGINES
+        return f"the host has an NVIDIA driver, this {'container' if inside else 'process'} was given no GPU"
+    return "the NVIDIA GPU of this machine has no NVIDIA driver" if pci_gpus() else ""
+
+
+def _may_open(device: Path) -> bool:
+    return os.access(device, os.R_OK | os.W_OK)  # asks control groups too, and wakes no GPU
 
 
 def driver_cuda() -> tuple[int, int] | None:

@@ -8,20 +8,23 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from odkit.browsing import services as browsing_services
 from odkit.cli import main
+from odkit.detection import gpu_trouble
+from odkit.detection.gpu_trouble import TorchBuild
 from odkit.doctor import checks, gpu, host, services, subject
-from odkit.doctor.gpu import Step, TorchBuild
+from odkit.doctor.gpu import Step
 from odkit.doctor.services import DatabaseTrial
 from odkit.doctor.subject import Subject
-from odkit.system import machine
+from odkit.system import launch, machine
 from odkit.system.machine import GB, MB, Gpu
 
-ROOM = (checks, gpu, host, services, subject)
+ROOM = (checks, gpu, gpu_trouble, host, services, subject)
 RTX = Gpu(index=0, name="RTX 3090", driver="580.65.06", memory=24 * GB, free=23 * GB, capability=(8, 6))
 CUDA_BUILD = TorchBuild(
     version="2.14.1+cu130",
@@ -29,7 +32,13 @@ CUDA_BUILD = TorchBuild(
     architectures=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"),
     available=True,
 )
-RUN = "docker run --gpus all {} -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+PODMAN = "podman run --device nvidia.com/gpu=all --shm-size=8g"
+REST = "-p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+
+
+def run_docker(*options):
+    """The `docker run` line with the GPU and these options."""
+    return " ".join(["docker run --gpus all --shm-size=8g", *options, REST])
 
 
 @pytest.fixture
@@ -37,7 +46,8 @@ def facts(monkeypatch):
     """A healthy GPU machine in a docker container; call it with facts that are different."""
     monkeypatch.delenv("ODKIT_IMAGE", raising=False)
     monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
 
     def change(**values):
         for name, value in values.items():
@@ -49,17 +59,21 @@ def facts(monkeypatch):
         container="docker",
         own_image=True,
         rootless=False,
+        distribution="ubuntu",
+        selinux_confined=False,
         gpus=([RTX], ""),
         kernel_driver="580.65.06",
         driver_cuda=(13, 0),
         gpu_devices=["nvidia-uvm", "nvidia0"],
         pci_gpus=1,
         torch_build=CUDA_BUILD,
+        torch_memory=None,
         best_device="cuda",
         compute_steps=[Step("matmul", 0.001), Step("NMS", 0.0001)],
         precision_support={"bf16": True, "fp16": True, "tf32": True},
         shm_total_bytes=8 * GB,
         shm_free_bytes=8 * GB,
+        open_files_limit=524_288,
         memory_total_bytes=32 * GB,
         memory_free_bytes=30 * GB,
         cgroup_memory_limit=None,
@@ -110,7 +124,7 @@ def test_a_report_reads_as_text_as_a_table_and_as_json(facts, tmp_path):
     text = repr(report)
     assert "failure  driver" in text
     assert "3 checks: 1 warning, 1 failure (driver)" in text
-    whole = "docker run --gpus all --shm-size=2g -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
+    whole = run_docker()
     assert text.endswith(whole)
     assert report.command == whole
     assert all(len(line) <= 120 or "$" in line for line in text.splitlines())
@@ -148,15 +162,23 @@ def test_a_fact_that_cannot_be_had_does_not_hide_the_others(facts, monkeypatch, 
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
-        ("docker", "docker run --gpus all --shm-size=2g {}"),
-        ("podman", "podman run --device nvidia.com/gpu=all --shm-size=2g {}"),
-        ("kubernetes", "volumes: [{name: shm, emptyDir: {medium: Memory, sizeLimit: 2Gi}}], mounted at /dev/shm"),
+        ("docker", "docker run --gpus all --shm-size=16g {}"),
+        ("podman", "podman run --device nvidia.com/gpu=all --shm-size=16g {}"),
+        ("kubernetes", "volumes: [{name: shm, emptyDir: {medium: Memory, sizeLimit: 16Gi}}], mounted at /dev/shm"),
     ],
 )  # fmt: skip
 def test_the_corrected_line_for_each_engine(facts, kind, line):
     facts(container=kind)
-    rest = "-p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit"
-    assert subject.run_line({"shm-size": "2g"}) == line.replace("{}", rest)
+    assert launch.run_line({"shm-size": "16g"}) == line.replace("{}", REST)
+
+
+def test_every_line_has_what_the_engines_leave_out(facts):
+    """Shared memory beyond their 64 MB, and what SELinux asks for where it confines containers."""
+    assert launch.run_line({}) == run_docker()
+    facts(selinux_confined=True)
+    assert launch.run_line({}) == run_docker().replace("--shm", "--security-opt=label=disable --shm")
+    facts(gpu_devices=[])  # which only a GPU needs
+    assert launch.run_line({}) == run_docker().replace("--gpus all ", "")
 
 
 def test_nothing_is_to_be_started_anew_where_no_container_is(facts, tmp_path, monkeypatch):
@@ -178,7 +200,7 @@ def test_nothing_is_to_be_started_anew_where_no_container_is(facts, tmp_path, mo
     report = checks.check(work=tmp_path, only=wanted)
     assert all(check.command.startswith("docker run ") for check in report.checks)
     start = (
-        "docker run --gpus all --shm-size=2g --memory=8g --cpus=4 --user=1007:100 --env=HOME=/work/.home -p "
+        "docker run --gpus all --shm-size=8g --memory=8g --cpus=4 --user=1007:100 --env=HOME=/work/.home -p "
     )
     assert report.command.startswith(start)
 
@@ -187,8 +209,7 @@ def test_in_a_container_of_another_image_folders_and_user_are_its_own(facts, tmp
     monkeypatch.setenv("HOME", str(tmp_path))
     facts(own_image=False, current_user=(0, 0), shm_free_bytes=MB, shm_total_bytes=MB)
     assert one(host.check_user).status == "ok"
-    line = "docker run --gpus all --shm-size=2g -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work IMAGE"
-    assert one(host.check_shm).command == line
+    assert one(host.check_shm).command == run_docker().replace(":/work odkit", ":/work IMAGE")
     facts(can_write="Permission denied", owner=(0, 0))
     assert one(host.check_work, Subject(work=tmp_path)).command == f"sudo chown -R 0:0 {tmp_path}"
 
@@ -231,13 +252,23 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             {**HIDDEN, "container": "docker"},
             "the host has NVIDIA driver 580.65.06, this container cannot use it",
             "started without the GPU. If docker answers 'could not select device driver'",
-            RUN.replace("{} ", "") + "\nsudo apt-get install -y nvidia-container-toolkit",
+            run_docker()
+            + "\nsudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
+        ),
+        (
+            {**HIDDEN, "container": "docker", "rootless": True},
+            "the host has NVIDIA driver 580.65.06",
+            "or this rootless docker does not know it",
+            run_docker()
+            + "\nnvidia-ctk runtime configure --runtime=docker --config=$HOME/.config/docker/daemon.json"
+            + "\nsudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place"
+            + "\nsystemctl --user restart docker",
         ),
         (
             {**HIDDEN, "container": "podman"},
             "the host has NVIDIA driver 580.65.06",
             "Podman finds GPUs through a CDI file",
-            "podman run --device nvidia.com/gpu=all -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work odkit",
+            f"{PODMAN} {REST}\nsudo systemctl restart nvidia-cdi-refresh.service && nvidia-ctk cdi list",
         ),
         (
             {**HIDDEN, "container": "kubernetes"},
@@ -255,7 +286,7 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             {**HIDDEN, "container": "docker", "gpu_devices": ["nvidia0"], "kernel_driver": ""},
             "GPU devices, no driver",
             "NVIDIA_DRIVER_CAPABILITIES lacks 'compute,utility'",
-            RUN.replace("{} ", ""),
+            run_docker(),
         ),
         (
             {**HIDDEN, "container": ""},
@@ -282,10 +313,28 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             f"docker restart {socket.gethostname()}",
         ),
         (
-            {"gpus": ([], "Failed to initialize NVML: Insufficient Permissions"), "container": "podman"},
-            "Insufficient Permissions",
+            {"gpus": ([], "Failed to initialize NVML: Unknown Error"), "container": "podman"},
+            "Unknown Error",
             "The container had a GPU and lost it",
             f"podman restart {socket.gethostname()}",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Insufficient Permissions"), "container": "podman"},
+            "Insufficient Permissions",
+            "On Fedora, RHEL and their kin it is SELinux",
+            f"{PODMAN} --security-opt=label=disable {REST}\nls -l /dev/nvidia*",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Insufficient Permissions"), "container": "kubernetes"},
+            "Insufficient Permissions",
+            "it is SELinux",
+            "resources.limits: {nvidia.com/gpu: 1}; securityContext: {seLinuxOptions: {type: spc_t}}",
+        ),
+        (
+            {"gpus": ([], "Failed to initialize NVML: Insufficient Permissions"), "container": ""},
+            "Insufficient Permissions",
+            "This user may not open the GPU's device files",
+            "ls -l /dev/nvidia*",
         ),
         (
             {"gpus": ([], "Failed to initialize NVML: Unknown Error"), "container": "kubernetes"},
@@ -300,7 +349,10 @@ def test_no_gpu_is_a_warning_unless_one_is_needed(facts):
             "sudo dmesg | grep -i nvrm | tail",
         ),
         (
-            {"gpus": ([], "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")},
+            {
+                "gpus": ([], "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver"),
+                "container": "",
+            },
             "couldn't communicate",
             "kernel module is not loaded",
             "sudo modprobe nvidia || sudo ubuntu-drivers install",
@@ -322,6 +374,63 @@ def test_driver_failures(facts, changed, seen, meaning, command):
     assert check.command.startswith(command)
 
 
+@pytest.mark.parametrize(
+    ("changed", "command"),
+    [
+        ({"distribution": "ubuntu"}, "sudo ubuntu-drivers install && sudo reboot"),
+        ({"distribution": "debian"}, "sudo apt-get install -y nvidia-open && sudo reboot"),
+        ({"distribution": "fedora"}, "sudo dnf install -y nvidia-open && sudo reboot"),
+        ({"distribution": "suse"}, "sudo zypper install -y nvidia-open && sudo reboot"),
+        ({"distribution": ""}, ""),
+        (
+            {"distribution": "ubuntu", "container": "docker"},
+            "",
+        ),  # the image's, which says nothing of the host's
+    ],
+)
+def test_each_distribution_has_its_own_way_to_a_driver(facts, changed, command):
+    facts(**{**NOTHING, "pci_gpus": 1, "container": "", **changed})
+    check = one(gpu.check_driver)
+    assert check.command == command
+    assert "docs/gpu.md, 'The driver'" in check.meaning
+    own_repository = changed["distribution"] in ("debian", "fedora", "suse")
+    assert ("package repository comes first" in check.meaning) == own_repository
+
+
+def test_ubuntus_command_is_for_ubuntu_alone(facts):
+    failed = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver"
+    for changed in ({"container": "docker"}, {"container": "", "distribution": "fedora"}):
+        facts(gpus=([], failed), **changed)
+        assert one(gpu.check_driver).command == "sudo modprobe nvidia"
+
+
+def test_a_gpu_that_is_asked_for_by_a_variable_alone(facts, monkeypatch):
+    facts(**NOTHING)
+    monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "0")
+    check = one(gpu.check_driver)
+    assert (check.status, check.seen) == ("failure", "no GPU in this container")
+    assert "NVIDIA_VISIBLE_DEVICES=0 asks for a GPU, and the engine took no notice" in check.meaning
+    assert check.command.startswith(run_docker())
+
+
+def test_a_driver_without_nvidia_smi_is_well(facts):
+    facts(gpus=([], ""))  # NVIDIA_DRIVER_CAPABILITIES without "utility"
+    check = one(gpu.check_driver)
+    assert check.status == "ok"
+    assert check.seen == "NVIDIA driver 580.65.06, serves CUDA up to 13.0 (there is no nvidia-smi here)"
+
+
+def test_windows_file_for_any_gpu_is_no_nvidia_gpu(facts):
+    facts(**{**NOTHING, "gpu_devices": ["dxg"], "container": ""})
+    assert one(gpu.check_driver).seen == "no NVIDIA GPU here"
+
+
+OLDER_BUILD = (
+    f"pip install --force-reinstall torch=={metadata.version('torch').split('+')[0]} "
+    f"torchvision=={metadata.version('torchvision').split('+')[0]} --index-url https://download.pytorch.org/whl/cu126"
+)
+
+
 def built(**changes):
     return TorchBuild(**{**CUDA_BUILD.__dict__, **changes})
 
@@ -331,7 +440,7 @@ def built(**changes):
     [
         (
             {"torch_build": built(version="2.14.1+cpu", cuda="", architectures=(), available=False)},
-            "warning",
+            "failure",  # training refuses, too
             "torch 2.14.1+cpu, a build without CUDA, while there is a RTX 3090",
             "cannot use the GPU",
             "pip install --force-reinstall torch==2.14.1",
@@ -341,7 +450,29 @@ def built(**changes):
             "failure",
             "torch 2.14.1+cu130, built for CUDA 13.0; driver 550.54.15 serves CUDA up to 12.4",
             "too old: CUDA 13 needs 580 or newer",
-            "sudo apt-get install -y nvidia-driver-580 && sudo reboot",
+            OLDER_BUILD,
+        ),
+        (
+            {
+                "driver_cuda": (12, 4),
+                "gpus": ([Gpu(0, "T4", "550.54.15", 16 * GB, 16 * GB, (7, 5))], ""),
+                "container": "",
+            },
+            "failure",
+            "driver 550.54.15 serves CUDA up to 12.4",
+            "The build of torch for CUDA 12.6 runs with this one",
+            f"sudo apt-get install -y nvidia-driver-580 && sudo reboot\n{OLDER_BUILD}",
+        ),
+        (
+            {
+                "driver_cuda": (11, 4),
+                "gpus": ([Gpu(0, "T4", "470.1", 16 * GB, 16 * GB, (7, 5))], ""),
+                "container": "",
+            },
+            "failure",
+            "driver 470.1 serves CUDA up to 11.4",
+            "too old: CUDA 13 needs 580 or newer",
+            "sudo apt-get install -y nvidia-driver-580 && sudo reboot",  # nothing is built for it any more
         ),
         (
             {"torch_build": built(available=False, reason="CUDA unknown error"), "gpu_devices": ["nvidia0"]},
@@ -358,18 +489,32 @@ def built(**changes):
             "python -c 'import torch; torch.cuda.init()'",
         ),
         (
+            {"torch_build": built(available=False, reason="Error 802: system not yet initialized")},
+            "failure",
+            "Error 802",
+            "fabric manager, which does not run",
+            "sudo systemctl start nvidia-fabricmanager",
+        ),
+        (
             {"gpus": ([Gpu(0, "GTX 1080", "580.65.06", 8 * GB, 8 * GB, (6, 1))], "")},
             "failure",
             "GPU 0, GTX 1080: compute capability 6.1; torch has sm_75 sm_80",
-            "no code for so old a GPU",
-            "CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
+            "no code for so old a GPU. The build for CUDA 12.6 still has, for Maxwell to Volta",
+            OLDER_BUILD,
+        ),
+        (
+            {"gpus": ([Gpu(0, "Tesla K80", "470.1", 8 * GB, 8 * GB, (3, 7))], "")},
+            "failure",
+            "GPU 0, Tesla K80: compute capability 3.7",
+            "no code for so old a GPU: train on the CPU",
+            "odkit train FOLDER --detector starter --device cpu",
         ),
         (
             {"gpus": ([Gpu(0, "R300", "700.1", 8 * GB, 8 * GB, (13, 0))], "")},
             "failure",
             "compute capability 13.0",
             "older than the GPU",
-            "CUDA_VISIBLE_DEVICES= odkit train FOLDER --detector starter",
+            "odkit train FOLDER --detector starter --device cpu",
         ),
     ],
 )
@@ -380,6 +525,27 @@ def test_torch_failures(facts, changed, status, seen, meaning, command):
     assert seen in check.seen
     assert meaning in check.meaning
     assert check.command == command
+
+
+def test_in_the_image_an_old_driver_or_gpu_gets_the_image_made_for_it(facts):
+    line = run_docker()
+    facts(driver_cuda=(12, 8))
+    assert one(gpu.check_torch).command.splitlines() == ["make image CUDA=126", line]
+    facts(driver_cuda=(13, 0), gpus=([Gpu(0, "V100", "580.65.06", 16 * GB, 16 * GB, (7, 0))], ""))
+    assert one(gpu.check_torch).command.splitlines() == ["make image CUDA=126", line]
+    older = built(version="2.14.1+cu126", cuda="12.6", architectures=("sm_50", "sm_60", "sm_70", "sm_90"))
+    facts(torch_build=older)
+    assert one(gpu.check_torch).status == "ok"
+    facts(gpus=([Gpu(0, "RTX 5090", "580.65.06", 32 * GB, 32 * GB, (12, 0))], ""))
+    assert one(gpu.check_torch).command.splitlines() == ["make image", line]
+
+
+def test_a_gpu_of_a_number_that_is_not_there(facts, monkeypatch):
+    facts(torch_build=built(available=False, reason="No CUDA GPUs are available"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    check = one(gpu.check_torch)
+    assert check.meaning == "CUDA_VISIBLE_DEVICES is '7': there is no such GPU (they are counted from 0)."
+    assert check.command == "nvidia-smi --list-gpus"
 
 
 def test_a_hidden_device_is_named(facts, monkeypatch):
@@ -404,7 +570,7 @@ def test_a_hidden_device_is_named(facts, monkeypatch):
     ],
 )
 def test_runs_on(capability, architectures, expected):
-    assert gpu.runs_on(capability, architectures) is expected
+    assert gpu_trouble.runs_on(capability, architectures) is expected
 
 
 def test_gpu_memory_that_somebody_else_holds(facts):
@@ -416,13 +582,24 @@ def test_gpu_memory_that_somebody_else_holds(facts):
     assert "GPU 1" in full.seen
     assert "Another program holds the memory" in full.meaning
     assert full.command.startswith("nvidia-smi --query-compute-apps=")
+    assert shared.seen.endswith("compute capability 8.7, which does not tell its memory")
+
+
+def test_a_part_of_a_gpu_is_asked_through_torch(facts):
+    """In a container nvidia-smi writes "[Insufficient Permissions]" for the memory of a MIG device."""
+    facts(gpus=([Gpu(0, "A100", "580", 0, 0, (8, 0))], ""), torch_memory=(19 * GB, 20 * GB))
+    check = one(gpu.check_gpu_memory)
+    assert check.status == "ok"
+    assert check.seen.endswith("compute capability 8.0, 19.0 GB of 20.0 GB free")
+    facts(torch_memory=(GB, 20 * GB))
+    assert one(gpu.check_gpu_memory).status == "warning"
 
 
 @pytest.mark.parametrize(
     ("device", "problem", "meaning", "command"),
     [
         ("cuda", "CUDA out of memory. Tried to", "memory is full", "nvidia-smi --query-compute-apps"),
-        ("cuda", "no kernel image is available", "no code for this GPU", "CUDA_VISIBLE_DEVICES= odkit train"),
+        ("cuda", "no kernel image is available", "no code for this GPU", gpu_trouble.CPU_COMMAND),
         (
             "cuda",
             "operator torchvision::nms does not exist",
@@ -488,12 +665,30 @@ def test_small_shared_memory(facts):
         "4 data workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4"
         in check.meaning
     )
-    assert check.command == RUN.format("--shm-size=2g")
+    assert check.command == run_docker()
+    much = Subject(num_workers=8, batch_bytes=128 * 3 * 1024 * 1024)
+    assert one(host.check_shm, much).command == run_docker().replace("--shm-size=8g", "--shm-size=16g")
     facts(container="")
     assert one(host.check_shm, subject).command == "sudo mount -o remount,size=1G /dev/shm"
     assert one(host.check_shm, Subject(num_workers=0)).status == "ok"
     facts(shm_total_bytes=None, shm_free_bytes=None)
     assert one(host.check_shm, subject).status == "ok"
+
+
+def test_few_open_files(facts):
+    facts(open_files_limit=256)
+    check = one(host.check_open_files, Subject(num_workers=8))
+    assert (check.status, check.seen) == ("warning", "up to 256 files may be open at once")
+    assert check.meaning.startswith(
+        "Training with 8 data workers may need 328: data workers would end with 'Too many"
+    )
+    assert check.command == run_docker("--ulimit=nofile=65536:65536")
+    for kind in ("", "kubernetes"):
+        facts(container=kind)
+        check = one(host.check_open_files, Subject(num_workers=8))
+        assert check.command == "sudo prlimit --pid $$ --nofile=65536:65536"
+    facts(open_files_limit=1024)  # what engines of today give
+    assert one(host.check_open_files, Subject(num_workers=64)).status == "ok"
 
 
 @pytest.mark.parametrize(("free", "status"), [(1 * GB, "warning"), (200 * MB, "failure"), (3 * GB, "ok")])
@@ -504,7 +699,7 @@ def test_little_memory(facts, free, status):
     assert check.seen.endswith("of 4.0 GB free (the container's limit)")
     if status != "ok":
         assert "ends the process without a word" in check.meaning
-        assert check.command == RUN.format("--memory=8g")
+        assert check.command == run_docker("--memory=8g")
         facts(container="")
         assert "MemoryMax" in one(host.check_memory).command
         facts(cgroup_memory_limit=None)
@@ -516,7 +711,7 @@ def test_one_core(facts):
     check = one(host.check_cpu)
     assert (check.status, check.seen) == ("warning", "1 core (a quota of 0.5)")
     assert "2 data workers share one core" in check.meaning
-    assert check.command == RUN.format("--cpus=4")
+    assert check.command == run_docker("--cpus=4")
     facts(cpu_quota=None)
     assert one(host.check_cpu).command == "odkit train FOLDER --num-workers 0"
 
@@ -553,9 +748,7 @@ def test_an_empty_data_folder_in_the_container_gets_the_mount(facts, monkeypatch
     monkeypatch.setattr(Path, "is_dir", lambda self: False)
     check = one(host.check_data, Subject(data=Path("/data")))
     assert check.status == "warning"
-    assert check.command == (
-        "docker run --gpus all -p 127.0.0.1:8888:8888 -v /path/to/your/data:/data:ro -v ./work:/work odkit"
-    )
+    assert check.command == run_docker().replace("./data:/data", "/path/to/your/data:/data:ro")
 
 
 def test_data_that_may_not_be_read(facts, tmp_path, monkeypatch):
@@ -580,7 +773,7 @@ def test_data_that_selinux_keeps_back(facts, tmp_path, monkeypatch):
     check = one(host.check_data, Subject(data=Path("/data")))
     assert check.status == "failure"
     assert "SELinux" in check.meaning
-    assert check.command == RUN.format("").replace("  ", " ").replace("/data ", "/data:ro,z ")
+    assert check.command == run_docker().replace("/data ", "/data:ro,z ")
 
 
 @pytest.mark.parametrize(
@@ -591,14 +784,14 @@ def test_data_that_selinux_keeps_back(facts, tmp_path, monkeypatch):
             "Permission denied",
             (1000, 1000),
             "SELinux",
-            RUN.replace("{} ", "").replace(":/work ", ":/work:z "),
+            run_docker().replace(":/work ", ":/work:z "),
         ),
         (
             {"container": "podman", "current_user": (0, 0), "rootless": True},
             "Permission denied",
             (0, 0),
             "SELinux",
-            "podman run --device nvidia.com/gpu=all -p 127.0.0.1:8888:8888 -v ./data:/data -v ./work:/work:z odkit",
+            f"{PODMAN} {REST}".replace(":/work ", ":/work:z "),
         ),
         (
             {"current_user": (0, 0), "rootless": True},
@@ -607,16 +800,16 @@ def test_data_that_selinux_keeps_back(facts, tmp_path, monkeypatch):
             "yourself on the host",
             "sudo chown -R $(id -u):$(id -g) ./work",
         ),
-        ({"rootless": True}, "Permission denied", (0, 0), "without --user", RUN.replace("{} ", "")),
-        ({}, "Permission denied", (1007, 100), "as the folder's owner", RUN.format("--user=1007:100")),
+        ({"rootless": True}, "Permission denied", (0, 0), "without --user", run_docker()),
+        ({}, "Permission denied", (1007, 100), "as the folder's owner", run_docker("--user=1007:100")),
         ({}, "Permission denied", (0, 0), "belongs to root", "sudo chown -R 1000:1000 ./work"),
-        ({}, "Read-only file system", (0, 0), "mounted read-only", RUN.replace("{} ", "")),
+        ({}, "Read-only file system", (0, 0), "mounted read-only", run_docker()),
         (
             {"container": "podman", "rootless": True},
             "Permission denied",
             (0, 0),
             "keep-id maps you",
-            "podman run --device nvidia.com/gpu=all --userns=keep-id:uid=1000,gid=1000 -p ",
+            f"{PODMAN} --userns=keep-id:uid=1000,gid=1000 -p ",
         ),
         (
             {"container": ""},
@@ -687,7 +880,7 @@ def test_a_home_that_cannot_be_written(facts, tmp_path, monkeypatch):
     assert check.status == "failure"
     assert "cannot be written to" in check.seen
     assert "FiftyOne's database" in check.meaning
-    assert check.command == RUN.format("--env=HOME=/work/.home")
+    assert check.command == run_docker("--env=HOME=/work/.home")
     facts(container="")
     assert one(host.check_user).command == "export HOME=$(mktemp -d)"
 
@@ -697,7 +890,7 @@ def test_root_in_a_container(facts, tmp_path, monkeypatch):
     facts(current_user=(0, 0))
     check = one(host.check_user)
     assert (check.status, check.seen) == ("warning", "root")
-    assert check.command == RUN.format("--user=$(id -u):$(id -g)")
+    assert check.command == run_docker("--user=$(id -u):$(id -g)")
     facts(rootless=True)  # root is the person
     assert one(host.check_user).status == "ok"
 
@@ -801,7 +994,7 @@ def test_in_the_image_packages_are_mended_by_a_new_image(facts):
     facts(try_database=None, starter_weights=None, torch_build=built(version="2.14.1+cpu", cuda=""))
     for judge in (services.check_database, services.check_weights, gpu.check_torch):
         command = one(judge).command.splitlines()
-        assert command == ["make image", RUN.format("").replace("  ", " ")]
+        assert command == ["make image", run_docker()]
 
 
 def test_a_database_elsewhere(monkeypatch):

@@ -1,6 +1,7 @@
 """Facts about the machine, read from files in the kernel's own formats that each test lays out in a folder."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def kernel(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CGROUPS", tmp_path / "sys/fs/cgroup")
     monkeypatch.setattr(machine, "ROOT", tmp_path)
     monkeypatch.setattr(machine, "DEVICES", tmp_path / "dev")
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for name in ("KUBERNETES_SERVICE_HOST", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -90,6 +92,45 @@ def test_workers_that_fit_into_shared_memory(monkeypatch, free, wanted, expected
         assert free is None or machine.shm_needed_bytes(expected, 8 * MB) <= free
     if reason:
         assert "--shm-size=1g" in reason
+
+
+def test_open_files():
+    assert machine.open_files_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert (
+        machine.open_files_needed(2, prefetch=4) - machine.open_files_needed(0) == 2 * 9
+    )  # a batch is one file
+
+
+@pytest.mark.parametrize(
+    ("release", "family"),
+    [
+        ("ID=ubuntu\nID_LIKE=debian\n", "ubuntu"),
+        ('NAME="Linux Mint"\nID=linuxmint\nID_LIKE="ubuntu debian"\n', "ubuntu"),
+        ("ID=debian\n", "debian"),
+        ("ID=fedora\n", "fedora"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "fedora"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "suse"),
+        ("ID=arch\n", ""),
+    ],
+)
+def test_distribution(kernel, release, family):
+    assert machine.distribution() == ""
+    write(kernel / "etc/os-release", release)
+    assert machine.distribution() == family
+
+
+def test_what_selinux_confines(kernel):
+    assert not machine.selinux_confined()
+    label = kernel / "proc/self/attr/current"
+    write(label, "system_u:system_r:container_t:s0:c57,c234\0")
+    assert machine.selinux_confined()
+    for free in (
+        "unconfined_u:unconfined_r:unconfined_t:s0\0",
+        "system_u:system_r:spc_t:s0\0",
+        "docker-default (enforce)\n",
+    ):
+        write(label, free)
+        assert not machine.selinux_confined()
 
 
 @pytest.mark.parametrize(("size", "option"), [(1, "1g"), (GB, "1g"), (GB + 1, "2g"), (3 * GB, "4g")])
@@ -165,6 +206,69 @@ def test_nvidia_driver_and_devices(kernel):
     assert machine.kernel_driver() == "580.65.06"
     assert machine.pci_gpus() == 1
     assert machine.gpu_devices() == ["nvidia0"]
+
+
+DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "variables", "given", "withheld"),
+    [
+        ({}, {}, "", ""),
+        ({"dev/nvidia0": ""}, {}, "/dev/nvidia0", None),
+        ({"dev/nvidia0": "", ".dockerenv": ""}, {}, "/dev/nvidia0", None),
+        # the control device alone is no GPU
+        ({"dev/nvidiactl": "", "dev/nvidia-uvm": ""}, {}, "", ""),
+        # nobody asked for one: a container sees its host's driver, and a laptop its card
+        ({"proc/driver/nvidia/version": DRIVER, ".dockerenv": ""}, {}, "", "this container was given no GPU"),
+        ({"proc/driver/nvidia/version": DRIVER}, {}, "", "this process was given no GPU"),
+        (
+            {"sys/bus/pci/devices/0/vendor": "0x10de\n", "sys/bus/pci/devices/0/class": "0x030000\n"},
+            {},
+            "",
+            "has no NVIDIA driver",
+        ),
+        # asked for by a variable; a base image of NVIDIA's says "all" by itself, odkit's image does not
+        ({".dockerenv": ""}, {"NVIDIA_VISIBLE_DEVICES": "GPU-3a23c669"}, "NVIDIA_VISIBLE_DEVICES=GPU-3a23c669", None),
+        ({".dockerenv": ""}, {"NVIDIA_VISIBLE_DEVICES": "all"}, "", ""),
+        ({"opt/odkit/start.py": ""}, {"NVIDIA_VISIBLE_DEVICES": "all"}, "NVIDIA_VISIBLE_DEVICES=all", None),
+        ({"opt/odkit/start.py": ""}, {"NVIDIA_VISIBLE_DEVICES": "void"}, "", ""),
+        ({"opt/odkit/start.py": ""}, {"NVIDIA_VISIBLE_DEVICES": "none"}, "", ""),
+        # hidden on purpose; a number that is not there is a slip
+        ({"dev/nvidia0": ""}, {"CUDA_VISIBLE_DEVICES": ""}, "", "CUDA_VISIBLE_DEVICES='' hides every GPU"),
+        ({"dev/nvidia0": ""}, {"CUDA_VISIBLE_DEVICES": "-1"}, "", "CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
+        ({"dev/nvidia0": ""}, {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "", "hides every GPU"),
+        ({"dev/nvidia0": ""}, {"CUDA_VISIBLE_DEVICES": "7"}, "/dev/nvidia0", None),
+    ],
+)  # fmt: skip
+def test_which_gpu_was_given_or_asked_for(kernel, monkeypatch, files, variables, given, withheld):
+    for name, text in files.items():
+        write(kernel / name, text)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert machine.given_gpu() == given
+    if withheld is not None:
+        assert (withheld in machine.withheld_gpu()) if withheld else machine.withheld_gpu() == ""
+
+
+def test_a_file_that_may_not_be_opened(kernel, monkeypatch):
+    """On a machine it is a job or a user without a GPU; in a container it was handed in, and taken away again."""
+    write(kernel / "dev/nvidia0", "")
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # a test that runs as root may open everything
+    assert machine.given_gpu() == ""
+    assert machine.withheld_gpu() == "this user or job may not open the NVIDIA GPU of this machine"
+    write(kernel / ".dockerenv", "")
+    assert machine.given_gpu() == "/dev/nvidia0"
+
+
+def test_windows_gives_its_file_to_any_makers_gpu(kernel, monkeypatch):
+    write(kernel / "dev/dxg", "")
+    monkeypatch.setattr(machine, "driver_cuda", lambda: None)
+    assert machine.given_gpu() == ""
+    monkeypatch.setattr(machine, "driver_cuda", lambda: (13, 0))
+    assert machine.given_gpu() == "/dev/dxg"
 
 
 def nvidia_smi(folder: Path, monkeypatch, script: str) -> None:
