@@ -26,21 +26,34 @@ def dense_detections(
         anchors: Float32 [A, 4] xyxy in pixels.
         counts: How many anchors each level has.
     """
-    scores = outputs["cls_logits"].sigmoid()
-    if isinstance(module, FCOS):
-        scores = torch.sqrt(scores * outputs["bbox_ctrness"].sigmoid())
-    classes = scores.shape[-1]
-    kept, places = [], []
+    names = [name for name in ("cls_logits", "bbox_ctrness") if name in outputs]
+    candidates = []
     first = 0
-    for level in scores.split(counts, 1):
-        best = level.flatten(1).topk(min(module.topk_candidates, level[0].numel()), 1)
-        kept.append(best.values)
-        places.append(best.indices + first * classes)
-        first += level.shape[1]
-    place = torch.cat(places, 1)
-    return _detections(
-        module, inputs, outputs, anchors, torch.cat(kept, 1), place // classes, place % classes
-    )
+    for level in zip(*(outputs[name].split(counts, 1) for name in names), strict=True):
+        scores, places, labels = _candidates(module.topk_candidates, *level)
+        candidates.append((scores, places + first, labels))
+        first += level[0].shape[1]
+    scores, places, labels = (torch.cat(column, 1) for column in zip(*candidates, strict=True))
+    return _detections(module, inputs, outputs, anchors, scores, places, labels)
+
+
+def _candidates(most: int, logits: Tensor, centerness: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest scores of a level, with their anchors' indices in it and their labels: all [B, most] or fewer."""
+    # they are of the anchors whose best class is among the best: few of all logits need a score
+    best = _scores(logits.amax(2, keepdim=True), centerness).squeeze(2)
+    places = best.topk(min(most, best.shape[1]), 1).indices
+    of_places = places[..., None]
+    logits = logits.gather(1, of_places.expand(-1, -1, logits.shape[2]))
+    scores = _scores(logits, centerness if centerness is None else centerness.gather(1, of_places))
+    top = scores.flatten(1).topk(min(most, scores[0].numel()), 1)
+    classes = logits.shape[2]
+    return top.values, places.gather(1, top.indices // classes), top.indices % classes
+
+
+def _scores(logits: Tensor, centerness: Tensor | None) -> Tensor:
+    """Scores 0 to 1 of logits [B, A, K] and, in FCOS, of the anchors' centerness [B, A, 1]."""
+    scores = logits.sigmoid()
+    return scores if centerness is None else torch.sqrt(scores * centerness.sigmoid())
 
 
 def ssd_detections(

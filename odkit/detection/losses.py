@@ -218,14 +218,15 @@ class _FocalLoss(torch.autograd.Function):
         wrong = logits.clone(memory_format=torch.contiguous_format)  # the logit of the wrong answer
         _scale(wrong, positives, -1)
         probability, entropy = wrong.sigmoid(), F.softplus(wrong)
-        squared = probability.square()
+        squared = torch.square(probability, out=wrong)  # these are a GPU's largest tensors: few at a time
         loss = squared * entropy
         _scale(loss, positives, 0.25 / 0.75)
+        total = 0.75 * (loss.sum(-1) * weights).sum()
         if ctx.needs_input_grad[0]:
-            slope = entropy.mul_(1 - probability).mul_(2).add_(probability).mul_(squared)
+            slope = torch.mul(entropy, 1 - probability, out=loss).mul_(2).add_(probability).mul_(squared)
             _scale(slope, positives, -0.25 / 0.75)
             ctx.save_for_backward(slope.mul_(0.75 * weights[..., None]))
-        return 0.75 * (loss.sum(-1) * weights).sum()
+        return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
