@@ -57,7 +57,9 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         if not there.cuda and there.given:
             trouble = gpu_trouble()
             why = trouble.sentence() if trouble else "torch cannot use it. `odkit doctor` looks at it."
-            raise InputError(f"an NVIDIA GPU was given ({there.given}) and is of no use: {why} {_ON_THE_CPU}")
+            raise InputError(
+                f"an NVIDIA GPU was given or asked for ({there.given}) and cannot be used: {why} {_ON_THE_CPU}"
+            )
         name = "cuda" if there.cuda else "cpu"
     device = torch.device(name)
     if device.type == "mps" and not there.mps:

@@ -315,7 +315,7 @@ def foreign_architecture(
         meaning = "This torch is older than the GPU and has no code for it: a newer one is needed."
         if machine.own_image():
             commands = ["make image", run_line({})]  # without CUDA=126
-    elif capability >= (5, 0) and built[0] >= (7, 5):
+    elif capability >= (5, 0):
         meaning = (
             "This torch has no code for so old a GPU. The build for CUDA 12.6 still has, for Maxwell to Volta "
             f"({_GUIDE.format('The image')})."

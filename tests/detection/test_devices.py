@@ -96,7 +96,10 @@ def test_no_silent_cpu_where_a_gpu_was_given_and_cannot_be_used(
     )
     with pytest.raises(InputError) as refused:
         pick_device()
-    assert str(refused.value) == f"an NVIDIA GPU was given (/dev/nvidia0) and is of no use: {said}"
+    assert (
+        str(refused.value)
+        == f"an NVIDIA GPU was given or asked for (/dev/nvidia0) and cannot be used: {said}"
+    )
     with pytest.raises(InputError) as refused:
         pick_device("cuda")
     assert str(refused.value) == f"device 'cuda' cannot be used: {said}"
@@ -153,7 +156,7 @@ def test_one_diagnosis_for_device_and_doctor(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(check, Check)
     with pytest.raises(InputError) as refused:
         pick_device()
-    assert f"(/dev/nvidia0) and is of no use: {check.seen}. {check.meaning} To type: `make image" in str(
+    assert f"(/dev/nvidia0) and cannot be used: {check.seen}. {check.meaning} To type: `make image" in str(
         refused.value
     )
 

@@ -108,6 +108,7 @@ def test_open_files():
         ('NAME="Linux Mint"\nID=linuxmint\nID_LIKE="ubuntu debian"\n', "ubuntu"),
         ("ID=debian\n", "debian"),
         ("ID=fedora\n", "fedora"),
+        ('ID="cloudlinux"\nID_LIKE="rhel"\n', "fedora"),
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "fedora"),
         ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "suse"),
         ("ID=arch\n", ""),
@@ -127,6 +128,7 @@ def test_what_selinux_confines(kernel):
     for free in (
         "unconfined_u:unconfined_r:unconfined_t:s0\0",
         "system_u:system_r:spc_t:s0\0",
+        "system_u:system_r:container_runtime_t:s0\0",
         "docker-default (enforce)\n",
     ):
         write(label, free)
