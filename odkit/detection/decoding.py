@@ -4,9 +4,10 @@ The whole batch at once; image by image only where overlapping boxes are suppres
 """
 
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FCOS
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
@@ -15,7 +16,7 @@ from odkit.detection.batch import Inputs
 
 
 def dense_detections(
-    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
+    module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
 ) -> list[dict[str, Tensor]]:
     """Detections of FCOS and RetinaNet.
 
@@ -57,7 +58,7 @@ def _scores(logits: Tensor, centerness: Tensor | None) -> Tensor:
 
 
 def ssd_detections(
-    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
+    module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
 ) -> list[dict[str, Tensor]]:
     """Detections of SSD and SSDlite, whose class 0 is the background (arguments as above)."""
     scores = outputs["cls_logits"].softmax(-1)[..., 1:].transpose(1, 2)  # [B, classes, A]
@@ -69,7 +70,7 @@ def ssd_detections(
 
 
 def _detections(
-    module: nn.Module,
+    module: Any,
     inputs: Inputs,
     outputs: dict[str, Tensor],
     anchors: Tensor,

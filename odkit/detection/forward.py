@@ -1,12 +1,13 @@
 """A detector's forward passes, whatever its family: losses in training, detections otherwise.
 
-Convolutions may run in bf16 or fp16; everything that has pixels is float32. torchvision's modules are taken apart here: their own `forward` checks and copies image by image, and under autocast
-gives anchors, boxes and scores the convolutions' number format, which in bf16 has steps of 4 pixels above 512. What
-comes out is the same.
+Convolutions may run in bf16 or fp16; everything that has pixels is float32. torchvision's modules are taken apart here:
+their own `forward` checks and copies image by image, and under autocast gives anchors, boxes and scores the number
+format of the convolutions, which in bf16 has steps of 4 pixels above 512. What comes out is the same.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from odkit.detection.losses import fcos_losses, retinanet_losses, ssd_losses
 
 def losses(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Losses of a batch by term, float32 scalars: those of the module's own forward pass in training."""
-    features = module.backbone(inputs.images)
+    features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
         return _two_stage_losses(module, inputs, features)
     outputs, anchors, counts = _dense(module, inputs, list(features.values()))
@@ -44,7 +45,7 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
         One dict an image: `boxes` float32 [n, 4] xyxy in pixels, `scores` float32 [n] descending, `labels` int64 [n]
         as the module counts them.
     """
-    features = module.backbone(inputs.images)
+    features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
         return _two_stage_detections(module, inputs, features)
     outputs, anchors, counts = _dense(module, inputs, list(features.values()))
@@ -52,6 +53,12 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
         if isinstance(module, SSD):
             return ssd_detections(module, inputs, outputs, anchors)
         return dense_detections(module, inputs, outputs, anchors, counts)
+
+
+def _features(module: Any, inputs: Inputs) -> OrderedDict[str, Tensor]:
+    """The backbone's feature maps [B, C, h, w] by level."""
+    maps: OrderedDict[str, Tensor] = module.backbone(inputs.images)
+    return maps
 
 
 def _float32(inputs: Inputs) -> torch.autocast:
@@ -62,7 +69,7 @@ def _float32(inputs: Inputs) -> torch.autocast:
 
 
 def _dense(
-    module: nn.Module, inputs: Inputs, features: list[Tensor]
+    module: Any, inputs: Inputs, features: list[Tensor]
 ) -> tuple[dict[str, Tensor], Tensor, list[int]]:
     """The head's outputs [B, A, ...], the anchors [A, 4], and how many of them each level has."""
     outputs = {name: output.float() for name, output in module.head(features).items()}
@@ -82,7 +89,8 @@ def _anchors(generator: nn.Module, images: Tensor, features: Sequence[Tensor]) -
     shapes = [torch.empty(1, device=at).expand(feature.shape[-2:]) for feature in features]
     image = torch.empty(1, device=at).expand(images.shape)
     (anchors,) = generator(ImageList(image, [tuple(images.shape[-2:])]), shapes)
-    return anchors.to(images.device, non_blocking=True)
+    on_device: Tensor = anchors.to(images.device, non_blocking=True)
+    return on_device
 
 
 # -- two stages --------------------------------------------------------------------------------------------------------

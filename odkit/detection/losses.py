@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from odkit.detection.batch import Inputs
@@ -18,7 +18,7 @@ PAIRS = 2**24  # of boxes and anchors that are compared at once: some hundred me
 
 
 def fcos_losses(
-    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
+    module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
 ) -> dict[str, Tensor]:
     """FCOS (Tian et al., 2019, arXiv:1904.01355): focal, GIoU and centerness losses a foreground anchor.
 
@@ -34,7 +34,7 @@ def fcos_losses(
         return _match_points(boxes, anchors, module.center_sampling_radius, counts)
 
     front = _foreground(_matched(match, inputs, anchors), inputs, anchors)
-    number = max(1, len(front.index))
+    number = max(1, len(front.rows))
     logits = outputs["cls_logits"]
     weights = logits.new_full((1, 1), 1 / number)
     predicted = decode_distances(_rows(outputs["bbox_regression"], front), front.anchors)
@@ -52,7 +52,7 @@ def fcos_losses(
 
 
 def retinanet_losses(
-    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
+    module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
 ) -> dict[str, Tensor]:
     """RetinaNet (Lin et al., 2017, arXiv:1708.02002): focal and box losses, each image's over its own foreground."""
     matcher = module.proposal_matcher
@@ -75,9 +75,7 @@ def retinanet_losses(
     }
 
 
-def ssd_losses(
-    module: nn.Module, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
-) -> dict[str, Tensor]:
+def ssd_losses(module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor) -> dict[str, Tensor]:
     """SSD (Liu et al., 2016, arXiv:1512.02325): smooth L1, and cross entropy with the hardest of the background."""
     threshold = module.proposal_matcher.low_threshold
 
@@ -85,12 +83,12 @@ def ssd_losses(
         return _match_each_box(boxes, there, anchors, threshold)
 
     front = _foreground(_matched(match, inputs, anchors), inputs, anchors)
-    number = max(1, len(front.index))
+    number = max(1, len(front.rows))
     wanted = encode_offsets(module.box_coder, front.boxes, front.anchors)
     box_loss = F.smooth_l1_loss(_rows(outputs["bbox_regression"], front), wanted, reduction="sum")
     logits = outputs["cls_logits"]
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
-    classes.view(-1).index_copy_(0, front.index, front.labels)
+    classes.view(-1).index_copy_(0, front.rows, front.labels)
     class_losses = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view_as(classes)
     with torch.no_grad():
         positive = classes > 0
@@ -171,7 +169,7 @@ def _overlaps(boxes: Tensor, anchors: Tensor) -> Tensor:
 class _Foreground(NamedTuple):
     """The anchors of a batch that are to find an object."""
 
-    index: Tensor  # int64 [n] in all images' anchors, one after another
+    rows: Tensor  # int64 [n] in all images' anchors, one after another
     image: Tensor  # int64 [n]
     anchors: Tensor  # float32 [n, 4]
     boxes: Tensor  # float32 [n, 4], the objects'
@@ -180,13 +178,13 @@ class _Foreground(NamedTuple):
 
 def _foreground(matched: Tensor, inputs: Inputs, anchors: Tensor) -> _Foreground:
     matched = matched.flatten()
-    index = (matched >= 0).nonzero().squeeze(1)
-    image = index // len(anchors)
-    box = matched[index] + image * inputs.boxes.shape[1]
+    rows = (matched >= 0).nonzero().squeeze(1)
+    image = rows // len(anchors)
+    box = matched[rows] + image * inputs.boxes.shape[1]
     return _Foreground(
-        index,
+        rows,
         image,
-        anchors[index % len(anchors)],
+        anchors[rows % len(anchors)],
         inputs.boxes.flatten(0, 1)[box],
         inputs.labels.flatten()[box],
     )
@@ -194,7 +192,7 @@ def _foreground(matched: Tensor, inputs: Inputs, anchors: Tensor) -> _Foreground
 
 def _rows(output: Tensor, front: _Foreground) -> Tensor:
     """The foreground's rows [n, ...] of a head's output [B, A, ...]."""
-    return output.flatten(0, 1).index_select(0, front.index)
+    return output.flatten(0, 1).index_select(0, front.rows)
 
 
 # -- loss terms --------------------------------------------------------------------------------------------------------
@@ -202,7 +200,7 @@ def _rows(output: Tensor, front: _Foreground) -> Tensor:
 
 def _focal_loss(logits: Tensor, front: _Foreground, weights: Tensor) -> Tensor:
     """Sum over anchors of weight [B, A] times focal loss of all classes; front: what is there, all else is not."""
-    loss: Tensor = _FocalLoss.apply(logits, front.index * logits.shape[-1] + front.labels, weights)
+    loss: Tensor = _FocalLoss.apply(logits, front.rows * logits.shape[-1] + front.labels, weights)
     return loss
 
 
