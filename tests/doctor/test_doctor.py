@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -395,6 +396,13 @@ def test_each_distribution_has_its_own_way_to_a_driver(facts, changed, command):
     assert "docs/gpu.md, 'The driver'" in check.meaning
     own_repository = changed["distribution"] in ("debian", "fedora", "suse")
     assert ("package repository comes first" in check.meaning) == own_repository
+
+
+def test_the_sections_that_sentences_name_are_in_the_guide():
+    named = re.findall(r'_GUIDE\.format\("(.+?)"\)', Path(gpu_trouble.__file__).read_text())
+    guide = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    assert set(named) == {"The driver", "The toolkit", "The image", "Errors"}
+    assert set(named) <= set(re.findall(r"^## (.+)$", guide, re.MULTILINE))
 
 
 def test_ubuntus_command_is_for_ubuntu_alone(facts):
