@@ -399,7 +399,7 @@ def test_each_distribution_has_its_own_way_to_a_driver(facts, changed, command):
 
 
 def test_the_sections_that_sentences_name_are_in_the_guide():
-    named = re.findall(r'_GUIDE\.format\("(.+?)"\)', Path(gpu_trouble.__file__).read_text())
+    named = re.findall(r"""_GUIDE\.format\(["'](.+?)["']\)""", Path(gpu_trouble.__file__).read_text())
     guide = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
     assert set(named) == {"The driver", "The toolkit", "The image", "Errors"}
     assert set(named) <= set(re.findall(r"^## (.+)$", guide, re.MULTILINE))
