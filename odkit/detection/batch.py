@@ -1,8 +1,9 @@
 """A batch on its way: packed by a data worker as one tensor of bytes, and as a detector takes it on its device."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +35,32 @@ class Batch(NamedTuple):
     counts: NDArray[np.int64]  # [B] boxes of each image
     rows: NDArray[np.int64]  # [B] each image's index in the dataset
     changes: Changes | None = None  # None: the images are taken as they are
+
+    def part(self, first: int, stop: int) -> "Batch":
+        """Images `first` to `stop` (not included) as a batch of their own."""
+        start, end = self.counts[:first].sum(), self.counts[:stop].sum()
+        return Batch(
+            self.images[first:stop],
+            self.sizes[first:stop],
+            self.boxes[start:end],
+            self.labels[start:end],
+            self.counts[first:stop],
+            self.rows[first:stop],
+            Changes(*(column[first:stop] for column in self.changes)) if self.changes else None,
+        )
+
+    def to_tensors(self) -> dict[str, Any]:
+        """The batch as a dict of tensors, which `torch.load` reads with `weights_only=True`."""
+        kept = {name: torch.as_tensor(value) for name, value in self._asdict().items() if name != "changes"}
+        changes = self.changes._asdict() if self.changes else {}
+        return {**kept, "changes": {name: torch.as_tensor(value) for name, value in changes.items()}}
+
+    @classmethod
+    def from_tensors(cls, kept: dict[str, Any]) -> "Batch":
+        """The batch that `to_tensors` made a dict of."""
+        columns = {name: value.numpy() for name, value in kept.items() if name not in ("images", "changes")}
+        changes = {name: value.numpy() for name, value in kept["changes"].items()}
+        return cls(images=kept["images"], **columns, changes=Changes(**changes) if changes else None)
 
 
 class Inputs(NamedTuple):

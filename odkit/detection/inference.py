@@ -105,24 +105,33 @@ def predict_rows(
         rows,
         batch_size=batch_size,
         num_workers=num_workers,
+        divisible=detector.divisible,
         pin=device.type == "cuda",
         timeout=min(5.0, worker_timeout or 5.0),
     )
     found: dict[int, Found] = {}
     bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
     with bar, torch.inference_mode(), _evaluating(detector, device), autocast(device, precision):
-        for inputs, targets in _whole_batches(loader, dataset, rows, found, batch_size, worker_timeout):
-            moved, _ = to_device(inputs, (), device)
-            for image, target, one in zip(inputs, targets, detector(moved), strict=True):
-                size = target["size"].to(torch.float32)
-                factors = (size / torch.tensor([image.shape[-1], image.shape[-2]])).repeat(2)
-                boxes = one["boxes"].float().cpu() * factors
-                classes = one["labels"].cpu().numpy().astype(np.int32)
-                found[int(target["row"])] = (boxes.numpy(), one["scores"].float().cpu().numpy(), classes)
-            bar.update(len(inputs))
+        for batch in _whole_batches(loader, dataset, worker_timeout):
+            found.update(_found(batch, detector(batch), dataset, detector))
+            bar.update(len(batch.rows))
             if stop():
                 break
     return found
+
+
+def _found(
+    batch: Batch, outputs: Sequence[dict[str, Tensor]], dataset: Dataset, detector: Detector
+) -> Iterator[tuple[int, Found]]:
+    """Each image's row and what was found in it, in pixels of the original image; one message from the device."""
+    counts = [len(output["scores"]) for output in outputs]
+    columns = [torch.cat([output[key].float().reshape(-1) for output in outputs]).cpu().numpy() for key in _KEYS]
+    boxes, scores, classes = columns[0].reshape(-1, 4), columns[1], columns[2].astype(np.int32)
+    ends = np.cumsum(counts)
+    for row, size, end, count in zip(batch.rows.tolist(), batch.sizes, ends, counts, strict=True):
+        part = slice(end - count, end)
+        factors = np.tile(batch.originals / size, 2)
+        yield row, (boxes[part] * factors, scores[part], classes[part])
 
 
 def workers_that_pay(

@@ -1,4 +1,4 @@
-"""A Dataset's images to tensors for a detector: decoded, resized, in batches, by processes that are watched."""
+"""A Dataset's images for a detector: decoded, resized, packed into batches by processes that are watched."""
 
 import contextlib
 import multiprocessing
@@ -7,19 +7,38 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from odkit.data import Dataset, ImageReadError, read_pixels
-from odkit.system import LOCK_VARIABLE, OdkitError, cpu_count, end_with_parent, workers_that_fit
+from odkit.detection.batch import Batch, Changes
+from odkit.system import (
+    LOCK_VARIABLE,
+    OdkitError,
+    cpu_count,
+    end_with_parent,
+    open_all_files,
+    workers_that_fit,
+)
 
-Item = tuple[Tensor, dict[str, Tensor]]
+PREFETCH = 2  # batches that a data worker prepares ahead
+
+
+class Item(NamedTuple):
+    """An image, decoded and resized, with what is to be found in it."""
+
+    image: Tensor  # uint8 [3, H, W], channels last in memory
+    boxes: NDArray[np.float32]  # [n, 4] xyxy in pixels of the resized image
+    labels: NDArray[np.int64]  # [n] 0-based class indices
+    row: int  # the image's index in the dataset
+    change: Changes | None = None  # how it is to be varied: columns of length 1
 
 
 class DataWorkerError(OdkitError, RuntimeError):
@@ -61,10 +80,8 @@ def resize_image(image: Tensor, image_size: int, *, square: bool = False) -> Ten
 
 
 class DetectionImages(TorchDataset[Item]):
-    """Images of a Dataset as (uint8 image [3, H, W], target), resized for a detector; indexed by row.
+    """Images of a Dataset resized for a detector, with their boxes; indexed by row.
 
-    A target holds `boxes` float32 [n, 4] xyxy in pixels of the resized image, `labels` int64 [n] 0-based,
-    `row` int64, the image's index in the dataset, and `size` int64 [2], its width and height before resizing.
     Crowd boxes are left out: no detector here can learn from them.
     """
 
@@ -78,7 +95,7 @@ class DetectionImages(TorchDataset[Item]):
         return self.read(row, self.image_size)
 
     def read(self, row: int, image_size: int) -> Item:
-        """An image, its longer side `image_size` pixels, with its target.
+        """An image, its longer side `image_size` pixels, with its boxes.
 
         Raises:
             ImageReadError: The file cannot be read, or has another size than its labels say.
@@ -95,19 +112,39 @@ class DetectionImages(TorchDataset[Item]):
         rows = dataset.boxes_of(row)
         keep = ~dataset.box_crowd[rows]
         image = resize_image(image, image_size, square=self.square)
-        boxes = torch.from_numpy(dataset.boxes[rows][keep])
-        return image, {
-            "boxes": _scaled(boxes, (width, height), (image.shape[-1], image.shape[-2])),
-            "labels": torch.from_numpy(dataset.box_classes[rows][keep].astype(np.int64)),
-            "row": torch.tensor(row),
-            "size": torch.tensor([width, height]),
-        }
+        factors = np.float32([image.shape[-1] / width, image.shape[-2] / height] * 2)
+        return Item(
+            image, dataset.boxes[rows][keep] * factors, dataset.box_classes[rows][keep].astype(np.int64), row
+        )
 
 
-def collate(items: Sequence[Item]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Items as (list of images, list of targets): sizes differ, so nothing is stacked here."""
-    images, targets = zip(*items, strict=True)
-    return list(images), list(targets)
+class Pack:
+    """Makes a Batch of items; sides are padded to a multiple of `divisible` pixels, as a detector's layers want."""
+
+    def __init__(self, divisible: int) -> None:
+        self.divisible = divisible
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        sizes = np.array([item.image.shape[:0:-1] for item in items], np.int64).reshape(-1, 2)
+        width, height = padded_size(sizes.max(0), self.divisible).tolist()
+        images = torch.zeros(len(items), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for image, item in zip(images, items, strict=True):
+            image[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+        changes = [item.change for item in items if item.change is not None]
+        return Batch(
+            images,
+            sizes,
+            np.concatenate([item.boxes for item in items], dtype=np.float32),
+            np.concatenate([item.labels for item in items], dtype=np.int64),
+            np.array([len(item.boxes) for item in items], np.int64),
+            np.array([item.row for item in items], np.int64),
+            Changes(*map(np.concatenate, zip(*changes, strict=True))) if changes else None,
+        )
+
+
+def padded_size(size: NDArray[np.int64], divisible: int) -> NDArray[np.int64]:
+    """Widths and heights in pixels, each rounded up to a multiple of `divisible`."""
+    return -(-size // divisible) * divisible
 
 
 def evaluation_loader(
@@ -116,27 +153,49 @@ def evaluation_loader(
     *,
     batch_size: int,
     num_workers: int,
+    divisible: int = 32,
     pin: bool = False,
     timeout: float = 0,
 ) -> Any:
-    """A DataLoader over the given rows in order, without augmentation.
+    """A DataLoader over the given rows, without augmentation.
+
+    Images of one padded size share a batch, so that what is found in an image does not depend on its neighbours (the
+    padding reaches a detector's features).
 
     A batch that takes a worker longer than `timeout` seconds (0: no limit) raises RuntimeError; see `next_batch`.
     """
-    indices = [list(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     return DataLoader(
         images,
-        batch_sampler=indices,
+        batch_sampler=_alike(images, np.asarray(rows, np.int64), batch_size, divisible),
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=Pack(divisible),
         pin_memory=pin,
         worker_init_fn=settle,
+        prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
     )
 
 
+def _alike(
+    images: DetectionImages, rows: NDArray[np.int64], batch_size: int, divisible: int
+) -> list[list[int]]:
+    """Rows in batches of one padded size, in order; those whose size is unknown are taken by themselves."""
+    known, kind = np.unique(images.dataset.image_sizes[rows], axis=0, return_inverse=True)
+    resized = [
+        fit_size(int(w), int(h), images.image_size, square=images.square) if w and h else (0, 0)
+        for w, h in known
+    ]
+    padded = padded_size(np.array(resized, np.int64).reshape(-1, 2), divisible)[kind.reshape(-1)]
+    batches = []
+    for size in np.unique(padded, axis=0):
+        same = rows[(padded == size).all(1)]
+        step = batch_size if size.all() else 1
+        batches += [same[first : first + step].tolist() for first in range(0, len(same), step)]
+    return batches
+
+
 def choose_workers(
-    num_workers: int, *, batch_size: int, image_size: int, processes: int = 1, prefetch: int = 4
+    num_workers: int, *, batch_size: int, image_size: int, processes: int = 1
 ) -> tuple[int, str]:
     """Data workers for each of some processes, and why: no more than the cores, and than /dev/shm holds batches of.
 
@@ -145,14 +204,14 @@ def choose_workers(
         batch_size: Images a batch of one process.
         image_size: Longer side of an image, in pixels.
         processes: Processes of this machine that load data.
-        prefetch: Batches a worker prepares ahead.
     """
     wanted, reason = num_workers, "as set"
     if num_workers < 0:
         cores = cpu_count()
-        wanted, reason = min(8, max(1, cores // processes)), f"{cores} cores for {processes} process(es)"
-    width, height = fit_size(4, 3, image_size)
-    fit, why = workers_that_fit(wanted * processes, batch_size * width * height * 3, prefetch=prefetch)
+        # one is left for the process that trains; more than 16 feed any GPU
+        wanted, reason = min(16, max(1, cores // processes - 1)), f"{cores} cores for {processes} process(es)"
+    width, height = padded_size(np.array(fit_size(4, 3, image_size)), 32).tolist()
+    fit, why = workers_that_fit(wanted * processes, batch_size * width * height * 3, prefetch=PREFETCH)
     if fit < wanted * processes:
         return fit // processes, why
     return wanted, reason
@@ -194,32 +253,16 @@ def next_batch(batches: Iterator[Any], limit: float) -> Any:
                     raise
 
 
-def to_device(
-    images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], device: torch.device | str
-) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """A batch on the device: images as float 0 to 1 (cast there, so that a quarter of the bytes travel)."""
-    device = torch.device(device)
-    moved = [image.to(device, non_blocking=True).float().div_(255) for image in images]
-    return moved, [{key: value.to(device, non_blocking=True) for key, value in t.items()} for t in targets]
-
-
 def settle(worker: int) -> None:
     """A data worker's beginning: one thread, an end with its parent, no hold on the run's lock."""
     torch.set_num_threads(1)
+    open_all_files()
     end_with_parent(signal.SIGKILL)  # one that hangs would not notice
     # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end. Only
     # a forked one has it: elsewhere (macOS, Python 3.14) that number is another file's.
     if workers_fork() and (handle := os.environ.get(LOCK_VARIABLE)):
         with contextlib.suppress(OSError):
             os.close(int(handle))
-
-
-def _scaled(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Boxes in an image of width and height `old`, moved into one of `new`."""
-    if old == new:
-        return boxes.clone()
-    factors = torch.tensor([new[0] / old[0], new[1] / old[1]] * 2, dtype=boxes.dtype)
-    return boxes * factors
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """What processes tell each other: locks handed over, ends that follow a parent."""
 
+import contextlib
 import ctypes
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -13,6 +15,16 @@ def end_with_parent(number: int) -> None:
     """Have the system send this process a signal when its parent is gone, killed or not (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG, prctl(2)
+
+
+def open_all_files() -> None:
+    """Allow this process, and those it starts, as many open files as the system lets it have.
+
+    New container engines start programs with 1,024, and each batch on its way from a data worker is an open file.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS knows a limit that it does not take
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def package_path() -> str:
