@@ -18,11 +18,16 @@ RUN_FLAGS ?=
 
 # The container engine (docker where it answers, else podman), the image's name, and more options for building it
 # (IMAGE_FLAGS), for the engine itself (ENGINE_FLAGS) and for the containers of image-test (CONTAINER_FLAGS).
-# Without CUDA: make image IMAGE=odkit:cpu TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Without CUDA: make image IMAGE=odkit:cpu CUDA=cpu. With CUDA 12.6, for drivers under 580 and GPUs before Turing: make
+# image CUDA=126. A driver serves all of its CUDA's major version, so that is what is asked of it.
 ENGINE ?= $(if $(shell docker info >/dev/null 2>&1 && echo yes),docker,podman)
 IMAGE ?= odkit
 BASE_IMAGE ?=
-TORCH_INDEX ?=
+CUDA ?=
+REQUIRE_CUDA = $(if $(filter-out cpu,$(CUDA)),cuda>=$(shell echo $(CUDA) | cut -c 1-2).0)
+# Where the image came from, beside it in the store; only docker's containerd store can hold that.
+ATTESTATIONS = $(if $(findstring docker,$(ENGINE)),$(shell docker info --format '{{.DriverStatus}}' 2>/dev/null \
+	| grep -q containerd.snapshotter && echo --provenance=mode=max --sbom=true))
 IMAGE_FLAGS ?=
 ENGINE_FLAGS ?=
 CONTAINER_FLAGS ?=
@@ -66,9 +71,11 @@ bench: $(READY)  ## measure odkit beside the alternatives, on this machine
 image:  ## build the container image with docker or podman
 	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) \
 		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)".*/\1/p' odkit/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) \
+		--build-arg CREATED=$$(git show --no-patch --format=%cI HEAD 2>/dev/null) \
 		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
-		$(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX) --build-arg NVIDIA_REQUIRE_CUDA=) \
-		$(IMAGE_FLAGS) .
+		$(if $(CUDA),--build-arg CUDA=$(CUDA) --build-arg "NVIDIA_REQUIRE_CUDA=$(REQUIRE_CUDA)") \
+		$(ATTESTATIONS) $(IMAGE_FLAGS) .
 
 image-test: $(READY)  ## test the built image on running containers
 	ODKIT_ENGINE="$(ENGINE)" ODKIT_IMAGE="$(IMAGE)" ODKIT_ENGINE_FLAGS="$(ENGINE_FLAGS)" \
@@ -87,7 +94,7 @@ format: $(READY)  ## put the code into its format and mend what can be mended
 	$(BIN)/ruff format
 
 lock: $(READY)  ## write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
-	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --quiet \
+	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --quiet --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
 
 clean:  ## remove .venv and what tools left behind (not runs/)
@@ -118,6 +125,6 @@ $(BIN)/pip:
 $(READY): requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "Installing into $(VENV): PyTorch, FiftyOne, JupyterLab and what they need, in the versions of requirements.lock."
 	@echo "The first time this downloads about 3 GB and takes 7 GB of disk; after that it is skipped."
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

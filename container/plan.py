@@ -5,8 +5,9 @@
     keep.txt   what a later `pip install` inside the image must not replace
     build.txt  what builds odkit's wheel
 
-All of them hold lines of the lock, word for word, dependencies included: pip has nothing to decide. Developers' tools,
-which the lock pins too, are left out.
+All but keep.txt hold lines of the lock, word for word, hashes and dependencies included: pip has nothing to decide.
+keep.txt has no hashes: a constraint's would refuse the builds of torch for another CUDA. Developers' tools, which the
+lock pins too, are left out.
 """
 
 import re
@@ -24,7 +25,12 @@ LEFT_OUT = {"triton"}
 
 
 def read_lock(path: Path) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
-    """Name to lines (one a Python version, where versions differ), and name to what it needs ("# via" turned round)."""
+    """What the lock says of each name.
+
+    Returns:
+        Name to its pins, each with its hashes on lines of their own (more than one where Python versions differ), and
+        name to what it needs ("# via" turned round).
+    """
     lines: dict[str, list[str]] = {}
     needs: dict[str, set[str]] = {}
     name = ""
@@ -32,6 +38,8 @@ def read_lock(path: Path) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
         if found := re.match(r"([\w.-]+)==", line):
             name = found[1]
             lines.setdefault(name, []).append(line)
+        elif line.startswith("    --hash="):
+            lines[name][-1] += f"\n{line}"
         elif found := re.match(r"\s+#\s+(?:via )?([\w.-]+)$", line):
             needs.setdefault(found[1], set()).add(name)
     return lines, needs
@@ -65,7 +73,10 @@ def plan(source: Path, target: Path) -> None:
         "build.txt": closure(["hatchling"], needs),
     }
     for file, names in chosen.items():
-        (target / file).write_text("".join(f"{line}\n" for name in sorted(names) for line in lines[name]))
+        pins = [pin for name in sorted(names) for pin in lines[name]]
+        if file == "keep.txt":
+            pins = [pin.partition(" \\\n")[0] for pin in pins]
+        (target / file).write_text("".join(f"{pin}\n" for pin in pins))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ It needs nothing but Python itself.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import ssl
@@ -31,6 +33,9 @@ WORK = Path(os.environ.get("ODKIT_WORK", "/work"))
 NOTEBOOKS = Path("/opt/odkit/notebooks")
 USER = (1000, 1000)  # the image's own user
 STATE = Path("/tmp/odkit-container.json")  # what the health check compares with
+
+CUDA = Path("/opt/odkit/cuda")  # the version that the image's torch was built for, "13.0"; empty without CUDA
+DRIVER_FOR_CUDA = {12: 525, 13: 580}  # as in odkit/doctor, which is not imported here: it takes a second
 
 # JupyterLab on loopback is asked directly: a proxy named in the environment neither reaches it nor may see its token,
 # and a certificate names another host than 127.0.0.1.
@@ -135,6 +140,47 @@ def set_token() -> None:
             raise SystemExit(f"odkit: JUPYTER_TOKEN_FILE={file} cannot be read: {error}") from None
     if token:
         os.environ["JUPYTER_TOKEN"] = token
+
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+
+def driver_cuda(library: str = "libcuda.so.1") -> int | None:
+    """Newest major version of CUDA that the driver serves; None where no driver was handed in."""
+    version = ctypes.c_int(0)
+    try:
+        failed = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else version.value // 1000
+
+
+def driver_trouble(built_for: str, served: int | None) -> str:
+    """Why the GPU that was handed in cannot be used by the image's torch; "" where it can, or where there is none.
+
+    Engines that hand GPUs in by CDI do not look at NVIDIA_REQUIRE_CUDA. Only said, not refused: looking at data needs
+    no GPU, and training refuses by itself.
+    """
+    wanted = int(built_for.split(".")[0] or 0)
+    if served is None or served >= wanted:
+        return ""
+    driver = DRIVER_FOR_CUDA.get(wanted, "a newer one")
+    older = " Or build the image for it: make image CUDA=126" if served == 12 else ""
+    return (
+        f"THE GPU CANNOT BE USED: its driver on the host serves CUDA {served}, this image has CUDA {built_for}. "
+        f"Install NVIDIA driver {driver} or newer on the host.{older}"
+    )
+
+
+def raise_open_files() -> None:
+    """As many open files as may be: engines of today start with 1,024, and data workers want more.
+
+    Not beyond a million: some programs walk through all that they might have open.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**20 if hard == resource.RLIM_INFINITY else min(hard, 2**20)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 # -- the notebooks ----------------------------------------------------------------------------------------------------
@@ -391,8 +437,11 @@ def main(arguments: list[str]) -> int:
     if os.getuid() == 0:
         become(*target_user(WORK, rootless=rootless(Path("/proc/self/uid_map").read_text())))
     find_home()
+    raise_open_files()
     if arguments[:1] == ["--become"]:
         os.execvp(arguments[1], arguments[1:])
+    if trouble := driver_trouble(CUDA.read_text().strip() if CUDA.exists() else "", driver_cuda()):
+        say(trouble)
     named = arguments[:1] in (["lab"], ["jupyterhub-singleuser"])  # the second is what a hub asks for by name
     options = arguments[1:] if named else arguments
     if not named and options and not options[0].startswith("-"):

@@ -7,6 +7,6 @@
 set -euo pipefail
 data=${1:?folder with images and labels}
 detector=${2:-retinanet_resnet50_fpn_v2}
-gpus=$(nvidia-smi --list-gpus | wc -l)
+gpus=$(nvidia-smi --list-gpus | grep -c '^GPU ') # not the lines of MIG's parts: a process can use one of them
 
 exec odkit train "$data" --repair --detector "$detector" --processes "$gpus" "${@:3}"

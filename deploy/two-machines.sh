@@ -4,6 +4,9 @@
 #   HEAD=10.0.0.1 NODES=2 GPUS=8 deploy/two-machines.sh /shared/data/photos /shared/runs first-try --epochs 24
 #
 # The first machine to come writes the run folder; all of them then join through HEAD, which is one of them, at PORT.
+# In docker, give each container the machine's own network and memory, and InfiniBand where there is one:
+#   docker run --gpus all --network host --ipc host --ulimit memlock=-1 --device /dev/infiniband \
+#     -e HEAD -e NODES -e GPUS -v /shared:/shared -v ./deploy:/deploy:ro odkit /deploy/two-machines.sh ...
 # What stands after the name are further options of `odkit train`. Run it again on each to go on after a stop.
 set -euo pipefail
 data=${1:?folder with images and labels, on every machine at the same path}
@@ -11,12 +14,18 @@ folder=${2:?shared folder for runs}
 name=${3:?name of the run}
 : "${HEAD:?address of one of the machines}" "${NODES:=2}" "${GPUS:=8}" "${PORT:=29500}"
 
-if mkdir "$folder/.$name.claim" 2>/dev/null; then
+claim=$folder/.$name.claim
+if mkdir "$claim" 2>/dev/null; then
+    trap 'rmdir "$claim"' EXIT # a failed start leaves nothing behind that others would wait for
     odkit train "$data" --repair --folder "$folder" --name "$name" --batch-size $((16 * NODES * GPUS)) --prepare \
         "${@:4}"
-    touch "$folder/.$name.claim/ready"
+    touch "$claim/ready"
+    trap - EXIT
 fi
-until [ -e "$folder/.$name.claim/ready" ]; do sleep 1; done
+until [ -e "$claim/ready" ]; do
+    [ -d "$claim" ] || { echo "$folder/$name was not prepared; see what the first machine says" >&2; exit 1; }
+    sleep 1
+done
 
 # torchrun's own store would outlive a restart, and processes started again would look for the old ones' addresses.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1

@@ -2,9 +2,12 @@
 
 import http.server
 import importlib.util
+import itertools
 import json
 import os
 import re
+import resource
+import shlex
 import shutil
 import signal
 import ssl
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,9 +45,15 @@ def test_the_plan_is_the_lock_without_developers_tools(tmp_path):
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     files = {path.stem: path.read_text().splitlines() for path in tmp_path.iterdir()}
     assert set(files) == {"torch", "rest", "keep", "build"}
+    for line in files.pop("keep"):
+        assert any(locked.startswith(line) for locked in lock)
+        assert "\\" not in line, "a constraint with hashes refuses torch's other builds"
     for lines in files.values():
         assert set(lines) <= set(lock)
-    installed = {re.match(r"[\w.-]+", line)[0] for line in files["torch"] + files["rest"]}
+        pins = [line for line in lines if not line.startswith(" ")]
+        hashed = [a for a, b in itertools.pairwise(lines) if b.startswith("    --hash=sha256:")]
+        assert set(pins) <= set(hashed)
+    installed = {re.match(r"[\w.-]+", line)[0] for line in files["torch"] + files["rest"] if line[0] != " "}
     assert {
         "torch",
         "torchvision",
@@ -56,7 +66,7 @@ def test_the_plan_is_the_lock_without_developers_tools(tmp_path):
     assert not installed & {"mypy", "ruff", "playwright", "uv", "triton", "pre-commit"}
     assert not {name for name in installed if name.startswith("types-")}
     # torch's small dependencies are in the second layer
-    assert {"sympy", "jinja2", "filelock"} <= {re.match(r"[\w.-]+", line)[0] for line in files["rest"]}
+    assert {"sympy", "jinja2", "filelock"} <= {line.partition("==")[0] for line in files["rest"]}
 
 
 def test_both_versions_of_a_package_are_kept_with_their_markers(tmp_path):
@@ -81,6 +91,74 @@ def test_a_lock_that_lacks_a_dependency_stops_the_build(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch"]\n')
     with pytest.raises(SystemExit, match="lacks torch: run `make lock`"):
         plan.plan(tmp_path, tmp_path)
+
+
+def wheel(folder, name, version, needs=()):
+    """A wheel with nothing in it but its name, and what it needs."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    about = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
+        archive.writestr(
+            f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{about}"
+        )
+        archive.writestr(
+            f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+def simple_index(folder):
+    """pip's pages over wheels that lie in folders of their packages' names."""
+    for package in folder.iterdir():
+        links = "".join(f'<a href="{file.name}">{file.name}</a>' for file in package.glob("*.whl"))
+        (package / "index.html").write_text(links)
+
+
+@pytest.mark.parametrize("cuda", ["126", "cpu"])
+def test_another_cuda_brings_its_own_libraries_and_nothing_else(tmp_path, cuda):
+    """From an index that has no other packages: what torch needs besides is the lock's, and comes later."""
+    index = tmp_path / "index" / ("cpu" if cuda == "cpu" else f"cu{cuda}")
+    label = "cpu" if cuda == "cpu" else f"cu{cuda}"
+    libraries = [] if cuda == "cpu" else ["nvidia-cublas-cu12==12.6.4; python_version > '3'", "triton==3.7"]
+    wheel(index / "torch", "torch", f"2.14.1+{label}", [*libraries, "sympy>=1.13"])
+    wheel(index / "torch", "torch", f"2.15.0+{label}")
+    wheel(index / "torchvision", "torchvision", f"0.29.1+{label}", ["numpy"])
+    wheel(index / "nvidia-cublas-cu12", "nvidia-cublas-cu12", "12.6.4", ["nvidia-nvrtc-cu12"])
+    wheel(index / "nvidia-nvrtc-cu12", "nvidia-nvrtc-cu12", "12.6.77")
+    simple_index(index)
+    (tmp_path / "torch.txt").write_text(
+        "nvidia-cublas==13.0 \\\n    --hash=sha256:00\ntorch==2.14.1 \\\n    --hash=sha256:00\n"
+        "torchvision==0.29.1 ; python_version > '3' \\\n    --hash=sha256:00\n"
+    )
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    install = [str(ROOT / "container" / "torch.sh"), str(tmp_path / "venv"), str(tmp_path / "torch.txt")]
+    alone = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run([*install, cuda, (tmp_path / "index").as_uri()], env=alone, check=True)
+    listed = [str(tmp_path / "venv" / "bin" / "pip"), "list", "--format", "json"]
+    found = json.loads(subprocess.run(listed, env=alone, capture_output=True, check=True).stdout)
+    versions = {entry["name"]: entry["version"] for entry in found}
+    expected = {"torch": f"2.14.1+{label}", "torchvision": f"0.29.1+{label}"}
+    if cuda != "cpu":
+        expected |= {"nvidia-cublas-cu12": "12.6.4", "nvidia-nvrtc-cu12": "12.6.77"}
+    assert {
+        name: version for name, version in versions.items() if name not in ("pip", "setuptools")
+    } == expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "arguments"),
+    [
+        ("", []),
+        ("cpu", ["CUDA=cpu", "NVIDIA_REQUIRE_CUDA="]),
+        ("126", ["CUDA=126", "NVIDIA_REQUIRE_CUDA=cuda>=12.0"]),
+    ],
+)
+def test_make_image_asks_for_a_driver_of_the_same_cuda(cuda, arguments):
+    command = ["make", "--dry-run", "image", "ENGINE=podman", f"CUDA={cuda}"]
+    said = shlex.split(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    given = [value for option, value in itertools.pairwise(said) if option == "--build-arg"]
+    assert [value for value in given if "CUDA" in value] == arguments
 
 
 def dockerfile():
@@ -117,13 +195,23 @@ def test_compose_gives_gpu_shared_memory_and_volumes():
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     for service in services.values():
         assert service["ports"] == ["127.0.0.1:${ODKIT_PORT:-8888}:8888"]
-        assert service["shm_size"] == "${ODKIT_SHM:-2g}"
+        assert service["shm_size"] == "${ODKIT_SHM:-8g}"
+        assert service["ulimits"]["nofile"] >= 65536
+        assert service["ulimits"]["memlock"] == -1
+        assert service["restart"].startswith("on-failure:"), (
+            "any other one repeats a start that cannot succeed"
+        )
+        assert service["cap_drop"] == ["ALL"]
+        assert service["environment"]["JUPYTER_TOKEN_FILE"] == f"/run/secrets/{service['secrets'][0]}"
+        assert f"--interval={service['healthcheck']['interval']} " in dockerfile()
         assert service["stop_grace_period"] == "2m"
         assert service["healthcheck"]["test"][-1] == "/opt/odkit/healthcheck.py"
         assert [volume.split(":", 1)[-1] for volume in service["volumes"]][-1] == "/home/odkit"
     device = services["lab"]["deploy"]["resources"]["reservations"]["devices"][0]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert "deploy" not in services["lab-cpu"]
+    assert services["lab"]["image"] != services["lab-cpu"]["image"]
+    assert services["lab-cpu"]["build"]["args"] == {"CUDA": "cpu", "NVIDIA_REQUIRE_CUDA": ""}
 
 
 def test_compose_describes_what_it_mounts_and_starts_nothing_twice():
@@ -144,6 +232,7 @@ def test_the_manifest_gives_gpu_shared_memory_and_no_root():
     assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["fsGroup"]) == start.USER
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert pod["terminationGracePeriodSeconds"] == 120
+    assert "livenessProbe" not in container, "a slow JupyterLab would end the training beside it"
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
@@ -286,6 +375,46 @@ def test_where_the_note_cannot_be_written_it_is_said(tmp_path, monkeypatch, caps
     monkeypatch.setattr(start, "STATE", tmp_path / "missing" / "state.json")
     start.note({"gpus": 0})
     assert "start the container with --tmpfs /tmp" in capsys.readouterr().err
+
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_driver_is_said_with_what_helps():
+    assert start.DRIVER_FOR_CUDA.items() <= gpu.DRIVER_FOR_CUDA.items()
+    said = start.driver_trouble("13.0", 12)
+    assert "serves CUDA 12, this image has CUDA 13.0" in said
+    assert f"driver {gpu.DRIVER_FOR_CUDA[13]} or newer" in said
+    assert "make image CUDA=126" in said
+    assert "make image" not in start.driver_trouble("12.6", 11)  # nothing is built for it any more
+    for built_for, served in [("13.0", 13), ("12.6", 13), ("13.0", None), ("", 12), ("", None)]:
+        assert start.driver_trouble(built_for, served) == ""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="stands a driver library in, which takes a compiler")
+@pytest.mark.parametrize(("failed", "served"), [(0, 12), (3, None)])
+def test_the_driver_is_asked_without_torch(tmp_path, failed, served):
+    (tmp_path / "cuda.c").write_text(f"int cuDriverGetVersion(int *v) {{ *v = 12080; return {failed}; }}")
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run(["gcc", "-shared", "-o", str(library), str(tmp_path / "cuda.c")], check=True)
+    assert start.driver_cuda(str(library)) == served
+    assert start.driver_cuda(str(tmp_path / "missing.so")) is None
+
+
+def test_open_files_go_up_to_what_may_be(monkeypatch):
+    limit = {"now": (0, 0)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limit["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limit.update(now=new))
+    endless = resource.RLIM_INFINITY
+    for before, after in [
+        ((1024, 524288), (524288, 524288)),
+        ((1024, endless), (2**20, endless)),
+        ((4096, 4096), (4096, 4096)),
+        ((endless, endless), (endless, endless)),
+    ]:
+        limit["now"] = before
+        start.raise_open_files()
+        assert limit["now"] == after
 
 
 # -- the token --------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 def environment(tmp_path: Path) -> dict[str, str]:
     """Where `odkit` and `torchrun` are on the path, and programs that only a cluster has are stood in for."""
     stands_in = {
-        "nvidia-smi": "echo 'GPU 0: one'; echo 'GPU 1: two'",
+        "nvidia-smi": "echo 'GPU 0: one'; echo '  MIG 1g.10gb Device 0: (UUID: x)'; echo 'GPU 1: two'",
         "scontrol": "echo 127.0.0.1",
         "srun": 'exec "$@"',
         "odkit": f'exec {sys.executable} -m odkit "$@"',
@@ -80,6 +80,30 @@ def test_two_machines(data: Path, tmp_path: Path, environment: dict[str, str]) -
     finished(Run(tmp_path / "shared" / "both"), processes=2)
 
 
+def test_a_failed_preparation_lets_nobody_wait(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Neither the first machine nor one that came while it still tried."""
+    environment |= {"HEAD": "127.0.0.1"}
+    (tmp_path / "bin" / "odkit").write_text("#!/bin/sh\nsleep 2\nexit 3\n")
+    (tmp_path / "bin" / "torchrun").write_text("#!/bin/sh\n")
+    command = [str(DEPLOY / "two-machines.sh"), "/nothing", str(tmp_path), "one"]
+    machines = [subprocess.Popen(command, env=environment, cwd=tmp_path) for _ in range(2)]
+    assert sorted(machine.wait(30) for machine in machines) == [1, 3]
+    assert not list(tmp_path.glob(".one.claim"))
+
+
+def test_slurm_hands_on_its_cores_in_a_container_too(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "config.json").touch()
+    (tmp_path / "bin" / "srun").write_text('#!/bin/sh\necho "$SRUN_CPUS_PER_TASK" "$@"\n')
+    job = {"SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7"}
+    environment |= {**job, "SLURM_CPUS_PER_TASK": "48", "CONTAINER": "apptainer exec --nv odkit.sif"}
+    del environment["PORT"]
+    script = ["bash", str(DEPLOY / "slurm.sbatch"), "/nothing", str(tmp_path), "job"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("48 apptainer exec --nv odkit.sif torchrun ")
+    assert "--rdzv-endpoint 127.0.0.1:15007 " in done.stdout
+
+
 @pytest.mark.worker
 def test_slurm(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     environment |= {
@@ -108,7 +132,14 @@ def test_kubeflow_trains_with_the_command_a_person_types() -> None:
     assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
     assert "/dev/shm" in {mount["mountPath"] for mount in container["volumeMounts"]}
     assert pod["terminationGracePeriodSeconds"] > 30  # what torchrun gives its processes
-    deployment = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    assert runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] > 0
+    assert set(trainer["resourcesPerNode"]["requests"]) == {"cpu", "memory"}
+    deployment = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    claims = {d["metadata"]["name"]: d["spec"] for d in deployment if d["kind"] == "PersistentVolumeClaim"}
+    for volume in pod["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            claim = claims[volume["persistentVolumeClaim"]["claimName"]]
+            assert claim["accessModes"] == ["ReadWriteMany"], "two machines mount it"
     lab = next(d for d in deployment if d["kind"] == "Deployment")["spec"]["template"]["spec"]
     # `command` passes start.py by, which gives up root
     assert pod["securityContext"] == lab["securityContext"]
