@@ -50,7 +50,10 @@ from odkit.data import Dataset  # noqa: E402
 from odkit.data.demo import demo_dataset  # noqa: E402
 from odkit.data.formats import load_dataset  # noqa: E402
 from odkit.detection import (  # noqa: E402
+    Batch,
     Detector,
+    Item,
+    Pack,
     autocast,
     best_precision,
     build_detector,
@@ -58,18 +61,19 @@ from odkit.detection import (  # noqa: E402
     list_detectors,
     predict,
     save_detector,
-    to_device,
 )
+from odkit.detection.pixels import prepare  # noqa: E402
 from odkit.runs import Run, Settings, create_run  # noqa: E402
 from odkit.system import machine  # noqa: E402
+from odkit.training.augment import draw  # noqa: E402
+from odkit.training.average import Average  # noqa: E402
 from odkit.training.batches import EpochSampler, TrainingImages, training_loader  # noqa: E402
 from odkit.training.errors import is_out_of_memory  # noqa: E402
 from odkit.training.loop import total_loss, train_epoch  # noqa: E402
-from odkit.training.recipe import DTYPES, choose, make_optimizer, warm_average  # noqa: E402
-from odkit.training.recovery import fitting_micro_batch_size  # noqa: E402
+from odkit.training.recipe import DTYPES, choose, make_optimizer  # noqa: E402
+from odkit.training.recovery import fitting_micro_batch_size, images_that_fit  # noqa: E402
 
 Row = dict[str, Any]
-Batch = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
 CLASSES = tuple(f"class {k}" for k in range(90))
 
 
@@ -149,29 +153,25 @@ def seeded_detector(name: str, *, image_size: int, weights: str = "random") -> D
     return detector
 
 
-def drawn_batch(detector: Detector, *, images: int, boxes: int = 7, seed: int = 0) -> Batch:
-    """A batch of smooth noise with boxes of all sizes, on the host: images uint8, labels 0-based."""
-    rng = np.random.default_rng(seed)
+def drawn_batch(detector: Detector, *, images: int, boxes: int = 7, augment: str = "none") -> Batch:
+    """A batch of smooth noise with boxes of all sizes, as data workers hand it over."""
+    rng = np.random.default_rng(0)
     side = detector.image_size
-    height = side if detector.square else side * 3 // 4
-    pictures, targets = [], []
-    for _ in range(images):
-        coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).resize((side, height))
-        pictures.append(torch.from_numpy(np.array(coarse)).permute(2, 0, 1))
-        size = rng.uniform(0.05, 0.5, (boxes, 2)) * [side, height]
-        corner = rng.uniform(0, 1, (boxes, 2)) * ([side, height] - size)
-        targets.append(
-            {
-                "boxes": torch.from_numpy(np.hstack([corner, corner + size]).astype(np.float32)),
-                "labels": torch.from_numpy(rng.integers(len(detector.class_names), size=boxes)),
-            }
+    size = np.array([side, side if detector.square else side * 3 // 4])
+    items = []
+    for row in range(images):
+        coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8))
+        picture = torch.from_numpy(np.array(coarse.resize(tuple(size)))).permute(2, 0, 1)
+        sides = rng.uniform(0.05, 0.5, (boxes, 2)) * size
+        corner = rng.uniform(0, 1, (boxes, 2)) * (size - sides)
+        labels = rng.integers(len(detector.class_names), size=boxes)
+        there = np.hstack([corner, corner + sides]).astype(np.float32)
+        change, there, labels = draw(augment, rng, *size.tolist(), there, labels)
+        items.append(
+            Item(picture, there, labels, row, tuple(size.tolist()), None if augment == "none" else change)
         )
-    return pictures, targets
-
-
-def on_device(batch: Batch, device: torch.device) -> Any:
-    """A batch as a detector takes it."""
-    return to_device(*batch, device)
+    batch: Batch = Pack(detector.divisible)(items)
+    return batch
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ def loss_and_gradient(
     state = {key: value.clone() for key, value in detector.state_dict().items()}
     detector.to(device).train()
     with autocast(device, precision):
-        losses = detector(*on_device(batch, device))
+        losses = detector(batch)
     total_loss(losses).backward()
     norms = [p.grad.float().norm() for p in detector.parameters() if p.grad is not None]
     figures = {name: float(value.detach()) for name, value in losses.items()}
@@ -216,8 +216,7 @@ def found_by(
     """What a detector finds in a batch, and the number formats that reached NMS on the way."""
     detector.to(device).eval()
     with torch.inference_mode(), autocast(device, precision), seen_by_nms() as seen:
-        images, _ = on_device(batch, device)
-        found = [{key: value.cpu() for key, value in one.items()} for one in detector(images)]
+        found = [{key: value.cpu() for key, value in one.items()} for one in detector(batch)]
     detector.to("cpu")
     return found, seen
 
@@ -284,7 +283,10 @@ def duplicates_left(device: torch.device, number_of_class: int, *, objects: int 
 
 
 class _Waits(TorchDispatchMode):
-    """Counts, on any device, the operations that a GPU would have to be waited for, by where they are called."""
+    """Counts, on any device, operations that a GPU would have to be waited for, by where they are called.
+
+    Copies to the host (`tolist()`, `cpu()`) are none of them on a CPU; on a GPU CUDA's own warnings count those too.
+    """
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2")
 
@@ -342,7 +344,7 @@ class Steps:
 
     detector: Detector
     optimizer: torch.optim.Optimizer
-    average: Any
+    average: Average
     scaler: torch.amp.GradScaler
     device: torch.device
     precision: torch.dtype | None
@@ -356,7 +358,7 @@ class Steps:
             self.scaler,
             self.average,
             rate=lambda: 1.0,
-            micro_batch_size=len(batch[0]),
+            micro_batch_size=len(batch.rows),
             precision=self.precision,
             clip=5.0,
         )
@@ -378,7 +380,7 @@ def make_steps(name: str, *, image_size: int, device: torch.device, precision: s
     return Steps(
         detector,
         make_optimizer(detector, choices, 1.0),
-        torch.optim.swa_utils.AveragedModel(detector, multi_avg_fn=warm_average(0.995), use_buffers=True),
+        Average(detector, 0.995),
         torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         device,
         DTYPES[precision],
@@ -451,7 +453,10 @@ def work_under(path: str, *, fraction: float = 1.0, files: int = 0, fault_at: in
 
 
 def find_fitting(detector: str, image_size: int, device: str, fraction: float, data: str, wanted: int) -> Row:
-    """How many images fit at once under a share of the GPU's memory, and what the trials leave behind of it."""
+    """How many images fit at once under a share of the GPU's memory, and what the trials leave behind of it.
+
+    `wanted` images and fewer are tried; 0: what training foresees from two small trials.
+    """
     place = torch.device(device)
     steps = make_steps(detector, image_size=image_size, device=place, precision=best_precision(place)[0])
     cuda = place.type == "cuda"
@@ -459,9 +464,11 @@ def find_fitting(detector: str, image_size: int, device: str, fraction: float, d
         torch.cuda.set_per_process_memory_fraction(fraction, place)
     before = torch.cuda.memory_allocated() if cuda else 0
     began = time.monotonic()
-    fitting = fitting_micro_batch_size(
-        steps.detector, Dataset.load(data), wanted, multi_scale=0.0, precision=steps.precision
-    )
+    options: Row = {"multi_scale": 0.0, "precision": steps.precision}
+    if wanted:
+        fitting = fitting_micro_batch_size(steps.detector, Dataset.load(data), wanted, **options).images
+    else:
+        fitting = images_that_fit(steps.detector, Dataset.load(data), **options)
     after = torch.cuda.memory_allocated() if cuda else 0
     return {"fitting": fitting, "left_bytes": after - before, "seconds": time.monotonic() - began}
 
@@ -497,6 +504,7 @@ def time_stages(
     precision: str,
     *,
     boxes: int = 7,
+    augment: str = "none",
     warm: int = 20,
     timed: int = 40,
     profile: int = 0,
@@ -505,18 +513,20 @@ def time_stages(
     """Milliseconds of the stages of a training step on a batch from the host, and what memory it takes."""
     place = torch.device(device)
     steps = make_steps(detector, image_size=image_size, device=place, precision=precision, **switches)
-    batch = drawn_batch(steps.detector, images=batch_size, boxes=boxes)
+    batch = drawn_batch(steps.detector, images=batch_size, boxes=boxes, augment=augment)
     trained = [p for p in steps.detector.parameters() if p.requires_grad]
     if place.type == "cuda":
-        batch = [image.pin_memory() for image in batch[0]], batch[1]
+        batch = batch._replace(images=batch.images.pin_memory())
 
     def step(clock: Clock) -> None:
         steps.optimizer.zero_grad(set_to_none=True)
         clock.mark()
-        taken = on_device(batch, place)
+        prepare(
+            batch, place, mean=steps.detector.mean, std=steps.detector.std
+        )  # the detector does it once more
         clock.mark()
         with autocast(place, steps.precision):
-            loss = total_loss(steps.detector(*taken))
+            loss = total_loss(steps.detector(batch))
         clock.mark()
         steps.scaler.scale(loss).backward()
         clock.mark()
@@ -525,27 +535,23 @@ def time_stages(
         steps.scaler.step(steps.optimizer)
         steps.scaler.update()
         clock.mark()
-        steps.average.update_parameters(steps.detector)
+        steps.average.update()
         clock.mark()
 
     try:
         for _ in range(warm):
             step(Clock(place))
-        whole = Clock(place)
         clocks = [Clock(place) for _ in range(timed)]
-        whole.mark()
         for clock in clocks:
             step(clock)
-        whole.mark()
-        (total,) = whole.milliseconds()
+        stages = list(zip(*(clock.milliseconds() for clock in clocks), strict=True))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return {"error": "out of memory"}
-    names = ("to_device_ms", "forward_ms", "backward_ms", "update_ms", "average_ms")
-    stages = zip(*(clock.milliseconds() for clock in clocks), strict=True)
+    names = ("prepare_ms", "forward_ms", "backward_ms", "update_ms", "average_ms")
     row: Row = {name: statistics.median(times) for name, times in zip(names, stages, strict=True)}
-    row["step_ms"] = total / timed
+    row["step_ms"] = sum(row.values()) - row["prepare_ms"]  # which forward_ms has in it
     row["images_per_second"] = 1000 * batch_size / row["step_ms"]
     if place.type == "cuda":
         row["peak_bytes"] = torch.cuda.max_memory_allocated()
@@ -561,7 +567,7 @@ def _operations(steps: Steps, batch: Batch) -> int:
 
     with FlopCounterMode(display=False) as counter:
         with autocast(steps.device, steps.precision):
-            loss = total_loss(steps.detector(*on_device(batch, steps.device)))
+            loss = total_loss(steps.detector(batch))
         loss.backward()
     return int(counter.get_total_flops())
 
@@ -713,8 +719,13 @@ def saved(run: Run) -> dict[str, Any]:
 def largest_difference(first: Run, second: Run) -> float:
     """Between the weights, and their averages, at the ends of two runs."""
     a, b = saved(first), saved(second)
-    pairs = [(a[part][key], b[part][key]) for part in ("detector", "average") for key in a[part]]
-    return max(float((one.double() - other.double()).abs().max()) for one, other in pairs if one.numel())
+    pairs = [(a["detector"], b["detector"]), (a["average"]["detector"], b["average"]["detector"])]
+    return max(
+        float((one[key].double() - other[key].double()).abs().max())
+        for one, other in pairs
+        for key in one
+        if one[key].numel()
+    )
 
 
 def broken_off(bench: Bench, dataset: Dataset, name: str, **settings: Any) -> Run:
@@ -980,6 +991,7 @@ SWITCHES: dict[str, Row] = {
                                             "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}},
     "compile": {"compile": True},
     "fp32": {"precision": "fp32"},
+    "strong augmentation": {"augment": "strong"},
 }  # fmt: skip
 
 
@@ -1183,6 +1195,8 @@ def judged(detector: Detector, dataset: Dataset, cases: Iterable[tuple[str, str,
 
 def batches(bench: Bench) -> list[Row]:
     """The largest batch, in powers of two, that goes through at once, and what an image takes of the memory."""
+    data = bench.folder / "batches.npz"
+    bench.demo(100).save(data)
     rows = []
     for name, size in bench.cases([("starter", 64)] if bench.quick else SIZES):
         fits: Row = {"batch": 0}
@@ -1196,7 +1210,11 @@ def batches(bench: Bench) -> list[Row]:
         if "peak_bytes" in before and "peak_bytes" in fits:
             more = fits["batch"] - before["batch"]
             fits["bytes_an_image"] = (fits["peak_bytes"] - before["peak_bytes"]) / more
-        keep = ("batch", "peak_bytes", "bytes_an_image", "images_per_second", "then")
+        if bench.device.type == "cuda":
+            answer = call("find_fitting", detector=name, image_size=size, device=str(bench.device), fraction=1.0,
+                          data=str(data), wanted=0)  # fmt: skip
+            fits["foreseen"] = answer.get("fitting", answer.get("error"))
+        keep = ("batch", "foreseen", "peak_bytes", "bytes_an_image", "images_per_second", "then")
         rows.append({"detector": name, "size": size, **{key: fits[key] for key in keep if key in fits}})
     return rows
 
@@ -1327,6 +1345,11 @@ def main() -> int:
             "bench/gpu.py: there is no CUDA device here, nothing was measured (--device cpu --quick tries the script)"
         )
         return 1 if options.parts else 0
+    if (
+        options.quick and device.type == "cpu"
+    ):  # small sums, beside whatever else runs: threads would be in the way
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
     held = [
         measure(part, device, quick=options.quick, minutes=options.minutes, out=options.out)
         for part in options.parts or PARTS
