@@ -24,6 +24,8 @@ from odkit.runs.dashboard.charts import Series, chart, picture_with_boxes, smoot
 from odkit.runs.dashboard.notebook import Dashboard
 from odkit.runs.dashboard.progress import Progress, duration, epoch_line
 from odkit.runs.dashboard.show import front_end, show_run
+from odkit.runs.dashboard.terminal import show_terminal
+from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
 from tests.helpers import squares
@@ -169,11 +171,95 @@ def test_without_a_terminal_there_is_a_line_an_epoch(run: Run, capsys: pytest.Ca
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "starter on cpu, batches of 4, 64 px, fp32, adamw at 0.001",
+        "step 1/6  loss 1.000  lr 0.001  20.0 images/s  data wait 10%",
         EPOCH_1,
         EPOCH_2,
         "warning: odd <b>thing</b>",
     ]
     assert said.err == ""
+
+
+CHOICES = {
+    "batch_size": 4,
+    "image_size": 64,
+    "precision": "bf16",
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+}
+
+
+def test_a_log_gets_a_line_every_half_minute(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten seconds a step, and a clock that is set back in the middle; what a resume starts with is said at once."""
+    log = EventLog(run.path / "events.jsonl")
+    start = {"steps_per_epoch": 50, "epochs": 2, "device": "cuda:0", "choices": CHOICES}
+    log.write("start", time=0.0, step=0, from_step=0, **start)
+    figures = {"learning_rate": 0.001, "device_memory": 2.5e9, "epoch": 1}
+    for number in range(1, 10):
+        wrong = number % 3 == 0  # a loss that is not finite
+        log.write(
+            "step",
+            time=1000.0 + 10 * number - 500 * (number > 7),
+            step=number,
+            loss=None if wrong else float(number),
+            images_per_second=10.0 if wrong else 40.0,
+            data_wait=0.5 if wrong else 0.0,
+            **figures,
+        )
+    log.write("start", time=600.0, step=9, from_step=9, resumed=True, **start)
+    for number in (10, 11):
+        more = {"loss": 1.0, "images_per_second": 40.0, "data_wait": 0.0}
+        log.write("step", time=600.0 + number, step=number, **more, **figures)
+    log.close()
+    show_terminal(run)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(("starter", "resumed", "detector"))] == [
+        "step   1/100  loss 1.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB",
+        # steps 2 to 4: their loss without the one that was left out, their speed and waiting by time
+        "step   4/100  loss 3.000  lr 0.001  20.0 images/s  data wait 33%  GPU memory 2.50 GB  16:00 left",
+        "step   7/100  loss 6.000  lr 0.001  20.0 images/s  data wait 33%  GPU memory 2.50 GB  15:30 left",
+        "step   8/100  loss 8.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB  0:00 left",
+        "step  10/100  loss 1.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "workers", "reason", "notes"),
+    [
+        ("cpu", -1, 3, "4 cores for 1 process(es)", []),
+        ("cpu", 0, 0, "as set", []),
+        ("cuda:0", -1, 1, "1 data workers in place of 7: /dev/shm", ["note: 1 data workers in place of 7"]),
+        ("cuda:0", -1, 0, "0 data workers in place of 7: /dev/shm", ["note: 0 data", "warning: no data"]),
+        ("cuda:0", 0, 0, "as set", ["warning: no data workers"]),
+    ],
+)
+def test_reasons_reach_the_person(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    wanted: int,
+    workers: int,
+    reason: str,
+    notes: list[str],
+) -> None:
+    log = EventLog(run.path / "events.jsonl")
+    choices = {**CHOICES, "reasons": {"device": "because", "num_workers": reason}}
+    settings = {"detector": "starter", "device": "auto", "num_workers": wanted}
+    event = {"step": 0, "from_step": 0, "device": device, "choices": choices, "num_workers": workers}
+    log.write("start", **event, settings=settings)
+    show_terminal(run)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"starter on {device} (because), batches of 4, 64 px, bf16, adamw at 0.001"
+    assert [line[: len(note)] for line, note in zip(rest, notes, strict=True)] == notes
+    log.write("start", **event, settings={**settings, "device": device})  # and nobody chose it
+    show_terminal(run)
+    assert f"on {device}, batches" in capsys.readouterr().out.splitlines()[-1 - len(notes)]
+    figures = {"images_per_second": 9.0, "data_wait": 0.0, "memory": 1e9, "grad_norm": 1.0}
+    log.write("step", step=1, loss=1.0, learning_rate=0.1, **figures)
+    log.close()
+    board = Dashboard(run)
+    board.follow()
+    assert all(note in board.facts.value for note in notes)
+    board.close()
 
 
 def test_in_a_terminal_a_bar_counts_the_steps(run: Run) -> None:
@@ -197,6 +283,7 @@ def test_in_a_terminal_a_bar_counts_the_steps(run: Run) -> None:
     assert process.wait(60) == 0
     assert re.search(rb"epoch 2/2: 100%.*6/6.*loss=0.167, lr=0.001, images/s=20.0", text)
     assert EPOCH_2.encode() in text
+    assert b"data wait" not in text
 
 
 def test_interrupting_leaves_the_run_running(run: Run) -> None:

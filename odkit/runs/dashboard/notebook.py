@@ -32,6 +32,7 @@ from odkit.runs.dashboard.progress import (
     number_text,
     requested,
     start_line,
+    start_notes,
 )
 from odkit.runs.events import follow
 
@@ -66,6 +67,7 @@ def show_static(run: "Run") -> None:
 
 def _lines(run: "Run", progress: Progress) -> str:
     lines = [f"{run.name}: {start_line(progress.start) if progress.start else 'starting'}"]
+    lines += start_notes(progress.start)
     lines += [epoch_line(row, progress.epochs) for row in progress.rows]
     return "\n".join(lines + [f"warning: {event['message']}" for event in progress.warnings[-3:]])
 
@@ -266,7 +268,8 @@ class Dashboard:
             f'<div style="color:var(--jp-warn-color0,#b35900)">&#9888; {escape(event["message"])}</div>'
             for event in at.warnings[-3:]
         )
-        self._set(self.facts, f'<div style="line-height:1.7">{cells}</div>{warnings}')
+        notes = "".join(f"<div>{quiet_svg(escape(note))}</div>" for note in start_notes(at.start))
+        self._set(self.facts, f'<div style="line-height:1.7">{cells}</div>{notes}{warnings}')
 
     def _draw_strip(self) -> None:
         if self.dataset is None:

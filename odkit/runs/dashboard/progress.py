@@ -1,6 +1,7 @@
 """Where a run stands, from its events: what every front end shows."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,12 +123,50 @@ def start_line(event: dict[str, Any]) -> str:
     if event.get("rollback"):
         return f"back at step {event['from_step']}"
     choices = event.get("choices", {})
-    what = [f"{event.get('settings', {}).get('detector', 'detector')} on {event.get('device', '?')}"]
+    settings = event.get("settings", {})
+    reason = choices.get("reasons", {}).get("device", "") if settings.get("device") == "auto" else ""
+    why = f" ({reason})" if reason else ""
+    what = [f"{settings.get('detector', 'detector')} on {event.get('device', '?')}{why}"]
     if choices:
         what.append(f"batches of {choices['batch_size']}, {choices['image_size']} px, {choices['precision']}")
         what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
     resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
     return resumed + ", ".join(what)
+
+
+def start_notes(event: Mapping[str, Any]) -> list[str]:
+    """What a person should know of a start event's choices: data workers fewer than wanted, or none for a GPU."""
+    settings, choices = event.get("settings", {}), event.get("choices", {})
+    reason = choices.get("reasons", {}).get("num_workers", "")
+    notes = [f"note: {reason}"] if "/dev/shm" in reason else []
+    workers = event.get("num_workers", settings.get("num_workers"))
+    if workers == 0 and str(event.get("device", "")).startswith("cuda"):
+        notes.append(
+            "warning: no data workers: the process that trains decodes every image itself, and the GPU waits for it "
+            "(--num-workers)"
+        )
+    return notes
+
+
+def step_line(steps: Sequence[Mapping[str, Any]], progress: Progress) -> str:
+    """Step events as a line: their mean loss and speed, and where the run stands after the last of them."""
+    last = steps[-1]
+    losses = [event["loss"] for event in steps if event["loss"] is not None]
+    seconds = [1 / event["images_per_second"] for event in steps]  # an image: all batches have as many
+    waited = sum(event["data_wait"] * took for event, took in zip(steps, seconds, strict=True))
+    total, left = progress.total_steps, progress.seconds_left()
+    parts = [
+        f"step {last['step']:>{len(str(total))}}/{total}" if total else f"step {last['step']}",
+        f"loss {number_text(sum(losses) / len(losses) if losses else None)}",
+        f"lr {last['learning_rate']:.2g}",
+        f"{len(steps) / sum(seconds):.1f} images/s",
+        f"data wait {waited / sum(seconds):.0%}",
+    ]
+    if last.get("device_memory"):
+        parts.append(f"GPU memory {last['device_memory'] / 1e9:.2f} GB")
+    if left is not None:
+        parts.append(f"{duration(left)} left")
+    return "  ".join(parts)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -1,20 +1,38 @@
-"""A run in a terminal: a line an epoch and a bar."""
+"""A run in a terminal: a line an epoch and a bar; in a log, a line every half minute as well."""
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from odkit.runs.dashboard.progress import Progress, epoch_line, number_text, start_line
+from odkit.runs.dashboard.progress import (
+    Progress,
+    epoch_line,
+    number_text,
+    start_line,
+    start_notes,
+    step_line,
+)
 from odkit.runs.events import epoch_rows, follow
 
 if TYPE_CHECKING:
     from odkit.runs.run import Run
 
 
-def show_terminal(run: "Run") -> None:
-    """A bar over the steps and a line an epoch; without a terminal (a log file) only the lines."""
+LINE_EVERY = 30.0
+
+
+def show_terminal(run: "Run", *, line_every: float = LINE_EVERY) -> None:
+    """A bar over the steps and a line an epoch; into a log, in place of the bar, the first step and later ones.
+
+    Args:
+        run: Alive or dead.
+        line_every: Seconds, by the events' own time, between two lines of steps in a log.
+    """
     progress = Progress()
+    unsaid: list[dict[str, Any]] = []  # steps since the last line of them
+    said = -math.inf  # when that was
     pending: dict[str, Any] = {}  # an epoch that waits for its evaluation, so that both make one line
 
     def say(text: str) -> None:
@@ -27,6 +45,7 @@ def show_terminal(run: "Run") -> None:
             pending.clear()
 
     bar = tqdm(total=0, unit="step", dynamic_ncols=True, disable=None, leave=False, desc="starting")
+    to_a_log = bar.disable or not sys.stdout.isatty()
     with bar:
         for events in follow(run, interval=0.3):
             for event in events:
@@ -39,7 +58,16 @@ def show_terminal(run: "Run") -> None:
                 if kind == "start":
                     bar.reset()
                     bar.initial = bar.n = progress.step
-                    say(start_line(event))
+                    for line in (start_line(event), *start_notes(event)):
+                        say(line)
+                    unsaid.clear()
+                    said = -math.inf
+                elif kind == "step" and to_a_log:
+                    unsaid.append(event)
+                    if abs(event["time"] - said) >= line_every:  # clocks are also set back
+                        say(step_line(unsaid, progress))
+                        unsaid.clear()
+                        said = event["time"]
                 elif kind == "warning":
                     say(f"warning: {event['message']}")
             _draw_bar(bar, progress)
