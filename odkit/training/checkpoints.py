@@ -64,7 +64,7 @@ def newest_checkpoint(run: Run, log: EventLog) -> dict[str, Any] | None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random generator, as plain tensors and numbers."""
+    """The state of every random generator that this process draws from, as plain tensors and numbers."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (libraries may draw from it)
     state = {
         "torch": torch.get_rng_state(),
@@ -78,7 +78,7 @@ def random_state() -> dict[str, Any]:
         ),
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()  # of the current device
     return state
 
 
@@ -89,5 +89,5 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

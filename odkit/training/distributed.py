@@ -1,9 +1,11 @@
 """Several processes that train one detector, started by torchrun: ranks, devices, data parallelism, collectives."""
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +14,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from odkit import detection
+from odkit.system import InputError
+
+PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others. Longer than the first one judges, saves, or waits twice for a data worker
+that hangs (`worker_timeout`); a process that has ended is noticed by torchrun, and needs no such limit."""
+
+_FORWARD_SYNC = "forward_sync_buffers"
+if _FORWARD_SYNC not in inspect.signature(DistributedDataParallel).parameters:
+    _FORWARD_SYNC = "broadcast_buffers"  # its name before torch 2.14
 
 
 def rank() -> int:
@@ -24,6 +35,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size() -> int:
+    """Number of processes of this machine that train together: they share its cores and its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def restarts_left() -> bool:
     """Whether torchrun starts the processes again if this one leaves with an exit status other than 0."""
     count, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
@@ -34,12 +50,20 @@ def own_device(name: str) -> torch.device:
     """The device of this process by its setting; "auto" and "cuda" give each process of a machine its own GPU.
 
     Raises:
-        InputError: There is no such device.
+        InputError: There is no such device, or no GPU for each process.
     """
-    device = detection.pick_device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
+    device, processes = detection.pick_device(name), local_world_size()
+    if device.type != "cuda" or (processes == 1 and device.index is not None):
+        return device
+    if device.index is not None:
+        raise InputError(
+            f"device {name!r} is one GPU, and {processes} processes want one each: --device cuda"
+        )
+    try:
+        detection.pick_device(f"cuda:{processes - 1}")
+    except InputError as error:
+        raise InputError(f"{processes} processes on this machine want a GPU each, and {error}") from error
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextlib.contextmanager
@@ -50,7 +74,11 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where NCCL's messages are put together
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        timeout=PATIENCE,
+        device_id=device if device.type == "cuda" else None,
+    )
     yield
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
@@ -58,17 +86,21 @@ def process_group(device: torch.device) -> Iterator[None]:
 def data_parallel(detector: nn.Module) -> nn.Module:
     """The detector in DistributedDataParallel where there are several processes; all take over the first one's weights.
 
-    Batch norms keep a share's figures to themselves (`forward_sync_buffers`): those of the first process are judged
-    with and saved. Parameters that are frozen now stay outside, so wrap anew when that changes.
+    Batch norms keep a share's figures to themselves from then on: those of the first process are judged with and
+    saved. Parameters that are frozen now stay outside, so wrap anew when that changes.
     """
     if not dist.is_initialized():
         return detector
     device = next(detector.parameters()).device
+    broadcast_tensors(
+        detector.buffers()
+    )  # before torch 2.14 these are left out where they are not kept in step
+    options: dict[str, Any] = {_FORWARD_SYNC: False}
     return DistributedDataParallel(
         detector,
         device_ids=[device] if device.type == "cuda" else None,
-        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
+        **options,
     )
 
 

@@ -13,6 +13,8 @@ from odkit.system import OdkitError
 _DEVICE = re.compile(
     r"CUDA error|HIP error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUDA driver|NVML", re.IGNORECASE
 )
+# A number that no GPU has, or that another process computes on: a setting's fault, not the GPU's.
+_WRONG_DEVICE = re.compile(r"invalid device ordinal|Duplicate GPU")
 _PEER = re.compile(
     r"Connection (closed|reset) by peer|Broken pipe|Connection refused|Socket Timeout|connectFullMesh failed",
     re.IGNORECASE,
@@ -38,12 +40,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return any(
         part in text
-        for part in ("out of memory", "DefaultCPUAllocator: can't allocate memory", "STATUS_ALLOC_FAILED")
+        for part in (
+            "out of memory",
+            "DefaultCPUAllocator: can't allocate memory",
+            "STATUS_ALLOC_FAILED",
+            # cuDNN, "GET ..." or "FIND ...": no engine whose workspace fits (pytorch/pytorch#108645)
+            "unable to find an engine to execute this computation",
+        )
     )
+
+
+def is_wrong_device(error: BaseException) -> bool:
+    """Whether an error means that this process was given a GPU that is not there, or that is another process'."""
+    return isinstance(error, RuntimeError) and bool(_WRONG_DEVICE.search(str(error)))
 
 
 def is_lost_device(error: BaseException) -> bool:
     """Whether an error means that the GPU is gone or that this process can use it no more."""
+    if is_wrong_device(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or bool(
         isinstance(error, RuntimeError) and not is_out_of_memory(error) and _DEVICE.search(str(error))
     )
@@ -51,6 +66,8 @@ def is_lost_device(error: BaseException) -> bool:
 
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an error means that another process of the run has ended or cannot be reached."""
+    if is_wrong_device(error):
+        return False
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or (
         isinstance(error, RuntimeError) and dist.is_initialized() and bool(_PEER.search(str(error)))
     )
@@ -86,6 +103,11 @@ def explained(error: BaseException, run: str) -> str:
         return f"the disk is full ({error}). Free some space, then: odkit resume {run}"
     if not isinstance(error, RuntimeError):
         return ""
+    if is_wrong_device(error):
+        return (
+            f"this process has no GPU of its own ({said}): `odkit doctor` says which there are. On the first one: "
+            f"odkit resume {run} --device cuda:0. Several processes want a GPU each: a new run with fewer --processes"
+        )
     if is_lost_device(error):
         # after such an error every call to the device fails in this process; a new process starts clean
         return (

@@ -17,7 +17,13 @@ from odkit.data.dataset import Dataset
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
 from odkit.training import replay, work
-from odkit.training.errors import ShortOfMemoryError, explained, is_out_of_memory
+from odkit.training.errors import (
+    ShortOfMemoryError,
+    explained,
+    is_lost_device,
+    is_lost_peer,
+    is_out_of_memory,
+)
 from tests.helpers import SMALL, facts, finished, same_weights, squares, wait_for_steps, worker_pid
 
 
@@ -74,7 +80,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(dataset: Dataset,
     assert "the disk is full" in run.trouble()
     assert run.checkpoints()
     for path in run.checkpoints():
-        assert torch.load(path, weights_only=True)["format"] == 1
+        assert torch.load(path, weights_only=True)["format"] == 2
     assert not list((run.path / "checkpoints").glob("*.tmp"))
     assert not (run.path / "events.reserve").exists()
     (small_disk / "filler").unlink()
@@ -208,6 +214,12 @@ def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
     assert same_weights(run, undisturbed)
 
 
+DUPLICATE = """NCCL error in: NCCLUtils.hpp:275, invalid usage (run with NCCL_DEBUG=WARN for details)
+ncclInvalidUsage: This usually reflects invalid usage of NCCL library.
+Last error:
+Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1000"""
+
+
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [
@@ -223,6 +235,12 @@ def test_a_gpu_that_vanishes_leaves_a_run_that_goes_on_elsewhere(
             ShortOfMemoryError("Tried to allocate 2 GiB"),
             "out of memory (Tried to allocate 2 GiB). To go on with fewer",
         ),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "out of memory"),
+        (
+            torch.AcceleratorError("CUDA error: invalid device ordinal\nGPU device may be"),
+            "this process has no GPU",
+        ),
+        (torch.distributed.DistBackendError(DUPLICATE), "this process has no GPU of its own (Duplicate GPU"),
         (RuntimeError("shape mismatch"), ""),
         (OSError(errno.EIO, "Input/output error"), ""),
         (ValueError("CUDA error is only a word here"), ""),
@@ -234,6 +252,8 @@ def test_what_an_error_means(error: BaseException, meaning: str) -> None:
     assert said.startswith(meaning)
     assert bool(said) == bool(meaning)
     assert not said or "odkit resume runs/one" in said
+    # torchrun starts processes again for these alone, and in vain where a number is wrong
+    assert (is_lost_device(error) or is_lost_peer(error)) == said.startswith(("the GPU", "another process"))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +261,8 @@ def test_what_an_error_means(error: BaseException, meaning: str) -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), True),
         (MemoryError(), True),
         (torch.AcceleratorError("CUDA error: unspecified launch failure"), False),
         (RuntimeError("shape mismatch"), False),
