@@ -40,6 +40,7 @@ from odkit.runs import (
     list_runs,
     make_settings,
     open_run,
+    prepare_torch,
 )
 from odkit.system import (
     LOCK_VARIABLE,
@@ -193,6 +194,7 @@ def worker(run: Positional[Path]) -> int:
     first = os.environ.get("RANK", "0") == "0"  # of the processes of one run, one is its owner
     handle = hold_lock(found.path, inherited_alone=not first)
     os.environ[LOCK_VARIABLE] = "" if handle is None else str(handle)
+    prepare_torch(os.environ, deterministic=found.settings.deterministic)
     from odkit.training import work
 
     status = work(found.path)

@@ -15,3 +15,4 @@ from .trackers import export_tensorboard as export_tensorboard
 from .worker import STOP_SIGNALS as STOP_SIGNALS
 from .worker import RunError as RunError
 from .worker import hold_lock as hold_lock
+from .worker import prepare_torch as prepare_torch

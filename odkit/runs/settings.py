@@ -82,6 +82,8 @@ class Settings:
     """"auto": bf16 where the device gains from it, else fp32."""
     compile: bool = False
     """Try torch.compile on the backbone; falls back with the reason."""
+    deterministic: bool = False
+    """The same weights from run to run and over a resume on a GPU too, as far as PyTorch can; slower."""
     device: str = "auto"
     """"auto", "cpu", "cuda", "cuda:1", "mps"."""
     processes: int = 1
@@ -123,6 +125,11 @@ class Settings:
         if self.batch_size and self.batch_size % self.processes:
             problems.append(
                 f"batch_size ({self.batch_size}) cannot be dealt evenly to {self.processes} processes"
+            )
+        if self.processes > 1 and self.device.startswith("cuda:"):
+            problems.append(
+                f'device {self.device!r} is one GPU, and {self.processes} processes want one each: take "cuda"; '
+                "CUDA_VISIBLE_DEVICES=1,2 in front of the command says which"
             )
         if problems:
             raise InputError("; ".join(problems))

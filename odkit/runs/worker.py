@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from odkit.system import LOCK_VARIABLE, OdkitError, package_path
@@ -80,13 +80,28 @@ def worker_environment() -> dict[str, str]:
     environment = {**os.environ, LOCK_VARIABLE: "0", "PYTHONPATH": package_path()}
     # torchrun's own store would outlive a restart, and processes started again would look for the old ones' addresses
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    prepare_torch(environment)
+    return environment
+
+
+def prepare_torch(environment: MutableMapping[str, str], *, deterministic: bool = False) -> None:
+    """What torch and its libraries read when they are loaded, where it is not set already.
+
+    Args:
+        environment: Changed in place.
+        deterministic: Whether sums are to be taken in a fixed order on a GPU.
+    """
     # Threads that wait must sleep: spinning ones slow training twentyfold as soon as anything else wants a core. A
     # wait of a few microseconds comes first, because to wake a sleeper costs more than that in a virtual machine.
     if not environment.get("GOMP_SPINCOUNT"):
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
             environment["GOMP_SPINCOUNT"] = "5000"
-    return environment
+    # Batches differ in size, which leaves holes in segments that cannot grow. CUDA's own, older name wins over this.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
+        environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if deterministic:  # cuBLAS shares its workspace between streams otherwise
+        environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 # -- the lock ----------------------------------------------------------------------------------------------------------

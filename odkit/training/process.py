@@ -37,6 +37,7 @@ def work(path: str | Path) -> int:
     log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _SilentLog()
     message = ""
     try:
+        _fix_order(run.settings.deterministic)
         with process_group(own_device(run.settings.device)):
             reason = _train(run, log)
     except OdkitError as error:
@@ -72,6 +73,14 @@ def work(path: str | Path) -> int:
     if message:
         tell(message)
     return 1 if reason == "failed" else 0
+
+
+def _fix_order(deterministic: bool) -> None:
+    """Whether sums are taken in a fixed order on a GPU too; an operation that cannot warns, in worker.log."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
 
 
 def _train(run: Run, log: EventLog) -> str:

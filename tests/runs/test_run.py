@@ -20,7 +20,7 @@ from odkit.data.dataset import Dataset
 from odkit.runs.events import EventLog, EventReader, backwards, effective, epoch_rows, follow
 from odkit.runs.run import Run, create_run, list_runs, open_run, runs_html
 from odkit.runs.settings import Settings
-from odkit.runs.worker import RunError, hold_lock, worker_command
+from odkit.runs.worker import RunError, hold_lock, prepare_torch, worker_command
 from odkit.system.processes import LOCK_VARIABLE
 from tests.helpers import squares, until
 
@@ -361,6 +361,43 @@ def test_worker_commands(tmp_path: Path) -> None:
     assert several[1:3] == ["-m", "torch.distributed.run"]
     assert "--nproc-per-node=4" in several
     assert several[-3:] == ["odkit", "worker", str(tmp_path)]
+
+
+def test_torch_finds_its_environment_and_a_persons_own_stands() -> None:
+    environment: dict[str, str] = {}
+    prepare_torch(environment)
+    assert environment["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "CUBLAS_WORKSPACE_CONFIG" not in environment
+    prepare_torch(environment, deterministic=True)
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):  # the older name wins over the newer one
+        own = {name: "max_split_size_mb:64", "CUBLAS_WORKSPACE_CONFIG": ":16:8", "OMP_WAIT_POLICY": "ACTIVE"}
+        changed = dict(own)
+        prepare_torch(changed, deterministic=True)
+        assert changed == own
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_however_a_worker_is_started_it_prepares_torch(
+    dataset: Dataset, tmp_path: Path, deterministic: bool
+) -> None:
+    """By a launcher on another machine, say, which knows nothing of a run's settings."""
+    made = create_run(dataset, dataclasses.replace(SMALL, deterministic=deterministic), tmp_path, "made")
+    code = (
+        "import os, sys\nfrom odkit import training\nfrom odkit.cli import main\n"
+        "def work(path):\n"
+        "    print(*map(os.environ.get, ('CUBLAS_WORKSPACE_CONFIG', 'PYTORCH_ALLOC_CONF')), 'torch' in sys.modules)\n"
+        "    return 0\n"
+        "training.work = work\nmain(['worker', sys.argv[1]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(made.path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [
+        ":4096:8" if deterministic else "None",
+        "expandable_segments:True",
+        "False",
+    ]
 
 
 # -- states and locks --------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ def test_wrong_settings_are_all_named_at_once() -> None:
         Settings(batch_size=4, micro_batch_size=8)
     with pytest.raises(ValueError, match="evenly"):
         Settings(batch_size=5, processes=2)
+    with pytest.raises(ValueError, match="device 'cuda:1' is one GPU, and 2 processes want one each"):
+        Settings(device="cuda:1", processes=2)
     with pytest.raises(TypeError, match="did you mean 'epochs'"):
         make_settings({"epoch": 3})
     with pytest.raises(TypeError, match=r"there is no setting '\?'\. Settings: detector, "):
