@@ -399,6 +399,7 @@ def evaluate(
     *,
     split: str = "val",
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
     json: bool = False,
@@ -410,14 +411,16 @@ def evaluate(
         path: Folder or label file of a dataset, or "demo".
         split: Split to judge on; "" for all images.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
+            fp32.
         batch_size: Images at once.
         num_workers: Processes that decode images; -1: as many as pay.
         json: Print JSON.
     """
-    found = read_detector(detector, device)
+    run, found = read_detector(detector, device)
     dataset = read_dataset(path)
     judged = dataset.split(split) if split else dataset
-    how = _chosen(found, device, len(judged), batch_size, num_workers)
+    how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
     evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
     if json:
         _print_json(evaluation.to_dict())
@@ -434,6 +437,7 @@ def predict(
     out: Path | None = None,
     score: float = 0.3,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
 ) -> int:
@@ -445,14 +449,16 @@ def predict(
         out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
         score: Leave out what the detector is less sure of, 0 to 1.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
+            fp32.
         batch_size: Images at once.
         num_workers: Processes that decode images; -1: as many as pay.
     """
-    found = read_detector(detector, device)
+    run, found = read_detector(detector, device)
     dataset = detection.images_dataset(images, found.class_names)
     if out is not None and out.resolve() == dataset.root.resolve():
         raise InputError(f"--out {out} is where the images are: their pictures would take their place")
-    how = _chosen(found, device, len(dataset), batch_size, num_workers)
+    how = _chosen(found, run, device, precision, len(dataset), batch_size, num_workers)
     predictions = detection.predict(found, dataset, score=score, **how)
     rows = [
         {"image": str(path), "objects": _objects(predictions, image)}
@@ -468,19 +474,37 @@ def predict(
 
 
 def _chosen(
-    detector: "Detector", device: str, images: int, batch_size: int, num_workers: int
+    detector: "Detector",
+    run: Run | None,
+    device: str,
+    precision: str,
+    images: int,
+    batch_size: int,
+    num_workers: int,
 ) -> dict[str, Any]:
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
+    import torch
+
     place = detection.pick_device(device)
     if device == "auto":
         print(f"on {place}: {detection.device_reason(device, place)}", file=sys.stderr)
+    if precision == "auto":
+        precision = run.precision(place) if run else "fp32"
+        if precision != "fp32":
+            print(f"in {precision}: what the run was judged with", file=sys.stderr)
     if num_workers == -1:
         num_workers, why = detection.workers_that_pay(
             place, images, batch_size=batch_size, image_size=detector.image_size
         )
         if num_workers:
             print(f"{num_workers} data workers: {why}", file=sys.stderr)
-    return {"device": place, "batch_size": batch_size, "num_workers": num_workers}
+    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return {
+        "device": place,
+        "precision": types[precision],
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+    }
 
 
 def _objects(predictions: Predictions, image: int) -> list[dict[str, Any]]:
@@ -556,8 +580,8 @@ def _means_the_demo(path: str) -> bool:
     return path == "demo" and not Path(path).exists()
 
 
-def read_detector(name: str, device: str = "auto") -> "Detector":
-    """The detector of a run (folder or name under runs/) or of a file.
+def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector"]:
+    """The detector of a run (folder or name under runs/), and that run; or of a file, and None.
 
     Raises:
         RunError: The run has no detector yet.
@@ -565,13 +589,13 @@ def read_detector(name: str, device: str = "auto") -> "Detector":
     """
     path = Path(name)
     if path.is_file():
-        return detection.load_detector(path, device=device)
+        return None, detection.load_detector(path, device=device)
     if not path.exists() and not (RUNS / path).exists():
         raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
     run = open_run(path)
     if not (run.path / "detector.safetensors").exists():
         raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
-    return run.detector(device=device)
+    return run, run.detector(device=device)
 
 
 def compared(found: Sequence[Run]) -> list[dict[str, Any]]:

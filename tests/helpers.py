@@ -223,7 +223,8 @@ def same_weights(first: Run, second: Run) -> bool:
     import torch
 
     a, b = (torch.load(run.checkpoints()[-1], weights_only=True) for run in (first, second))
-    return all(torch.equal(a[part][key], b[part][key]) for part in ("detector", "average") for key in a[part])
+    pairs = (a["detector"], b["detector"]), (a["average"]["detector"], b["average"]["detector"])
+    return all(torch.equal(mine[key], theirs[key]) for mine, theirs in pairs for key in mine)
 
 
 def wait_for_steps(run: Run, steps: int, *, seconds: float = 120) -> None:

@@ -1,3 +1,5 @@
+from .batch import Batch as Batch
+from .batch import Changes as Changes
 from .catalogue import catalogue_entry as catalogue_entry
 from .catalogue import list_detectors as list_detectors
 from .detector import Detector as Detector
@@ -23,17 +25,17 @@ from .inference import images_dataset as images_dataset
 from .inference import predict as predict
 from .inference import predict_rows as predict_rows
 from .inference import workers_that_pay as workers_that_pay
+from .loading import PREFETCH as PREFETCH
 from .loading import DataWorkerError as DataWorkerError
 from .loading import DetectionImages as DetectionImages
 from .loading import Item as Item
+from .loading import Pack as Pack
 from .loading import choose_workers as choose_workers
-from .loading import collate as collate
 from .loading import fit_size as fit_size
 from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
-from .loading import to_device as to_device
 from .weights import WeightsUnavailableError as WeightsUnavailableError
 from .weights_cache import STARTER_WEIGHTS as STARTER_WEIGHTS
 from .weights_cache import damaged_weights as damaged_weights

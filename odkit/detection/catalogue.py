@@ -28,6 +28,7 @@ class CatalogueEntry:
     square: bool = False  # True where the module was made for square images: sides are stretched, not padded
     optimizer: str  # "adamw" or "sgd"
     learning_rate: float  # at a batch of 16 images
+    heavy: bool = False  # True where an epoch of a few hundred images takes a CPU hours
     # parameters that stay as pre-trained: torchvision's own choice for fine-tuning
     frozen: tuple[str, ...] = ()
     # epsilon of batch norms frozen when pre-trained, torchvision's own; None: they are trained
@@ -61,6 +62,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         background=True,
         image_size=300,
         square=True,
+        heavy=True,
         optimizer="sgd",
         learning_rate=1e-3,
         frozen=SSD_STEM,
@@ -93,6 +95,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         weights=tv.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
         background=True,
         image_size=1024,
+        heavy=True,
         optimizer="sgd",
         learning_rate=0.02,
         frozen=RESNET_STEM,
@@ -104,6 +107,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         weights=tv.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
         background=True,
         image_size=1024,
+        heavy=True,
         optimizer="sgd",
         learning_rate=0.02,
         frozen=RESNET_STEM,
@@ -114,6 +118,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         weights=tv.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
         background=False,
         image_size=1024,
+        heavy=True,
         optimizer="sgd",
         learning_rate=0.01,
         frozen=RESNET_STEM,
@@ -125,6 +130,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         weights=tv.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
         background=False,
         image_size=1024,
+        heavy=True,
         optimizer="adamw",
         learning_rate=1e-4,
         frozen=RESNET_STEM,
@@ -135,6 +141,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         weights=tv.FCOS_ResNet50_FPN_Weights.COCO_V1,
         background=False,
         image_size=1024,
+        heavy=True,
         optimizer="sgd",
         learning_rate=0.01,
         frozen=RESNET_STEM,

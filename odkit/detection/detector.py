@@ -7,18 +7,21 @@ wants inside, and images arrive already resized, so that training and prediction
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
+from odkit.detection.batch import Batch
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.devices import pick_device
+from odkit.detection.forward import detections, losses
+from odkit.detection.pixels import prepare, stack
 from odkit.detection.weights import pretrained_state, read_safetensors
 from odkit.system import InputError, write_file
 
@@ -48,26 +51,35 @@ class Detector(nn.Module):
         self.square = entry.square
         self.background = entry.background
         self.module = entry.build(len(self.class_names) + entry.background)
-        self.module.transform = _ReadyBatch(self.module.transform)
+        # what torchvision's modules do first, and here is done by `prepare`, a batch at a time
+        transform: Any = self.module.transform
+        self.mean, self.std = tuple(transform.image_mean), tuple(transform.image_std)
+        self.divisible = int(transform.size_divisible)
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+    def forward(self, images: Batch | Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         """Losses while training, predictions otherwise.
 
         Args:
-            images: Float [3, H, W], 0 to 1, each already resized (`DetectionImages` does it); sizes may differ.
-            targets: While training, one dict an image: `boxes` float32 [n, 4] xyxy in pixels of that resized
-                image, `labels` int64 [n], 0-based.
+            images: A batch as data workers pack it, its targets included; or float [3, H, W] images, 0 to 1, each
+                already resized (`DetectionImages` does it), whose sizes may differ.
+            targets: With such images while training, one dict an image: `boxes` float32 [n, 4] xyxy in pixels of
+                that resized image, `labels` int64 [n], 0-based.
 
         Returns:
             Training: dict of scalar losses by term. Evaluation: one dict an image, `boxes` float32 [n, 4],
-            `scores` float32 [n] descending, `labels` int64 [n], 0-based.
+            `scores` float32 [n] descending, `labels` int64 [n], 0-based. All of it float32, under autocast too.
         """
-        if targets is not None:
-            targets = [{**target, "labels": _shift(target["labels"], self.background)} for target in targets]
-        output = self.module(images, targets)
-        if isinstance(output, Mapping):
-            return output
-        return [{**found, "labels": _shift(found["labels"], self.background, back=True)} for found in output]
+        device = next(self.parameters()).device
+        if isinstance(images, Batch):
+            inputs = prepare(images, device, mean=self.mean, std=self.std)
+        else:
+            inputs = stack(images, targets, device, mean=self.mean, std=self.std, divisible=self.divisible)
+        if self.training:
+            inputs = inputs._replace(labels=_shift(inputs.labels, self.background))
+            with _fixed_norms(self.module, when=len(inputs.sizes) < 2):
+                return losses(self.module, inputs)
+        found = detections(self.module, inputs)
+        return [{**one, "labels": _shift(one["labels"], self.background, back=True)} for one in found]
 
     def extra_repr(self) -> str:
         return f"{self.name}, classes={list(self.class_names)}, image_size={self.image_size}"
@@ -182,32 +194,25 @@ def freeze_stem(detector: Detector) -> None:
 
 
 def _shift(labels: Tensor, background: bool, *, back: bool = False) -> Tensor:
-    """The one place where 0-based class indices meet modules whose class 0 is the background."""
+    """The one place where 0-based class indices meet modules whose class 0 is the background; -1 stays: no box."""
     if not background:
         return labels
-    return labels - 1 if back else labels + 1
+    return labels - 1 if back else labels + (labels >= 0)
 
 
-class _ReadyBatch(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform without its resizing: images come resized, and leave as one padded batch."""
-
-    def __init__(self, original: GeneralizedRCNNTransform) -> None:
-        # a batch of square images needs no padding; SSD's own transform pads to 1
-        super().__init__(
-            original.min_size,
-            original.max_size,
-            original.image_mean,
-            original.image_std,
-            size_divisible=original.size_divisible,
-            fixed_size=original.fixed_size,
-        )
-
-    def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        return image, target
-
-    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        batch: Tensor = super().batch_images(images, size_divisible)
-        return batch.contiguous(memory_format=torch.channels_last)
+@contextmanager
+def _fixed_norms(module: nn.Module, *, when: bool) -> Iterator[None]:
+    """Inside, and `when` so, batch norms use their running figures: a single image has no batch to take them from."""
+    norms = [
+        one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training
+    ]
+    for norm in norms if when else ():
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 def _freeze_batch_norms(module: nn.Module, eps: float) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions
+from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions, upright_size
 from odkit.data.formats import list_images
+from odkit.detection.batch import Batch
 from odkit.detection.detector import Detector
 from odkit.detection.devices import pick_device
 from odkit.detection.loading import (
@@ -21,7 +23,6 @@ from odkit.detection.loading import (
     last_line,
     next_batch,
     start_epoch,
-    to_device,
     workers_fork,
 )
 from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
@@ -113,25 +114,28 @@ def predict_rows(
     bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
     with bar, torch.inference_mode(), _evaluating(detector, device), autocast(device, precision):
         for batch in _whole_batches(loader, dataset, worker_timeout):
-            found.update(_found(batch, detector(batch), dataset, detector))
-            bar.update(len(batch.rows))
+            found.update(_found(batch, detector(batch)))
+            bar.update(len(batch))
             if stop():
                 break
     return found
 
 
-def _found(
-    batch: Batch, outputs: Sequence[dict[str, Tensor]], dataset: Dataset, detector: Detector
-) -> Iterator[tuple[int, Found]]:
+def _found(batch: Batch, outputs: Sequence[dict[str, Tensor]]) -> Iterator[tuple[int, Found]]:
     """Each image's row and what was found in it, in pixels of the original image; one message from the device."""
-    counts = [len(output["scores"]) for output in outputs]
-    columns = [torch.cat([output[key].float().reshape(-1) for output in outputs]).cpu().numpy() for key in _KEYS]
-    boxes, scores, classes = columns[0].reshape(-1, 4), columns[1], columns[2].astype(np.int32)
-    ends = np.cumsum(counts)
-    for row, size, end, count in zip(batch.rows.tolist(), batch.sizes, ends, counts, strict=True):
-        part = slice(end - count, end)
-        factors = np.tile(batch.originals / size, 2)
-        yield row, (boxes[part] * factors, scores[part], classes[part])
+    table = torch.cat(
+        [
+            torch.cat([one["boxes"], one["scores"][:, None], one["labels"][:, None].float()], 1)
+            for one in outputs
+        ]
+    )
+    ends = np.cumsum([len(one["scores"]) for one in outputs])
+    parts = np.split(table.cpu().numpy(), ends[:-1])
+    for row, size, original, part in zip(
+        batch.rows.tolist(), batch.sizes, batch.originals, parts, strict=True
+    ):
+        factors = np.tile(original / size, 2).astype(np.float32)
+        yield row, (part[:, :4] * factors, part[:, 4].copy(), part[:, 5].astype(np.int32))
 
 
 def workers_that_pay(
@@ -153,7 +157,7 @@ def workers_that_pay(
     wanted = -1 if device.type != "cpu" else cores // 4
     if wanted == 0:
         return 0, f"{cores} cores are busy computing"
-    return choose_workers(wanted, batch_size=batch_size, image_size=image_size, prefetch=2)
+    return choose_workers(wanted, batch_size=batch_size, image_size=image_size)
 
 
 def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str]) -> Predictions:
@@ -181,7 +185,7 @@ def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -
         format="images",
         class_names=tuple(class_names),
         image_paths=np.array([str(f) for f in files], object),
-        image_sizes=np.zeros((len(files), 2), np.int32),
+        image_sizes=np.array([upright_size(file) for file in files], np.int32),
         boxes=np.zeros((0, 4), np.float32),
         box_classes=np.zeros(0, np.int32),
         box_images=np.zeros(0, np.int32),
@@ -193,26 +197,19 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
 
 
-def _whole_batches(
-    loader: Any, dataset: Dataset, rows: Sequence[int], found: dict[int, Found], batch_size: int, limit: float
-) -> Iterator[Any]:
+def _whole_batches(loader: Any, dataset: Dataset, limit: float) -> Iterator[Batch]:
     """A loader's batches; where its workers die or hang, an error with the images that were next."""
     batches = start_epoch(loader)
-    while True:
+    for rows in loader.batch_sampler:
         try:
-            one = next_batch(batches, limit)
+            yield next_batch(batches, limit)
         except DataWorkerError as error:
-            files = [str(dataset.image_paths[row]) for row in rows if row not in found][:batch_size]
-            raise DataWorkerError(
-                f"a data worker died or hung ({error}) at one of: {', '.join(files)}"
-            ) from error
+            files = ", ".join(str(dataset.image_paths[row]) for row in rows)
+            raise DataWorkerError(f"a data worker died or hung ({error}) at one of: {files}") from error
         except ImageReadError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise ImageReadError(last_line(error)) from None  # without the worker's traceback before it
-        if one is None:
-            return
-        yield one
 
 
 @contextmanager

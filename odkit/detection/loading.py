@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 from odkit.data import Dataset, ImageReadError, read_pixels
 from odkit.detection.batch import Batch, Changes
+from odkit.detection.pixels import padded_size
 from odkit.system import (
     LOCK_VARIABLE,
     OdkitError,
@@ -38,6 +39,7 @@ class Item(NamedTuple):
     boxes: NDArray[np.float32]  # [n, 4] xyxy in pixels of the resized image
     labels: NDArray[np.int64]  # [n] 0-based class indices
     row: int  # the image's index in the dataset
+    original: tuple[int, int]  # width and height before resizing, in pixels
     change: Changes | None = None  # how it is to be varied: columns of length 1
 
 
@@ -112,10 +114,9 @@ class DetectionImages(TorchDataset[Item]):
         rows = dataset.boxes_of(row)
         keep = ~dataset.box_crowd[rows]
         image = resize_image(image, image_size, square=self.square)
-        factors = np.float32([image.shape[-1] / width, image.shape[-2] / height] * 2)
-        return Item(
-            image, dataset.boxes[rows][keep] * factors, dataset.box_classes[rows][keep].astype(np.int64), row
-        )
+        factors = np.array([image.shape[-1] / width, image.shape[-2] / height] * 2, np.float32)
+        labels = dataset.box_classes[rows][keep].astype(np.int64)
+        return Item(image, dataset.boxes[rows][keep] * factors, labels, row, (width, height))
 
 
 class Pack:
@@ -138,13 +139,9 @@ class Pack:
             np.concatenate([item.labels for item in items], dtype=np.int64),
             np.array([len(item.boxes) for item in items], np.int64),
             np.array([item.row for item in items], np.int64),
+            np.array([item.original for item in items], np.int64),
             Changes(*map(np.concatenate, zip(*changes, strict=True))) if changes else None,
         )
-
-
-def padded_size(size: NDArray[np.int64], divisible: int) -> NDArray[np.int64]:
-    """Widths and heights in pixels, each rounded up to a multiple of `divisible`."""
-    return -(-size // divisible) * divisible
 
 
 def evaluation_loader(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from odkit.detection.batch import Batch, Changes, Inputs
+from odkit.system import InputError
 
 GREY = 114  # 0 to 255, around an image that is made smaller
 
@@ -41,6 +42,46 @@ def prepare(batch: Batch, device: torch.device, *, mean: Sequence[float], std: S
     )
 
 
+def stack(
+    images: Sequence[Tensor],
+    targets: Sequence[dict[str, Tensor]] | None,
+    device: torch.device,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    divisible: int = 32,
+) -> Inputs:
+    """Float images [3, H, W], 0 to 1, and torchvision's targets, as `prepare` makes a batch of bytes.
+
+    Raises:
+        InputError: A target's boxes have no area, as torchvision would say too.
+    """
+    sizes = np.array([image.shape[:0:-1] for image in images], np.int64)
+    width, height = padded_size(sizes.max(0), divisible).tolist()
+    stacked = torch.zeros(len(images), 3, height, width, device=device)
+    stacked = stacked.contiguous(memory_format=torch.channels_last)
+    middle, spread = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+    for place, image in zip(stacked, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = (image.to(device) - middle) / spread
+    boxes = [np.zeros((0, 4), np.float32)] + [target["boxes"].cpu().numpy() for target in targets or ()]
+    labels = [np.zeros(0, np.int64)] + [target["labels"].cpu().numpy() for target in targets or ()]
+    for index, some in enumerate(boxes[1:]):
+        if not (some[:, 2:] > some[:, :2]).all():
+            raise InputError(f"image {index} of the batch has a box without area: {some.tolist()}")
+    counts = np.array([len(some) for some in labels[1:]] or [0] * len(images), np.int64)
+    padded = padded_targets(np.concatenate(boxes), np.concatenate(labels), counts)
+    return Inputs(
+        stacked,
+        [(height, width) for width, height in sizes.tolist()],
+        *(torch.from_numpy(column).to(device) for column in padded),
+    )
+
+
+def padded_size(size: NDArray[np.int64], divisible: int) -> NDArray[np.int64]:
+    """Widths and heights in pixels, each rounded up to a multiple of `divisible`."""
+    return -(-size // divisible) * divisible
+
+
 def padded_targets(
     boxes: NDArray[np.float32], labels: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -61,7 +102,7 @@ def _moved(images: Tensor, sizes: NDArray[np.int64], changes: Changes) -> Tensor
         source, target = changes.source[index].tolist(), changes.target[index].tolist()
         if source != target:
             left, top, right, bottom = target
-            part = image[:, source[1] : source[3], source[0] : source[2]]
+            part = image[:, source[1] : source[3], source[0] : source[2]].clone()
             placed = F.resize(part, [bottom - top, right - left], antialias=True)
             if [left, top, right, bottom] != [0, 0, width, height]:
                 image.fill_(GREY)
@@ -71,18 +112,21 @@ def _moved(images: Tensor, sizes: NDArray[np.int64], changes: Changes) -> Tensor
     return images
 
 
-def _normalized(images: Tensor, changes: Changes | None, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def _normalized(
+    images: Tensor, changes: Changes | None, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
     """Colours changed and normalized by one 3x4 matrix an image: float32, channels last."""
     count, _, height, width = images.shape
     colour = np.eye(3, 4, dtype=np.float32)[None].repeat(count, 0) if changes is None else changes.colour
     # a colour is 0 to 1 and images are 0 to 255
-    matrix = colour / np.float32(std)[:, None]
+    middle, spread = np.array(mean, np.float32), np.array(std, np.float32)
+    matrix = colour / spread[:, None]
     matrix[..., :3] /= 255
-    matrix[..., 3] -= np.float32(mean) / np.float32(std)
+    matrix[..., 3] -= middle / spread
     on_device = torch.from_numpy(matrix).to(images.device, non_blocking=True)
     planes = images.contiguous().float().view(count, 3, height * width)
     planes = torch.baddbmm(on_device[..., 3:], on_device[..., :3], planes)
     if changes is not None:
-        for channel, (middle, spread) in enumerate(zip(mean, std, strict=True)):
-            planes[:, channel].clamp_(-middle / spread, (1 - middle) / spread)
+        for channel, (low, high) in enumerate(zip(-middle / spread, (1 - middle) / spread, strict=True)):
+            planes[:, channel].clamp_(float(low), float(high))
     return planes.view(count, 3, height, width).contiguous(memory_format=torch.channels_last)

@@ -18,8 +18,8 @@ This module imports no torch: looking at runs is quick in any kernel, terminal o
 
 Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
 
-    start       machine, versions, settings, choices with their reasons, dataset fingerprint, git commit; from_step
-                and from_epoch: where a resume goes on
+    start       machine, versions, settings, choices with their reasons, num_workers (data workers a process), dataset
+                fingerprint, git commit; from_step and from_epoch: where a resume goes on
     step        epoch, loss, losses by term (means over the batch of all processes), learning_rate, grad_norm,
                 images_per_second, data_wait (share of the step spent waiting for data, 0 to 1), memory (bytes of
                 this process), device_memory (bytes)
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 State = Literal["new", "running", "finished", "stopped", "failed", "died"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Run:
@@ -154,6 +155,22 @@ class Run:
         """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose."""
         return detection.load_detector(self.path / "detector.safetensors", device=device)
 
+    def precision(self, device: object) -> Precision:
+        """The number format that gives `detector()` the run's own figures on a device (as "cuda:1" or torch has it).
+
+        It is the one that its best epoch was judged with, where that was a device of this kind, else "fp32".
+        """
+        start: dict[str, Any] = {}
+        judged: dict[str, Any] = {}
+        for event in self.events():
+            if event["event"] == "start":
+                start = {**start, **event}  # after a rollback it says only where to
+            elif event["event"] == "evaluation" and event.get("best"):
+                judged = start
+        kinds = {str(name).partition(":")[0] for name in (judged.get("device", ""), device)}
+        precision: Precision = judged["choices"]["precision"] if len(kinds) == 1 else "fp32"
+        return precision
+
     def predictions(self) -> Predictions:
         """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
         return Predictions.load(self.path / "predictions.npz")
@@ -218,7 +235,10 @@ class Run:
             write_file(self.path / "stop", what.encode())
 
     def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
-        """Go on where the newest checkpoint stands, exactly as if there had been no break.
+        """Go on where the newest checkpoint stands, as if there had been no break.
+
+        The weights are exactly those of a run without one where a single process trains on a CPU; on a GPU, as far as
+        PyTorch takes sums in a fixed order (`deterministic`).
 
         Args:
             wait: Show the progress until the end.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from odkit.data import Dataset
-from odkit.detection import Detector, shaped_like, to_device
+from odkit.detection import Batch, Detector, shaped_like
 from odkit.runs import Run
 from odkit.training.loop import total_loss
 
@@ -35,34 +35,34 @@ def replay(run: Run) -> list[dict[str, Any]]:
 def _replay_batch(run: Run, file: Path, dataset: Dataset) -> list[dict[str, Any]]:
     # weights_only: a run folder may come from anywhere, and must not be able to run anything
     kept = torch.load(file, map_location="cpu", weights_only=True)
+    batch = Batch.from_tensors(kept["batch"])
+    images = [batch.part(index, index + 1) for index in range(len(batch))]
     state = {key.removeprefix("module."): value for key, value in kept["detector"].items()}
     spoilt = [key for key, value in state.items() if not torch.isfinite(value).all()]
     if spoilt:
         place = (
             f"the weights were not finite any more when it came ({len(spoilt)} tensors, first {spoilt[0]})"
         )
-        return [_row(file, dataset, target, None, place) for target in kept["targets"]]
-    whole = _first_trouble(_detector(run, state), kept["images"], kept["targets"])[1]
+        return [_row(file, dataset, one, None, place) for one in images]
+    whole = _first_trouble(_detector(run, state), batch)[1]
     rows = []
-    for image, target in zip(kept["images"], kept["targets"], strict=True):
-        loss, trouble = _first_trouble(_detector(run, state), [image], [target])
+    for image in images:
+        loss, trouble = _first_trouble(_detector(run, state), image)
         if trouble:
             verdict = f"this image alone does it: {trouble}"
         elif whole:
             verdict = f"finite alone; the whole batch is not: {whole}"
         else:
             verdict = "finite alone and in its batch, in float32 on the CPU: try --precision fp32"
-        rows.append(_row(file, dataset, target, loss, verdict))
+        rows.append(_row(file, dataset, image, loss, verdict))
     return rows
 
 
-def _row(
-    file: Path, dataset: Dataset, target: dict[str, Tensor], loss: float | None, verdict: str
-) -> dict[str, Any]:
+def _row(file: Path, dataset: Dataset, image: Batch, loss: float | None, verdict: str) -> dict[str, Any]:
     return {
         "batch": file.stem,
-        "image": dataset.image_ids[int(target["row"])],
-        "boxes": len(target["boxes"]),
+        "image": dataset.image_ids[int(image.rows[0])],
+        "boxes": len(image.labels),
         "loss": loss,
         "verdict": verdict,
     }
@@ -76,9 +76,7 @@ def _detector(run: Run, state: dict[str, Tensor]) -> Detector:
     return detector.train()
 
 
-def _first_trouble(
-    detector: Detector, images: list[Tensor], targets: list[dict[str, Tensor]]
-) -> tuple[float | None, str]:
+def _first_trouble(detector: Detector, batch: Batch) -> tuple[float | None, str]:
     """The loss (None where it is not finite) and where the first value that is not finite comes up, "" for nowhere."""
     first: list[str] = []
 
@@ -92,7 +90,7 @@ def _first_trouble(
     for name, module in detector.module.named_modules():
         if not list(module.children()):
             module.register_forward_hook(look(name))
-    losses = detector(*to_device(images, targets, "cpu"))
+    losses = detector(batch)
     bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
     total = total_loss(losses)
     if bad:

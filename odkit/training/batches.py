@@ -1,23 +1,17 @@
-"""Training batches: augmentation drawn from a seed, and the order of an epoch."""
+"""Training batches: images varied from a seed, in the order of an epoch."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from odkit.data import Dataset
-from odkit.detection import DetectionImages, Item, collate, settle
+from odkit.detection import PREFETCH, DetectionImages, Item, Pack, settle
 from odkit.system import InputError
-
-AUGMENTATIONS = ("none", "flip", "photo", "strong")
-"""none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
+from odkit.training.augment import AUGMENTATIONS, draw
 
 
 class TrainingImages(DetectionImages):
@@ -40,15 +34,13 @@ class TrainingImages(DetectionImages):
 
     def __getitem__(self, index: int | tuple[int, int, int]) -> Item:
         row, epoch, batch = index if isinstance(index, tuple) else (index, 0, 0)
-        image, target = self.read(row, self._size_of_batch(epoch, batch))
-        if self.augment != "none":
-            # the torch generator is the one transforms.v2 draws from; fork so that the caller's stays where it was
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_mixed_seed(self.seed, epoch, row))
-                image, target["boxes"], target["labels"] = augmented(
-                    image, target["boxes"], target["labels"], self.augment
-                )
-        return image, target
+        item = self.read(row, self._size_of_batch(epoch, batch))
+        if self.augment == "none":
+            return item
+        height, width = item.image.shape[-2:]
+        rng = np.random.default_rng([self.seed, epoch, row])
+        change, boxes, labels = draw(self.augment, rng, width, height, item.boxes, item.labels)
+        return item._replace(boxes=boxes, labels=labels, change=change)
 
     def _size_of_batch(self, epoch: int, batch: int) -> int:
         """One size a batch (multi-scale training), a multiple of 32 pixels."""
@@ -57,40 +49,6 @@ class TrainingImages(DetectionImages):
         rng = np.random.default_rng([self.seed, 77, epoch, batch])
         size = self.image_size * rng.uniform(1 - self.multi_scale, 1 + self.multi_scale)
         return max(64, round(size / 32) * 32)
-
-
-def augmented(image: Tensor, boxes: Tensor, labels: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
-    """One image and its boxes, randomly changed by torchvision's transforms.v2; boxes left outside are dropped."""
-    height, width = image.shape[-2:]
-    sample = {
-        "image": tv_tensors.Image(image),
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
-        "labels": labels,
-    }
-    changed = _transform(kind, height, width)(sample)
-    return changed["image"].as_subclass(Tensor), changed["boxes"].as_subclass(Tensor), changed["labels"]
-
-
-def _transform(kind: str, height: int, width: int) -> v2.Compose:
-    steps: list[Any] = [v2.RandomHorizontalFlip()]
-    if kind == "strong":
-        steps += [
-            v2.RandomApply([v2.RandomZoomOut(fill=114, side_range=(1.0, 1.6), p=1.0)], p=0.3),
-            v2.RandomApply([v2.RandomIoUCrop(min_scale=0.5)], p=0.4),
-            v2.Resize((height, width), antialias=True),
-        ]
-    if kind in ("photo", "strong"):
-        steps += [
-            v2.RandomApply([v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.03)], p=0.7),
-            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.1, 1.2))], p=0.1),
-            v2.RandomGrayscale(p=0.03),
-        ]
-    steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1)]
-    return v2.Compose(steps)
-
-
-def _mixed_seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 class EpochSampler(Sampler[list[tuple[int, int, int]]]):
@@ -126,7 +84,13 @@ class EpochSampler(Sampler[list[tuple[int, int, int]]]):
 
 
 def training_loader(
-    images: TrainingImages, sampler: EpochSampler, *, num_workers: int, pin: bool = False, timeout: float = 0
+    images: TrainingImages,
+    sampler: EpochSampler,
+    *,
+    num_workers: int,
+    divisible: int = 32,
+    pin: bool = False,
+    timeout: float = 0,
 ) -> Any:
     """A DataLoader over the sampler's batches; `num_workers` 0 loads in this process.
 
@@ -136,10 +100,10 @@ def training_loader(
         images,
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=Pack(divisible),
         pin_memory=pin,
         worker_init_fn=settle,
         persistent_workers=num_workers > 0,
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
     )

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from odkit.detection import autocast, to_device
+from odkit.detection import Batch, autocast
+from odkit.training.average import Average
 from odkit.training.distributed import all_reduce_mean, no_sync
 
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-"""Images, uint8 [3, H, W] of any sizes, and a target for each (see `TrainingImages`)."""
+OVERFLOWS = 16  # fp16 steps in a row that may overflow: they take the loss's scale from 65,536 down to 1
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Step:
 
     losses: dict[str, float]  # by term, the mean over the batch of all processes
     own_losses: dict[str, float]  # the same of this process' share of the batch
-    grad_norm: float  # before clipping; NaN where the loss was not finite
+    grad_norm: float  # before clipping; not finite where the loss or the gradient was not
     updated: bool  # False: loss or gradient was not finite, and the weights stayed as they were
 
 
@@ -30,7 +29,7 @@ def train_epoch(
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    average: AveragedModel,
+    average: Average,
     *,
     rate: Callable[[], float],
     micro_batch_size: int,
@@ -40,7 +39,7 @@ def train_epoch(
     """Train on batches, one optimizer step each; comes back after each step.
 
     Args:
-        detector: Loss terms by name for images and targets, in DistributedDataParallel where processes share batches.
+        detector: Loss terms by name for a batch, in DistributedDataParallel where processes share batches.
         batches: Each process' own share of every batch.
         optimizer: Its groups hold a `peak` learning rate.
         scaler: Scales the loss for fp16, and skips steps that overflow; disabled for other precisions.
@@ -52,33 +51,39 @@ def train_epoch(
     """
     device = next(detector.parameters()).device
     trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-    for images, targets in batches:
+    overflows = 0
+    for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        terms: dict[str, Tensor] = {}
-        for first in range(0, len(images), micro_batch_size):
-            part = slice(first, first + micro_batch_size)
-            share = len(images[part]) / len(images)
-            with no_sync(detector, when=part.stop < len(images)):
+        images, terms = len(batch), dict[str, Tensor]()
+        for first in range(0, images, micro_batch_size):
+            part = batch.part(first, first + micro_batch_size)
+            share = len(part) / images
+            with no_sync(detector, when=first + micro_batch_size < images):
                 with autocast(device, precision):
-                    losses = detector(*to_device(images[part], targets[part], device))
+                    losses = detector(part)
                     loss = total_loss(losses)
                 scaler.scale(loss * share).backward()
             for name, value in losses.items():
-                terms[name] = terms.get(name, 0.0) + value.detach().double() * share
+                terms[name] = terms.get(name, 0.0) + value.detach().float() * share
         own = torch.stack(list(terms.values()))
-        means = dict(zip(terms, all_reduce_mean(own.clone()).tolist(), strict=True))
-        norm, finite = math.nan, all(map(math.isfinite, means.values()))
-        if finite:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate()
-            scaler.unscale_(optimizer)
-            norm = float(nn.utils.clip_grad_norm_(trained, clip or math.inf))
-            finite = scaler.is_enabled() or math.isfinite(norm)
-        if finite:
+        mean = all_reduce_mean(own.clone())
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * rate()
+        scaler.unscale_(optimizer)
+        gradient = nn.utils.clip_grad_norm_(trained, clip or math.inf)
+        # all that the host wants to know of the step in one message: the only time it waits for the device
+        *values, norm = torch.cat([own, mean, gradient.float().reshape(1)]).tolist()
+        own_means, means = values[: len(terms)], values[len(terms) :]
+        finite = all(map(math.isfinite, means))
+        overflows = overflows + 1 if scaler.is_enabled() and finite and not math.isfinite(norm) else 0
+        updated = finite and (math.isfinite(norm) or 0 < overflows <= OVERFLOWS)
+        if updated:
             scaler.step(optimizer)
-            scaler.update()
-            average.update_parameters(detector)
-        yield Step(means, dict(zip(terms, own.tolist(), strict=True)), norm, finite)
+            average.update()
+        scaler.update()
+        yield Step(
+            dict(zip(terms, means, strict=True)), dict(zip(terms, own_means, strict=True)), norm, updated
+        )
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:

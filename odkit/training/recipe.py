@@ -1,17 +1,17 @@
 """The recipe of a run: what the settings leave open is chosen here, each choice with its reason."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from odkit.detection import Detector, best_precision, catalogue_entry, device_reason
 from odkit.runs import Settings
 from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
+STEPS_AN_EPOCH = 50  # at least so many, before a batch on a GPU becomes larger than 16 images
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,17 +30,22 @@ class Choices:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def choose(settings: Settings, device: torch.device, images: int) -> Choices:
-    """Batch, precision, optimizer and rates where the settings leave them open, with reasons."""
+def choose(settings: Settings, device: torch.device, images: int, fitting: int | None = None) -> Choices:
+    """Batch, precision, optimizer and rates where the settings leave them open, with reasons.
+
+    Args:
+        settings: What was set.
+        device: Where to train.
+        images: Training images.
+        fitting: Images that the memory of a GPU holds at once.
+    """
     entry = catalogue_entry(settings.detector)
     reasons: dict[str, str] = {"device": device_reason(settings.device, device)}
     world = world_size()
     batch = settings.batch_size
     if not batch:
-        # few images a step on a CPU: they cost the same there one by one, and more steps learn more
-        per_process = 16 if device.type == "cuda" else 4
+        per_process, reasons["batch_size"] = _fitting_batch(device, images // world, fitting)
         batch = max(world, min(per_process * world, images - images % world))
-        reasons["batch_size"] = f"{per_process} images a process on a {device.type} device"
     micro = min(settings.micro_batch_size or batch, math.ceil(batch / world))
     optimizer = settings.optimizer if settings.optimizer != "auto" else entry.optimizer
     if settings.optimizer == "auto":
@@ -57,9 +62,7 @@ def choose(settings: Settings, device: torch.device, images: int) -> Choices:
     augment: str = settings.augment
     if augment == "auto":
         augment, reasons["augment"] = _fitting_augmentation(settings)
-    precision: str = settings.precision
-    if precision == "auto":
-        precision, reasons["precision"] = best_precision(device)
+    precision, reasons["precision"] = choose_precision(settings, device)
     return Choices(
         batch_size=batch,
         micro_batch_size=micro,
@@ -70,6 +73,27 @@ def choose(settings: Settings, device: torch.device, images: int) -> Choices:
         precision=precision,
         augment=augment,
         reasons=reasons,
+    )
+
+
+def choose_precision(settings: Settings, device: torch.device) -> tuple[str, str]:
+    """The number format of convolutions ("fp32", "bf16", "fp16"), and why."""
+    return best_precision(device) if settings.precision == "auto" else (settings.precision, "as set")
+
+
+def _fitting_batch(device: torch.device, images: int, fitting: int | None) -> tuple[int, str]:
+    """Images a step of one process: what learns well in the number of images, and what its memory holds."""
+    if device.type != "cuda":
+        # they cost the same there one by one, and more steps learn more
+        return 4, f"4 images a process on a {device.type} device"
+    if fitting is None or fitting < 32 or images < 32 * STEPS_AN_EPOCH:
+        held = "" if fitting is None else f" (its memory holds about {fitting} at once)"
+        return 16, f"16 images a process on a cuda device{held}"
+    most = min(64, fitting, images // STEPS_AN_EPOCH)
+    size = 1 << (most.bit_length() - 1)
+    return (
+        size,
+        f"its memory holds about {fitting} at once, and {images} images make {images // size} steps an epoch",
     )
 
 
@@ -114,18 +138,3 @@ def schedule(step: int, total: int, warmup: float) -> float:
         return (step + 1) / rise
     along = min(1.0, (step - rise) / max(1, total - rise))
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
-
-
-def warm_average(decay: float) -> Callable[..., None]:
-    """An exponential average whose decay rises from 0.1 to `decay`, so that the first epochs already show in it."""
-
-    @torch.no_grad()
-    def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        keep = min(decay, (1 + int(count)) / (10 + int(count)))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, 1 - keep)
-        else:
-            for mine, theirs in zip(average, current, strict=True):
-                mine.copy_(theirs)
-
-    return update

@@ -1,20 +1,23 @@
 """What guards a step: a snapshot to go back to, batches left out, and how many images fit into memory at once."""
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from odkit.data import Dataset
-from odkit.detection import Detector, autocast, fit_size, last_line, to_device
+from odkit.detection import Batch, Detector, Item, Pack, autocast, fit_size, last_line
 from odkit.runs import Run
 from odkit.system import write_file
 from odkit.training.checkpoints import random_state, set_random_state
 from odkit.training.distributed import rank, world_size
 from odkit.training.errors import OutOfMemoryError, is_out_of_memory
-from odkit.training.loop import Batch, total_loss
+from odkit.training.loop import total_loss
 
 KEPT_BATCHES = 20  # of those left out, for a replay
 
@@ -62,18 +65,24 @@ def keep_batch(run: Run, batch: Batch, detector: Detector, random: Any, *, name:
     if len(list(folder.glob("*.pt"))) >= KEPT_BATCHES:
         return
     folder.mkdir(exist_ok=True)
-    images, targets = batch
     part = f"-{rank()}" if world_size() > 1 else ""
-    kept = {"images": images, "targets": targets, "random": random, "detector": detector.state_dict()}
+    kept = {"batch": batch.to_tensors(), "random": random, "detector": detector.state_dict()}
     torch.save(kept, folder / f"{name}{part}.pt")
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+class Trial(NamedTuple):
+    """What trying the largest batch came to."""
+
+    images: int  # that went forward and backward at once
+    seconds: float  # that they took
+
+
 def fitting_micro_batch_size(
     detector: Detector, dataset: Dataset, wanted: int, *, multi_scale: float, precision: torch.dtype | None
-) -> int:
+) -> Trial:
     """The largest of `wanted`, its half, its quarter, ... whose largest padded batch goes forward and backward here.
 
     The batch tried has the widest and the highest image's sides and the boxes of the images that have most. Room for
@@ -82,33 +91,82 @@ def fitting_micro_batch_size(
     Raises:
         OutOfMemoryError: A single image does not fit.
     """
-    before = Snapshot(detector)
-    before.take()
     parameters = sum(p.numel() * p.element_size() for p in detector.parameters() if p.requires_grad)
     device = next(detector.parameters()).device
-    detector.train()
     said = ""
-    try:
-        for size in _halves(wanted):
-            images, targets = _largest_batch(detector, dataset, size, multi_scale)
-            try:
-                _room = torch.empty(3 * parameters, dtype=torch.uint8, device=device)
-                with autocast(device, precision):
-                    losses = detector(*to_device(images, targets, device))
-                total_loss(losses).backward()
-                return size
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                said = last_line(error)  # not the error itself: its traceback holds the tensors
-            finally:
-                _room = losses = None  # type: ignore[assignment]
-                detector.zero_grad(set_to_none=True)
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-    finally:
-        before.restore()
+    for size in _halves(wanted):
+        batch = _largest_batch(detector, dataset, size, multi_scale)
+        began = time.monotonic()
+        try:
+            _room = torch.empty(3 * parameters, dtype=torch.uint8, device=device)
+            _forward_and_backward(detector, batch, precision)
+            return Trial(size, time.monotonic() - began)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = last_line(error)  # not the error itself: its traceback holds the tensors
+        finally:
+            _room = None  # type: ignore[assignment]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
     raise no_memory_at_all(detector.image_size, said)
+
+
+def images_that_fit(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    multi_scale: float,
+    precision: torch.dtype | None,
+    memory: Callable[[], tuple[int, int]] | None = None,
+) -> int:
+    """Images of the largest padded size that a step on this GPU holds, by the memory of two and of four of them.
+
+    Args:
+        detector: On the device.
+        dataset: The training images.
+        multi_scale: As the setting.
+        precision: What convolutions are computed in; None: float32.
+        memory: Most bytes used since it was last asked, and bytes that could be used in all; None: the device's.
+    """
+    memory = memory or partial(_device_memory, next(detector.parameters()).device)
+    used = []
+    for size in (2, 4):
+        memory()
+        try:
+            _forward_and_backward(detector, _largest_batch(detector, dataset, size, multi_scale), precision)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return size // 2
+        used.append(memory()[0])
+    an_image = max(1, (used[1] - used[0]) // 2)
+    fixed = used[0] - 2 * an_image
+    # the optimizer's moments and DDP's buckets come on top, and a fifth stays free for what varies
+    parameters = sum(p.numel() * p.element_size() for p in detector.parameters() if p.requires_grad)
+    return max(1, int((0.8 * memory()[1] - fixed - 3 * parameters) // an_image))
+
+
+def _device_memory(device: torch.device) -> tuple[int, int]:
+    most = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.empty_cache()
+    return most, torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_allocated(device)
+
+
+def _forward_and_backward(detector: Detector, batch: Batch, precision: torch.dtype | None) -> None:
+    """A step's passes; gradients, running figures and random states are as before when it ends."""
+    before = Snapshot(detector)
+    before.take()
+    detector.train()
+    try:
+        with autocast(next(detector.parameters()).device, precision):
+            losses = detector(batch)
+        total_loss(losses).backward()
+    finally:
+        losses = None
+        detector.zero_grad(set_to_none=True)
+        before.restore()
 
 
 def no_memory_at_all(image_size: int, said: str) -> OutOfMemoryError:
@@ -129,7 +187,7 @@ def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale:
     sides = [fit_size(int(w), int(h), longest, square=detector.square) for w, h in np.unique(known, axis=0)]
     width, height = np.max(sides, axis=0).tolist() if sides else (longest, longest)
     most = np.argsort(-dataset.boxes_per_image(), kind="stable")[np.arange(size) % len(dataset)]
-    images, targets = [], []
+    items = []
     for row in most.tolist():
         part = dataset.boxes_of(row)
         extent = np.maximum(dataset.image_sizes[row], 1)
@@ -141,14 +199,10 @@ def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale:
             | (boxes[:, 2:] > [width, height]).any(1)
         )
         boxes[odd] = [width / 4, height / 4, width / 2, height / 2]
-        images.append(torch.full((3, height, width), 114, dtype=torch.uint8))
-        targets.append(
-            {
-                "boxes": torch.from_numpy(boxes.astype(np.float32)),
-                "labels": torch.from_numpy(np.maximum(dataset.box_classes[part], 0).astype(np.int64)),
-            }
-        )
-    return images, targets
+        image = torch.full((height, width, 3), 114, dtype=torch.uint8).permute(2, 0, 1)
+        labels = np.maximum(dataset.box_classes[part], 0).astype(np.int64)
+        items.append(Item(image, boxes.astype(np.float32), labels, row, (width, height)))
+    return Pack(detector.divisible)(items)
 
 
 def noted_micro_batch_size(path: Path) -> int | None:

@@ -23,10 +23,10 @@ from typing import Any
 
 import psutil
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from odkit.data import ImageReadError
 from odkit.detection import (
+    Batch,
     DataWorkerError,
     Detector,
     autocast,
@@ -40,6 +40,7 @@ from odkit.detection import (
     start_epoch,
 )
 from odkit.runs import STOP_SIGNALS, EventLog, Run
+from odkit.training.average import Average
 from odkit.training.batches import EpochSampler, TrainingImages, training_loader
 from odkit.training.checkpoints import (
     Progress,
@@ -53,6 +54,7 @@ from odkit.training.distributed import (
     all_reduce_max,
     broadcast,
     data_parallel,
+    local_world_size,
     own_device,
     rank,
     world_size,
@@ -64,11 +66,13 @@ from odkit.training.errors import (
     fault_line,
     is_out_of_memory,
 )
-from odkit.training.loop import Batch, Step, train_epoch
-from odkit.training.recipe import DTYPES, Choices, choose, make_optimizer, schedule, warm_average
+from odkit.training.loop import Step, train_epoch
+from odkit.training.recipe import DTYPES, Choices, choose, choose_precision, make_optimizer, schedule
 from odkit.training.recovery import (
     Snapshot,
+    Trial,
     fitting_micro_batch_size,
+    images_that_fit,
     keep_batch,
     no_memory_at_all,
     note_micro_batch_size,
@@ -99,23 +103,19 @@ class Trainer:
         self.train_set = run.dataset(self.settings.train_split)
         saved = newest_checkpoint(run, log)
         torch.manual_seed(self.settings.seed)
-        self.choices = (
-            Choices(**saved["choices"]) if saved else choose(self.settings, self.device, len(self.train_set))
-        )
+        self.detector = self._build(saved).to(self.device).to(memory_format=torch.channels_last)
+        self.choices = Choices(**saved["choices"]) if saved else self._choose()
         self.at = Progress(total_epochs=self.settings.epochs)
         if saved:
             self.at = self._progress(saved)
-        self.detector = self._build(saved).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.detector, self.choices, self.settings.layer_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choices.precision == "fp16")
-        self.average = AveragedModel(
-            self.detector, multi_avg_fn=warm_average(self.settings.ema), use_buffers=True
-        )
+        self.average = Average(self.detector, self.settings.ema)
         self.num_workers, self.choices.reasons["num_workers"] = choose_workers(
             self.settings.num_workers,
             batch_size=math.ceil(self.choices.batch_size / world_size()),
             image_size=self.choices.image_size,
-            processes=world_size(),
+            processes=local_world_size(),
         )
         self.sampler = EpochSampler(
             len(self.train_set),
@@ -125,7 +125,7 @@ class Trainer:
             rank=rank(),
         )
         self.snapshot = Snapshot(self.detector)
-        self.batch: Batch = ([], [])  # of the step under way
+        self.batch: Batch  # of the step under way
         self.updating = False  # between the first changed weight and the step's being counted
         self.hook = self.optimizer.register_step_pre_hook(self._begin_update)
         if self.settings.compile:
@@ -136,13 +136,14 @@ class Trainer:
         self.last_saved = time.monotonic()
         if saved:
             self.restore(saved)
-        self._fit_into_memory()
+        self._fit_into_memory(saved)
         self.validation = Validation(run, log, self.choices, self.num_workers, self._warn)
         self.parallel = data_parallel(self.detector)
         self._say_start(saved)
 
     def _build(self, saved: dict[str, Any] | None) -> Detector:
-        name, names, size = self.settings.detector, self.run.class_names, self.choices.image_size
+        name, names = self.settings.detector, self.run.class_names
+        size = self.settings.image_size or catalogue_entry(name).image_size
         if saved is None:
             return build_detector(name, names, weights=self.settings.weights, image_size=size)
         # a resumed run brings its weights along, and must not need the network again
@@ -150,6 +151,20 @@ class Trainer:
         if self.settings.weights != "random":
             freeze_stem(detector)
         return detector
+
+    def _choose(self) -> Choices:
+        """What the settings leave open; on a GPU, how many images its memory holds is tried first."""
+        fitting = None
+        if self.device.type == "cuda" and not self.settings.batch_size:
+            precision, _ = choose_precision(self.settings, self.device)
+            fitting = images_that_fit(
+                self.detector,
+                self.train_set,
+                multi_scale=self.settings.multi_scale,
+                precision=DTYPES[precision],
+            )
+            fitting = -all_reduce_max([-fitting])[0]
+        return choose(self.settings, self.device, len(self.train_set), fitting)
 
     def _progress(self, saved: dict[str, Any]) -> Progress:
         """A checkpoint's progress, its epochs as the settings are now: they may have changed for the resume."""
@@ -263,9 +278,7 @@ class Trainer:
 
     def _judge(self, epoch: int) -> bool:
         """Judge the averaged weights; False where a request to stop came before the last image."""
-        detector = self.average.module
-        assert isinstance(detector, Detector)
-        if self.validation.judge(detector, epoch, self.at, self._stop_is_asked_for):
+        if self.validation.judge(self.average.detector, epoch, self.at, self._stop_is_asked_for):
             return True
         self.request = "now"
         return False
@@ -343,6 +356,7 @@ class Trainer:
             images,
             self.sampler,
             num_workers=self.num_workers,
+            divisible=self.detector.divisible,
             pin=self.device.type == "cuda",
             timeout=min(5.0, self.settings.worker_timeout or 5.0),
         )
@@ -381,18 +395,20 @@ class Trainer:
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 
-    def _fit_into_memory(self) -> None:
+    def _fit_into_memory(self, saved: dict[str, Any] | None) -> None:
         """As many images at once as fit, in every process: found by trying, or noted by one that ran short."""
         wanted = self.choices.micro_batch_size
         noted = noted_micro_batch_size(self.run.path)
-        fitting = fitting_micro_batch_size(
+        trial = fitting_micro_batch_size(
             self.detector,
             self.train_set,
             min(wanted, noted or wanted),
             multi_scale=self.settings.multi_scale,
             precision=DTYPES[self.choices.precision],
         )
-        self.choices.micro_batch_size = -all_reduce_max([-fitting])[0]
+        if saved is None:
+            self._ask_for_patience(trial)
+        self.choices.micro_batch_size = -all_reduce_max([-trial.images])[0]
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the trial is no part of the training
         if self.choices.micro_batch_size < wanted:
@@ -400,6 +416,19 @@ class Trainer:
                 "out_of_memory",
                 f"out of memory: {self.choices.micro_batch_size} images at once from now on, accumulated to the same "
                 f"batch of {self.choices.batch_size}",
+            )
+
+    def _ask_for_patience(self, trial: Trial) -> None:
+        """A detector made for GPUs trains on a CPU only where that was asked for: the hours are said first."""
+        if self.device.type != "cpu" or self.settings.device != "auto" or self.settings.minutes:
+            return
+        seconds = trial.seconds / trial.images * len(self.train_set) * self.settings.epochs / world_size()
+        hours = all_reduce_max([round(seconds / 3600)])[0]
+        if catalogue_entry(self.settings.detector).heavy and hours >= 1:
+            raise TrainingError(
+                f"{self.settings.detector} is made for a GPU, and {self.choices.reasons['device']}: "
+                f"{self.settings.epochs} epochs of {len(self.train_set)} images would take about {hours} hours on this "
+                "CPU. If that is what you want: --device cpu. In minutes: --detector starter"
             )
 
     def _skip(self, step: Step) -> None:
@@ -415,7 +444,7 @@ class Trainer:
         if own:
             name = f"step-{self.at.step:08d}-{self.at.skipped}"
             keep_batch(self.run, self.batch, self.detector, state, name=name)
-            names = [str(self.train_set.image_ids[int(target["row"])]) for target in self.batch[1]]
+            names = [str(self.train_set.image_ids[row]) for row in self.batch.rows]
         names = [name for some in all_gather(names) for name in some]
         self._warn(
             "not_finite",
@@ -526,7 +555,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything a resume needs, as plain tensors and numbers."""
         return {
-            "format": 1,
+            "format": 2,
             "detector": self.detector.module.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -580,7 +609,7 @@ class Trainer:
             losses={name: plain(value) for name, value in step.losses.items()},
             learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=plain(step.grad_norm),
-            images_per_second=len(self.batch[0]) * world_size() / max(seconds, 1e-9),
+            images_per_second=len(self.batch) * world_size() / max(seconds, 1e-9),
             data_wait=self.waited / max(seconds, 1e-9),
             memory=psutil.Process().memory_info().rss,
             device_memory=torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0,

@@ -94,17 +94,19 @@ def test_data_workers_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     for room in (inference, loading):
         monkeypatch.setattr(room, "cpu_count", lambda: 16)
-    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (wanted, ""))
+    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, **_: (wanted, ""))
     monkeypatch.setattr(inference, "workers_fork", lambda: True)
     sizes = {"batch_size": 8, "image_size": 320}
-    assert workers_that_pay(gpu, FEW_IMAGES, **sizes) == (8, "16 cores for 1 process(es)")
+    assert workers_that_pay(gpu, FEW_IMAGES, **sizes) == (15, "16 cores for 1 process(es)")
     assert workers_that_pay(cpu, FEW_IMAGES, **sizes)[0] == 4
     assert workers_that_pay(gpu, FEW_IMAGES - 1, **sizes)[0] == 0  # decoded before a worker has started
     for room in (inference, loading):
         monkeypatch.setattr(room, "cpu_count", lambda: 2)
     assert workers_that_pay(cpu, 10_000, **sizes)[0] == 0
-    assert workers_that_pay(gpu, 10_000, **sizes)[0] == 2
-    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, prefetch: (1, "/dev/shm is small"))
+    assert workers_that_pay(gpu, 10_000, **sizes)[0] == 1
+    for room in (inference, loading):
+        monkeypatch.setattr(room, "cpu_count", lambda: 4)
+    monkeypatch.setattr(loading, "workers_that_fit", lambda wanted, size, **_: (1, "/dev/shm is small"))
     assert workers_that_pay(gpu, 10_000, **sizes) == (1, "/dev/shm is small")
     monkeypatch.setattr(inference, "workers_fork", lambda: False)
     assert workers_that_pay(gpu, 10_000, **sizes)[0] == 0  # each would import torch anew

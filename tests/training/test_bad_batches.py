@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from odkit.detection import Item, Pack
 from odkit.detection.detector import build_detector
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
 from odkit.training import replay
+from odkit.training.augment import draw
 from tests.helpers import squares
 
 
@@ -19,24 +22,30 @@ def run(tmp_path: Path) -> Run:
     return create_run(squares(tmp_path / "squares", 8), settings, tmp_path, "one")
 
 
-def keep(run: Run, boxes: list[list[float]], **changes: Any) -> None:
-    """A batch as the worker keeps it: an image a box, the detector's state beside it."""
+def keep(run: Run, boxes: list[list[float]], *, spoilt: int = -1, **changes: Any) -> None:
+    """A batch as the worker keeps it: an image a box, the detector's state beside it; one image may be spoilt."""
     torch.manual_seed(0)
     detector = build_detector("starter", run.class_names, weights="random", image_size=64)
     state = detector.state_dict()
     state.update(changes)
-    images = [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8) for _ in boxes]
-    targets = [
-        {
-            "boxes": torch.tensor([box], dtype=torch.float32),
-            "labels": torch.tensor([0]),
-            "row": torch.tensor(row),
-            "size": torch.tensor([64, 64]),
-        }
+    items = [
+        Item(
+            torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).permute(2, 0, 1),
+            np.array([box], np.float32),
+            np.zeros(1, np.int64),
+            row,
+            (64, 64),
+            draw(
+                "none", np.random.default_rng(0), 64, 64, np.array([box], np.float32), np.zeros(1, np.int64)
+            )[0],
+        )
         for row, box in enumerate(boxes)
     ]
     (run.path / "bad_batches").mkdir(exist_ok=True)
-    kept = {"images": images, "targets": targets, "detector": state}
+    batch = Pack(32)(items)
+    if spoilt >= 0:
+        batch.changes.colour[spoilt] = np.nan
+    kept = {"batch": batch.to_tensors(), "detector": state}
     torch.save(kept, run.path / "bad_batches" / "step-00000003-1.pt")
 
 
@@ -45,12 +54,13 @@ def test_nothing_was_left_out(run: Run) -> None:
 
 
 def test_the_image_behind_it_is_named(run: Run) -> None:
-    keep(run, [[10, 10, 40, 40], [10, 10, float("inf"), 40], [20, 20, 50, 50]])
+    keep(run, [[10, 10, 40, 40], [10, 10, 30, 40], [20, 20, 50, 50]], spoilt=1)
     rows = replay(run)
     train = run.dataset("train")
     assert [row["image"] for row in rows] == list(train.image_ids[:3])
     assert {row["batch"] for row in rows} == {"step-00000003-1"}
-    assert rows[1]["verdict"].startswith("this image alone does it: bbox_regression")
+    assert rows[1]["verdict"].startswith("this image alone does it: ")
+    assert "first in the output of backbone.body.0.0" in rows[1]["verdict"]
     assert rows[1]["loss"] is None
     assert rows[0]["verdict"].startswith("finite alone; the whole batch is not")
     assert rows[0]["loss"] > 0

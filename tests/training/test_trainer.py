@@ -1,6 +1,6 @@
 """Training through its public functions: real files, real worker processes, real kills, on a CPU."""
 
-import math
+import dataclasses
 import os
 import random
 import signal
@@ -16,6 +16,7 @@ import torch
 
 from odkit.analysis.evaluation import evaluate
 from odkit.data.dataset import Dataset
+from odkit.detection import Batch
 from odkit.detection.detector import Detector, load_detector
 from odkit.detection.inference import predict
 from odkit.runs.run import Run, create_run, fine_tune, open_run
@@ -315,11 +316,11 @@ def test_a_fault_keeps_its_traceback_and_the_steps_that_were_taken(
     """A ValueError from the depths of NumPy, in the third step."""
     whole, calls = Detector.forward, [0]
 
-    def broken(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+    def broken(self: Detector, images: Batch, targets: object = None) -> object:
         calls[0] += 1
         if calls[0] == 4:
             np.zeros(2) + np.zeros(3)
-        return whole(self, images, targets)  # type: ignore[arg-type]
+        return whole(self, images)
 
     monkeypatch.setattr(Detector, "forward", broken)
     run = create_run(dataset, Settings(**SMALL), tmp_path, "broken")  # type: ignore[arg-type]
@@ -350,9 +351,9 @@ def test_memory_that_runs_short_in_the_middle_starts_again_with_less(
     """It was enough when it was tried; the steps taken until then are not lost."""
     whole, calls = Detector.forward, [0]
 
-    def narrow(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+    def narrow(self: Detector, images: Batch, targets: object = None) -> object:
         calls[0] += self.training
-        found = whole(self, images, targets)  # type: ignore[arg-type]
+        found = whole(self, images)
         if self.training and calls[0] > 3 and len(images) > 2:
             torch.empty(1 << 60, dtype=torch.uint8)
         return found
@@ -429,12 +430,13 @@ def test_a_batch_that_is_not_finite_leaves_nothing_behind(
     """Infinite pixels in one batch: batch norms see them, the detector must not keep them."""
     whole, calls = Detector.forward, [0]
 
-    def spoilt(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+    def spoilt(self: Detector, images: Batch, targets: object = None) -> object:
         if self.training:
             calls[0] += 1
             if calls[0] == 3:  # in the second step: memory was tried with one pass before
-                images = [image * math.inf for image in images]
-        return whole(self, images, targets)  # type: ignore[arg-type]
+                changes = images.changes._replace(colour=images.changes.colour * np.inf)
+                images = dataclasses.replace(images, changes=changes)
+        return whole(self, images)
 
     monkeypatch.setattr(Detector, "forward", spoilt)
     run = trained(dataset, tmp_path, "spoilt")
@@ -448,7 +450,7 @@ def test_a_batch_that_is_not_finite_leaves_nothing_behind(
     saved = torch.load(run.checkpoints()[-1], weights_only=True)
     assert saved["progress"]["skipped"] == 1
     assert all(torch.isfinite(value).all() for value in saved["detector"].values())
-    assert all(torch.isfinite(value).all() for value in saved["average"].values())
+    assert all(torch.isfinite(value).all() for value in saved["average"]["detector"].values())
     assert {row["verdict"].split(" and")[0] for row in replay(run)} == {"finite alone"}  # the pixels were not
 
 
@@ -467,8 +469,8 @@ def test_out_of_memory_halves_the_micro_batch(
     """The CPU's own allocator error, raised for more than two images at once, after the pass through them."""
     whole = Detector.forward
 
-    def narrow(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
-        found = whole(self, images, targets)  # type: ignore[arg-type]
+    def narrow(self: Detector, images: Batch, targets: object = None) -> object:
+        found = whole(self, images)
         if len(images) > 2:
             torch.empty(1 << 60, dtype=torch.uint8)  # really asks for an exabyte
         return found
@@ -489,10 +491,10 @@ def test_out_of_memory_while_judging(
 ) -> None:
     whole = Detector.forward
 
-    def narrow(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+    def narrow(self: Detector, images: Batch, targets: object = None) -> object:
         if not self.training and len(images) > 1:
             torch.empty(1 << 60, dtype=torch.uint8)
-        return whole(self, images, targets)  # type: ignore[arg-type]
+        return whole(self, images)
 
     monkeypatch.setattr(Detector, "forward", narrow)
     run = trained(dataset, tmp_path, "tight", epochs=1)
@@ -510,14 +512,14 @@ def test_a_stop_while_judging_does_not_wait_for_it(
     whole, seen = Detector.forward, [0]
     run = create_run(dataset, Settings(**{**SMALL, "micro_batch_size": 1}), tmp_path, "stopped")  # type: ignore[arg-type]
 
-    def asked(self: Detector, images: list[torch.Tensor], targets: object = None) -> object:
+    def asked(self: Detector, images: Batch, targets: object = None) -> object:
         if not self.training:
             seen[0] += 1
             if seen[0] == 2:
                 run.request("checkpoint")
             if seen[0] == 3:
                 run.request("now")
-        return whole(self, images, targets)  # type: ignore[arg-type]
+        return whole(self, images)
 
     monkeypatch.setattr(Detector, "forward", asked)
     assert work(run.path) == 0

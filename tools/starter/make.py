@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from odkit.detection.detector import Detector, build_detector, save_detector
-from odkit.detection.loading import Item, collate, to_device
+from odkit.detection.loading import Item, Pack
 from odkit.detection.weights_cache import STARTER_WEIGHTS
-from odkit.training.batches import augmented
+from odkit.training.augment import draw
+from odkit.training.average import Average
 from tools.starter.draw import STARTER_CLASSES, starter_image
 
 CROP = 64  # pixels
@@ -44,11 +45,10 @@ class Drawn(TorchDataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rgb, boxes, classes = starter_image(self.seed, index, self.size)
         image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)
-        torch.manual_seed(self.seed * 1_000_003 + index)
-        image, box_tensor, labels = augmented(
-            image, torch.from_numpy(boxes), torch.from_numpy(classes), "photo"
-        )
-        return image, {"boxes": box_tensor, "labels": labels}
+        height, width = image.shape[-2:]
+        rng = np.random.default_rng([self.seed, index])
+        change, boxes, classes = draw("photo", rng, width, height, boxes, classes)
+        return Item(image, boxes, classes, index, (width, height), change)
 
 
 class Crops(TorchDataset[tuple[Tensor, Tensor]]):
@@ -133,28 +133,24 @@ def learn_boxes(
 ) -> Path:
     """The second stage: the whole detector; the averaged weights are saved as float16 at `out`."""
     detector.to(memory_format=torch.channels_last).train()
-    average = torch.optim.swa_utils.AveragedModel(
-        detector, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
-    )
-    averaged = average.module
-    assert isinstance(averaged, Detector)
+    average = Average(detector, 0.998)
     optimizer, schedule = _optimizer(detector, rate, steps)
     drawn = DataLoader(
         Drawn(seed, steps * batch_size, size),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=Pack(detector.divisible),
         prefetch_factor=4 if num_workers else None,
     )
-    for number, ((images, targets), say) in enumerate(_counted(drawn, steps, "images"), 1):
-        losses = detector(*to_device(images, targets, "cpu"))
+    for number, (batch, say) in enumerate(_counted(drawn, steps, "images"), 1):
+        losses = detector(batch)
         loss = torch.stack(list(losses.values())).sum()
         _step(detector, loss, optimizer, schedule)
-        average.update_parameters(detector)
-        say(float(loss.detach()), len(images))
+        average.update()
+        say(float(loss.detach()), len(batch))
         if number % 250 == 0:
-            save_detector(averaged, out, half=True)
-    return save_detector(averaged, out, half=True)
+            save_detector(average.detector, out, half=True)
+    return save_detector(average.detector, out, half=True)
 
 
 def make(
