@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import torch
 from PIL import Image
 
 import odkit
@@ -21,7 +22,7 @@ from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
 from odkit.runs.worker import RunError
 from odkit.system import InputError
-from tests.helpers import squares, until
+from tests.helpers import squares, trained, until
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
 
@@ -337,10 +338,24 @@ def test_what_is_chosen_is_said_and_what_is_given_is_taken(
     options = ["--device", "cpu", "--batch-size", "3", "--num-workers", "1"]
     assert main([command, str(file), target, *options]) == 0
     assert "CUDA" not in capsys.readouterr().err
-    sizes = [(o["batch_size"], o["num_workers"]) for o in asked]
-    assert sizes == [(8, 0), (3, 1)]
+    assert main([command, str(file), target, "--device", "cpu", "--precision", "bf16"]) == 0
+    taken = [(o["batch_size"], o["num_workers"], o["precision"]) for o in asked]
+    assert taken == [(8, 0, None), (3, 1, None), (8, 0, torch.bfloat16)]
     assert main([command, str(file), target, "--device", "cuda:1"]) == 1
     assert "there is no device 'cuda:1' here, only cpu" in capsys.readouterr().err
+
+
+def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Judged in another number format than a detector file is by itself."""
+    data = squares(tmp_path / "images", 16)
+    data.save(tmp_path / "squares.npz")
+    run = trained(data, tmp_path, "low", weights="pretrained", precision="bf16", epochs=1)
+    assert run.best["ap"] > 0.05
+    args = ["evaluate", str(run.path), str(tmp_path / "squares.npz"), "--device", "cpu", "--json"]
+    assert main(args) == 0
+    said = capsys.readouterr()
+    assert "in bf16: what the run was judged with" in said.err
+    assert orjson.loads(said.out)["ap"] == pytest.approx(run.best["ap"], abs=1e-6)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -293,6 +293,22 @@ def test_best_is_the_earliest_of_equals_and_knows_missing_ap(run: Run) -> None:
 # -- creating ----------------------------------------------------------------------------------------------------------
 
 
+def test_precision_is_that_of_the_best_epochs_device(run: Run) -> None:
+    def judged(number: int, *, best: bool) -> dict[str, Any]:
+        figures = epoch(number, number, ap=number / 10)[1]
+        return {**figures, "best": best}
+
+    on_gpu = {**start(), "device": "cuda:1", "choices": {"precision": "bf16"}}
+    write(run, on_gpu)
+    assert run.precision("cuda") == "fp32", "nothing was judged yet"
+    write(run, judged(1, best=True), {**start(1), "rollback": 1})  # says only where to
+    assert [run.precision(name) for name in ("cuda", "cuda:0", "cpu")] == ["bf16", "bf16", "fp32"]
+    write(run, {**on_gpu, **start(1), "device": "cpu"}, judged(2, best=False))
+    assert [run.precision(name) for name in ("cuda", "cpu")] == ["bf16", "fp32"]
+    write(run, judged(3, best=True))
+    assert [run.precision(name) for name in ("cuda", "cpu")] == ["fp32", "bf16"]
+
+
 def test_create_run_writes_what_a_worker_needs(run: Run, dataset: Dataset) -> None:
     assert run.state == "new"
     assert not run.alive
