@@ -427,7 +427,7 @@ class Trainer:
         if catalogue_entry(self.settings.detector).heavy and hours >= 1:
             raise TrainingError(
                 f"{self.settings.detector} is made for a GPU, and {self.choices.reasons['device']}: "
-                f"{self.settings.epochs} epochs of {len(self.train_set)} images would take about {hours} hours on this "
+                f"{self.settings.epochs} epochs of {len(self.train_set)} images would take about {hours} h on this "
                 "CPU. If that is what you want: --device cpu. In minutes: --detector starter"
             )
 

@@ -124,3 +124,21 @@ def test_predict_takes_the_workers_that_pay(tmp_path: Path, monkeypatch: pytest.
     given = predict(detector, dataset, batch_size=2, num_workers=0, device="cpu")
     assert asked == [4]
     np.testing.assert_array_equal(chosen.boxes, given.boxes)
+
+
+def test_what_is_found_does_not_depend_on_the_neighbours(tmp_path: Path) -> None:
+    """Sizes are mixed; padding would reach the features of the smaller one."""
+    dataset = squares(tmp_path, 4)
+    wide = Path(dataset.image_paths[1])
+    Image.open(wide).resize((160, 64)).save(wide)
+    sizes = dataset.image_sizes.copy()
+    sizes[1] = 160, 64
+    dataset = dataset.replace(image_sizes=sizes)
+    torch.manual_seed(0)
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
+    together = predict_rows(detector, dataset, range(4), batch_size=4)
+    alone = predict_rows(detector, dataset, range(4), batch_size=1)
+    assert sorted(together) == sorted(alone) == [0, 1, 2, 3]
+    for row in range(4):
+        for one, other in zip(together[row], alone[row], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -598,3 +598,26 @@ def test_a_time_budget_fits_the_epochs(dataset: Dataset, tmp_path: Path) -> None
     note = next(e for e in run.events() if e.get("kind") == "time_budget")
     assert "epochs" in note["message"]
     assert run.history()[-1]["epoch"] == run.history()[-1]["epochs"]
+
+
+def test_a_heavy_detector_on_a_cpu_says_the_hours_first(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first pass takes ten minutes, by a clock that jumps; with --device cpu it trains."""
+    whole, clock, late = Detector.forward, time.monotonic, [0.0]
+
+    def slow(self: Detector, images: Batch, targets: object = None) -> object:
+        late[0] += 600.0 * (late[0] == 0)
+        return whole(self, images)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(Detector, "forward", slow)
+    settings = {**SMALL, "detector": "ssd300_vgg16", "image_size": 300, "epochs": 2, "device": "auto"}
+    run = create_run(dataset, Settings(**settings), tmp_path, "auto")  # type: ignore[arg-type]
+    assert work(run.path) == 1
+    assert "2 epochs of 12 images would take about 1 h on this CPU" in run.trouble()
+    assert "--device cpu" in run.trouble()
+    assert not [e for e in run.events() if e["event"] == "step"]
+    late[0] = 0.0
+    asked = create_run(dataset, Settings(**{**settings, "device": "cpu", "epochs": 1}), tmp_path, "cpu")  # type: ignore[arg-type]
+    assert work(asked.path) == 0
