@@ -4,9 +4,10 @@
 #   HEAD=10.0.0.1 NODES=2 GPUS=8 deploy/two-machines.sh /shared/data/photos /shared/runs first-try --epochs 24
 #
 # The first machine to come writes the run folder; all of them then join through HEAD, which is one of them, at PORT.
-# In docker, give each container the machine's own network and memory, and InfiniBand where there is one:
-#   docker run --gpus all --network host --ipc host --ulimit memlock=-1 --device /dev/infiniband \
-#     -e HEAD -e NODES -e GPUS -v /shared:/shared -v ./deploy:/deploy:ro odkit /deploy/two-machines.sh ...
+# In docker, give each container the machine's own network and memory, and InfiniBand (no --device where there is none):
+#   docker run --rm --gpus all --network host --ipc host --ulimit memlock=-1 --device /dev/infiniband \
+#     --user "$(id -u):$(id -g)" -e HEAD=10.0.0.1 -e NODES=2 -e GPUS=8 -v /shared:/shared -v ./deploy:/deploy:ro \
+#     odkit /deploy/two-machines.sh /shared/data/photos /shared/runs first-try --epochs 24
 # What stands after the name are further options of `odkit train`. Run it again on each to go on after a stop.
 set -euo pipefail
 data=${1:?folder with images and labels, on every machine at the same path}

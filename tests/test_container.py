@@ -553,6 +553,18 @@ def test_a_command_that_is_not_there_is_named(capfd):
 # -- the health check -------------------------------------------------------------------------------------------------
 
 
+def test_the_health_is_asked_as_the_user_whose_files_tell_it(tmp_path, monkeypatch):
+    became = []
+    (tmp_path / "state.json").write_text('{"gpus": 0}')
+    monkeypatch.setattr(healthcheck, "STATE", tmp_path / "state.json")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "setgid", lambda group: became.append(("group", group)))
+    monkeypatch.setattr(os, "setuid", lambda user: became.append(("user", user)))
+    assert healthcheck.trouble() == ""
+    status = (tmp_path / "state.json").stat()
+    assert became == [("group", status.st_gid), ("user", status.st_uid)]
+
+
 def test_health_before_and_after_jupyterlab(tmp_path, monkeypatch):
     monkeypatch.setattr(healthcheck, "STATE", tmp_path / "state.json")
     assert healthcheck.trouble() == "JupyterLab has not answered yet"

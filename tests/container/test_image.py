@@ -9,12 +9,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.container.containers import IMAGE, TOKEN, engine, free_port, own
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
 NOTEBOOKS = ["00_start_here", "01_check_gpu", "02_browse_dataset", "03_fine_tune", "04_visualize_predictions"]
+ROOT = Path(__file__).parents[2]
 SOMEBODY = 12345  # a user id that the image has never heard of
 
 
@@ -263,6 +265,56 @@ def test_a_restart_after_the_folder_got_another_owner(container, tmp_path):
     one.ready()
     assert "Traceback" not in one.logs()
     wait_for(lambda: one.health() == "healthy")
+
+
+def test_compose_s_rights_are_enough_and_nobody_keeps_any(container, tmp_path):
+    """For a folder that docker made, a stop that reaches JupyterLab, and a start under another owner."""
+    needs_root()
+    lab = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["lab"]
+    (tmp_path / "work").mkdir()
+    token = own(tmp_path / "secret", 1000) / "token"
+    token.write_text(f"{TOKEN}\n")
+    token.chmod(0o600)
+    os.chown(token, 1000, 1000)
+    file = lab["environment"]["JUPYTER_TOKEN_FILE"]
+    rights = [
+        *(f"--cap-drop={name}" for name in lab["cap_drop"]),
+        *(f"--cap-add={name}" for name in lab["cap_add"]),
+        *(f"--security-opt={option.removesuffix(':true')}" for option in lab["security_opt"]),
+    ]
+    options = [*rights, "-v", f"{token}:{file}:ro", "-e", f"JUPYTER_TOKEN_FILE={file}"]
+    one = container(options=options, work=tmp_path / "work", port=free_port())
+    one.said("the doctor says")
+    assert one.ready()
+    assert (tmp_path / "work").stat().st_uid == 1000
+    state = one.run_in_kernel("print(open('/proc/self/status').read())")
+    assert re.search(r"^CapEff:\s+0+$", state, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", state, re.MULTILINE)
+    one.stop(60)
+    assert one.inspect("{{.State.ExitCode}}") == "0"  # JupyterLab's own end; 137 where nothing was passed on
+    for path in (tmp_path / "work", *(tmp_path / "work").rglob("*"), token):
+        os.chown(path, 1001, 1001)
+    subprocess.run([*engine(), "start", one.name], capture_output=True, check=True)
+    one.ready()
+    wait_for(lambda: one.health() == "healthy")
+
+
+def test_open_files_are_raised_and_an_old_driver_is_said(container, tmp_path):
+    """The driver is a stand-in that serves CUDA 12.4; an image without CUDA has nothing to say of it."""
+    work = own(tmp_path / "work", os.getuid() or SOMEBODY)
+    code = "int cuDriverGetVersion(int *version) { *version = 12040; return 0; }"
+    (tmp_path / "driver").mkdir()
+    library = str(tmp_path / "driver" / "libcuda.so.1")
+    subprocess.run(["gcc", "-shared", "-x", "c", "-", "-o", library], input=code, text=True, check=True)
+    driver = ["-v", f"{tmp_path / 'driver'}:/driver:ro", "-e", "LD_LIBRARY_PATH=/driver"]
+    script = "ulimit -n; cat /opt/odkit/cuda"
+    one = container("sh", "-c", script, options=["--ulimit", "nofile=1024:16384", *driver], work=work)
+    assert one.wait(120) == 0, one.logs()
+    log = one.logs()
+    assert "16384\n" in log
+    old = re.search(r"^13\.\d$", log, re.MULTILINE) is not None
+    assert old == ("THE GPU CANNOT BE USED: its driver on the host serves CUDA 12" in log)
+    assert old == ("make image CUDA=126" in log)
 
 
 @pytest.mark.parametrize(("batch", "size", "num_workers"), [(4, 160, 2), (32, 640, 0)])
