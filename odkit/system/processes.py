@@ -18,13 +18,15 @@ def end_with_parent(number: int) -> None:
 
 
 def open_all_files() -> None:
-    """Allow this process, and those it starts, as many open files as the system lets it have.
+    """Allow this process, and those it starts, 65,536 open files, or as many as the system lets it have.
 
     New container engines start programs with 1,024, and each batch on its way from a data worker is an open file.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # macOS knows a limit that it does not take
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(65_536, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS knows a limit that it does not take
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def package_path() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from odkit.runs import EventLog, Run, tell
-from odkit.system import OdkitError
+from odkit.system import OdkitError, open_all_files
 from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
 from odkit.training.errors import (
     ShortOfMemoryError,
@@ -32,6 +32,7 @@ def work(path: str | Path) -> int:
     Every end but a kill leaves an `end` event with its reason, and a checkpoint where there was progress. Under
     torchrun a process whose memory, device or peers are gone leaves no end where torchrun may start it again.
     """
+    open_all_files()
     run = Run(path)
     began, began_at = time.monotonic(), time.time()
     log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _SilentLog()

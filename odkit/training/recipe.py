@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from odkit.detection import Detector, best_precision, catalogue_entry, device_reason
+from odkit.detection import Detector, best_precision, catalogue_entry
 from odkit.runs import Settings
 from odkit.training.distributed import world_size
 
@@ -40,7 +40,7 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
         fitting: Images that the memory of a GPU holds at once.
     """
     entry = catalogue_entry(settings.detector)
-    reasons: dict[str, str] = {"device": device_reason(settings.device, device)}
+    reasons: dict[str, str] = {}
     world = world_size()
     batch = settings.batch_size
     if not batch:

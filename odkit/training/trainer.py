@@ -33,6 +33,7 @@ from odkit.detection import (
     build_detector,
     catalogue_entry,
     choose_workers,
+    device_reason,
     freeze_stem,
     last_line,
     next_batch,
@@ -105,6 +106,9 @@ class Trainer:
         torch.manual_seed(self.settings.seed)
         self.detector = self._build(saved).to(self.device).to(memory_format=torch.channels_last)
         self.choices = Choices(**saved["choices"]) if saved else self._choose()
+        self.choices.reasons["device"] = device_reason(
+            self.settings.device, self.device
+        )  # a resume may change it
         self.at = Progress(total_epochs=self.settings.epochs)
         if saved:
             self.at = self._progress(saved)
@@ -626,6 +630,7 @@ class Trainer:
             resumed=saved is not None,
             device=str(self.device),
             processes=world_size(),
+            num_workers=self.num_workers,
             choices=dict(vars(self.choices)),
             dataset=self.run.config["dataset"],
             fingerprint=self.run.config["fingerprint"],
