@@ -136,15 +136,15 @@ def test_all_readers_agree(photographs):
         pixels = seen[image_id]
         size = pixels.shape[1::-1]
         shown = open_picture(unknown, row, WIDTH)
-        tensor, target = for_training[row]
+        item = for_training[row]
         answers = {
             "load_dataset": tuple(dataset.image_sizes[row]),
             "audit": tuple(audited._subject.files.upright[row]),
             "browse": tuple(browsed[row]),
             "figures": (shown.width, shown.height),
             "figures' pixels": shown.pixels.shape[1::-1],
-            "training": tuple(target["size"].tolist()),
-            "training's pixels": tuple(tensor.shape[:0:-1]),
+            "training": item.original,
+            "training's pixels": tuple(item.image.shape[:0:-1]),
             "dashboard": _thumbnail(path)[1],
             "upright_size": upright_size(path),
             "open_upright": open_upright(path).size,
@@ -153,7 +153,7 @@ def test_all_readers_agree(photographs):
         assert answers == dict.fromkeys(answers, size), image_id
         difference = np.abs(read_pixels(path).astype(int) - pixels).mean()
         assert difference <= (8 if path.endswith((".gif", ".jpg", ".jpeg", ".jpe", ".jfif")) else 0), image_id
-        assert np.array_equal(np.moveaxis(tensor.numpy(), 0, 2), read_pixels(path))
+        assert np.array_equal(np.moveaxis(item.image.numpy(), 0, 2), read_pixels(path))
 
 
 def test_no_header_needs_the_pixels(photographs, monkeypatch):
