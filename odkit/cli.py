@@ -16,7 +16,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,6 +47,7 @@ from odkit.system import (
     MissingFileError,
     OdkitError,
     end_with_parent,
+    odkit_version,
     write_file,
 )
 
@@ -698,7 +698,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     if given == ["--version"]:
-        print(f"odkit {version('odkit')}")
+        print(f"odkit {odkit_version()}")
         return 0
     config = (
         tyro.conf.OmitArgPrefixes,

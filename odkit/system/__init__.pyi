@@ -23,6 +23,7 @@ from .launch import run_line as run_line
 from .machine import GB as GB
 from .machine import cpu_count as cpu_count
 from .machine import megabytes as megabytes
+from .machine import odkit_version as odkit_version
 from .machine import workers_that_fit as workers_that_fit
 from .processes import LOCK_VARIABLE as LOCK_VARIABLE
 from .processes import end_with_parent as end_with_parent

@@ -12,6 +12,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,11 @@ ROOT = Path("/")
 ENGINES = ("docker", "podman", "kubernetes")
 """Containers whose options are given where they are started; Apptainer's processes have the machine's own devices."""
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "no limit" as the largest multiple of the page size
+
+
+def odkit_version() -> str:
+    """Version of the odkit that runs, also where it is a checkout that nobody has installed."""
+    return str(sys.modules["odkit"].__version__)  # in memory before any of its parts is
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,14 @@ _OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # least IoU of a crop with some
 
 
 def draw(
-    kind: str, rng: np.random.Generator, width: int, height: int, boxes: Boxes, labels: Labels
+    kind: str,
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    boxes: Boxes,
+    labels: Labels,
+    *,
+    flip: bool | None = None,
 ) -> tuple[Changes, Boxes, Labels]:
     """A random change of one image, with its boxes after it; those left outside are dropped.
 
@@ -33,8 +40,9 @@ def draw(
         height: Of the image, in pixels.
         boxes: Float32 [n, 4] xyxy in pixels.
         labels: Int64 [n].
+        flip: Whether left and right change places; None draws that too.
     """
-    flip = kind != "none" and rng.random() < 0.5
+    flip = kind != "none" and (rng.random() < 0.5 if flip is None else flip)
     if flip:
         boxes = np.column_stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]])
     source = target = np.array([0, 0, width, height])

@@ -39,7 +39,10 @@ class TrainingImages(DetectionImages):
             return item
         height, width = item.image.shape[-2:]
         rng = np.random.default_rng([self.seed, epoch, row])
-        change, boxes, labels = draw(self.augment, rng, width, height, item.boxes, item.labels)
+        # Both ways by turns, from either (Jordan, 2024, arXiv:2404.00498): of the few epochs of a fine-tuning, draws
+        # would show some images one way alone.
+        flip = (np.random.default_rng([self.seed, row, 404]).random() < 0.5) != (epoch % 2 == 1)
+        change, boxes, labels = draw(self.augment, rng, width, height, item.boxes, item.labels, flip=flip)
         return item._replace(boxes=boxes, labels=labels, change=change)
 
     def _size_of_batch(self, epoch: int, batch: int) -> int:

@@ -41,6 +41,7 @@ from odkit.detection import (
     start_epoch,
 )
 from odkit.runs import STOP_SIGNALS, EventLog, Run
+from odkit.system import odkit_version
 from odkit.training.average import Average
 from odkit.training.batches import EpochSampler, TrainingImages, training_loader
 from odkit.training.checkpoints import (
@@ -685,7 +686,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         commit = answer.stdout.strip() if answer.returncode == 0 else ""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("odkit", "torch", "torchvision", "numpy")},
+        "odkit": odkit_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

@@ -130,6 +130,14 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(tmp_path: Path) -> N
         TrainingImages(images.dataset, image_size=64, augment="wild")
 
 
+@pytest.mark.parametrize("augment", ["flip", "photo", "strong"])
+def test_every_image_is_flipped_every_other_epoch(tmp_path: Path, augment: str) -> None:
+    images = TrainingImages(squares(tmp_path, 40), image_size=32, augment=augment)
+    flips = np.array([[images[(row, epoch, 0)].change.flip[0] for row in range(40)] for epoch in range(4)])
+    assert (flips[1:] != flips[:-1]).all()
+    assert 10 <= flips[0].sum() <= 30
+
+
 def test_multi_scale_gives_a_batch_one_size(tmp_path: Path) -> None:
     images = TrainingImages(squares(tmp_path), image_size=128, multi_scale=0.5)
     sizes = {batch: {images[(row, 0, batch)].image.shape[-1] for row in range(4)} for batch in range(6)}

@@ -2,12 +2,17 @@
 
 import os
 import resource
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
+import odkit
+from odkit.cli import main
 from odkit.system import machine
 from odkit.system.machine import GB, MB
+from odkit.training.trainer import machine as machine_of_run
 
 
 def write(path: Path, text: str) -> None:
@@ -314,3 +319,18 @@ def test_sizes_of_disk_and_shared_memory(tmp_path, monkeypatch):
 def test_gpus_without_nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.gpus() == ([], "")
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch, capsys):
+    installed = metadata.Distribution.from_name
+
+    def hidden(name):
+        if name == "odkit":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", hidden)
+    assert machine.odkit_version() == odkit.__version__
+    assert machine_of_run(torch.device("cpu"))["odkit"] == odkit.__version__
+    assert main(["--version"]) == 0
+    assert odkit.__version__ in capsys.readouterr().out
