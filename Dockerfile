@@ -86,7 +86,6 @@ ENV NVIDIA_REQUIRE_CUDA="${NVIDIA_REQUIRE_CUDA}" \
     USER=odkit \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
-    PYTORCH_ALLOC_CONF=expandable_segments:True \
     PIP_CONSTRAINT=/opt/odkit/keep.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     FIFTYONE_DO_NOT_TRACK=1 \

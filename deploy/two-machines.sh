@@ -15,6 +15,7 @@ folder=${2:?shared folder for runs}
 name=${3:?name of the run}
 : "${HEAD:?address of one of the machines}" "${NODES:=2}" "${GPUS:=8}" "${PORT:=29500}"
 
+mkdir -p "$folder"
 claim=$folder/.$name.claim
 if mkdir "$claim" 2>/dev/null; then
     trap 'rmdir "$claim"' EXIT # a failed start leaves nothing behind that others would wait for

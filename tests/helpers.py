@@ -316,10 +316,11 @@ def count_syncs() -> Iterator[list[str]]:
 
 
 # Their results' sizes are known on the device alone, or their result is the host's (some come whole under
-# inference_mode, and otherwise as the operators that they are made of).
+# inference_mode, and otherwise as the operators that they are made of). The backward pass of `prod` asks for a number
+# of zeros, but not under a mode like this one, where it comes as `cumprod`.
 _WAITING = {
-    "_local_scalar_dense", "_unique", "_unique2", "allclose", "argwhere", "bincount", "equal", "is_nonzero", "item",
-    "masked_select", "nms", "nonzero", "nonzero_numpy", "unique_consecutive", "unique_dim",
+    "cumprod", "_local_scalar_dense", "_unique", "_unique2", "allclose", "argwhere", "bincount", "equal", "is_nonzero",
+    "item", "masked_select", "nms", "nonzero", "nonzero_numpy", "unique_consecutive", "unique_dim",
 }  # fmt: skip
 
 

@@ -74,7 +74,6 @@ def test_two_machines(data: Path, tmp_path: Path, environment: dict[str, str]) -
     """Two launchers that find each other over TCP, as on two machines with a shared folder."""
     environment |= {"HEAD": "127.0.0.1", "NODES": "2", "GPUS": "1"}
     command = [str(DEPLOY / "two-machines.sh"), str(data), str(tmp_path / "shared"), "both", *SMALL]
-    (tmp_path / "shared").mkdir()
     machines = [subprocess.Popen(command, env=environment, cwd=tmp_path) for _ in range(2)]
     assert [machine.wait(240) for machine in machines] == [0, 0]
     finished(Run(tmp_path / "shared" / "both"), processes=2)

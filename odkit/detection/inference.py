@@ -112,7 +112,8 @@ def predict_rows(
     )
     found: dict[int, Found] = {}
     bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
-    with bar, torch.inference_mode(), _evaluating(detector, device), autocast(device, precision):
+    # moved outside of inference mode: parameters made within could not be trained after
+    with bar, _evaluating(detector, device), torch.inference_mode(), autocast(device, precision):
         for batch in _whole_batches(loader, dataset, worker_timeout):
             found.update(_found(batch, detector(batch)))
             bar.update(len(batch))

@@ -240,11 +240,13 @@ def _scale(values: Tensor, places: Tensor, factor: float) -> None:
 
 def _giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
     """1 - GIoU (Rezatofighi et al., 2019, arXiv:1902.09630) of boxes [n, 4] pair by pair, with no mask inside."""
-    shared = (
-        (torch.minimum(boxes[:, 2:], wanted[:, 2:]) - torch.maximum(boxes[:, :2], wanted[:, :2]))
-        .clamp(min=0)
-        .prod(1)
-    )
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - shared
-    around = (torch.maximum(boxes[:, 2:], wanted[:, 2:]) - torch.minimum(boxes[:, :2], wanted[:, :2])).prod(1)
+    common = torch.minimum(boxes[:, 2:], wanted[:, 2:]) - torch.maximum(boxes[:, :2], wanted[:, :2])
+    shared = _area(common.clamp(min=0))
+    union = _area(boxes[:, 2:] - boxes[:, :2]) + _area(wanted[:, 2:] - wanted[:, :2]) - shared
+    around = _area(torch.maximum(boxes[:, 2:], wanted[:, 2:]) - torch.minimum(boxes[:, :2], wanted[:, :2]))
     return 1 - shared / (union + 1e-7) + (around - union) / (around + 1e-7)
+
+
+def _area(sides: Tensor) -> Tensor:
+    """Of widths and heights [n, 2]; the backward pass of `prod` would ask the device how many of them are 0."""
+    return sides[:, 0] * sides[:, 1]

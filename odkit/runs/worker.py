@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
-from odkit.system import LOCK_VARIABLE, OdkitError, package_path
+from odkit.system import LOCK_VARIABLE, OdkitError, machine, package_path
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a worker to finish its step, save and end, like a request in its folder."""
@@ -98,7 +98,8 @@ def prepare_torch(environment: MutableMapping[str, str], *, deterministic: bool 
         if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
             environment["GOMP_SPINCOUNT"] = "5000"
     # Batches differ in size, which leaves holes in segments that cannot grow. CUDA's own, older name wins over this.
-    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
+    # Not under WSL, some of whose drivers fail at it (pytorch/pytorch#192330); elsewhere `first_use` sees to that.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment and "dxg" not in machine.gpu_devices():
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if deterministic:  # cuBLAS shares its workspace between streams otherwise
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

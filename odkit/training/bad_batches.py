@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from odkit.data import Dataset
 from odkit.detection import Batch, Detector, shaped_like
 from odkit.runs import Run
+from odkit.system import InputError
 from odkit.training.loop import total_loss
 
 
@@ -35,6 +36,10 @@ def replay(run: Run) -> list[dict[str, Any]]:
 def _replay_batch(run: Run, file: Path, dataset: Dataset) -> list[dict[str, Any]]:
     # weights_only: a run folder may come from anywhere, and must not be able to run anything
     kept = torch.load(file, map_location="cpu", weights_only=True)
+    if "batch" not in kept:
+        raise InputError(
+            f"{file}: kept by an earlier odkit, which laid batches out otherwise; train anew to replay"
+        )
     batch = Batch.from_tensors(kept["batch"])
     images = [batch.part(index, index + 1) for index in range(len(batch))]
     state = {key.removeprefix("module."): value for key, value in kept["detector"].items()}

@@ -71,7 +71,8 @@ def train_epoch(
             group["lr"] = group["peak"] * rate()
         scaler.unscale_(optimizer)
         gradient = nn.utils.clip_grad_norm_(trained, clip or math.inf)
-        # all that the host wants to know of the step in one message: the only time it waits for the device
+        # all that the host wants to know of the step in one message: the only time that it waits for the device here
+        # (several processes wait once more, to agree on what was asked of them)
         *values, norm = torch.cat([own, mean, gradient.float().reshape(1)]).tolist()
         own_means, means = values[: len(terms)], values[len(terms) :]
         finite = all(map(math.isfinite, means))

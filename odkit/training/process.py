@@ -20,7 +20,7 @@ from odkit.training.errors import (
     is_lost_device,
     is_lost_peer,
 )
-from odkit.training.trainer import Trainer
+from odkit.training.trainer import Asked, Trainer
 
 LAST_WORDS = 1 << 16  # bytes kept free for the events that say how a run ended
 START_AGAIN = 75  # exit status, sysexits' EX_TEMPFAIL: torchrun starts all processes again
@@ -86,7 +86,8 @@ def _fix_order(deterministic: bool) -> None:
 
 def _train(run: Run, log: EventLog) -> str:
     """Train to the end, "finished" or "stopped"; after a fault the state between two steps is saved."""
-    asked = ""
+    asked = Asked()
+    asked.listen()
     while True:
         trainer = Trainer(run, log, asked)
         try:
@@ -102,7 +103,6 @@ def _train(run: Run, log: EventLog) -> str:
         except Exception:
             trainer.rescue()
             raise
-        asked = trainer.asked  # a signal may have come meanwhile
         trainer.hook.remove()  # it holds the trainer, and with it all that lies in memory
         del trainer
         gc.collect()

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from odkit.detection import (
     catalogue_entry,
     choose_workers,
     device_reason,
+    first_use,
     freeze_stem,
     last_line,
     next_batch,
@@ -87,6 +89,22 @@ ROLLBACKS = 3  # then the run ends
 WISHES = ("", "checkpoint", "epoch", "now")  # what is asked of a worker; a later one wins over an earlier one
 
 
+@dataclass
+class Asked:
+    """What a signal asked of this process, at any moment; outlives the trainers, and holds none of them in memory."""
+
+    wish: str = ""
+
+    def listen(self) -> None:
+        """Take up the signals that stop a run."""
+
+        def stop(number: int, frame: Any) -> None:
+            self.wish = "now"
+
+        for number in STOP_SIGNALS:
+            signal.signal(number, stop)
+
+
 class Trainer:
     """The parts of one worker and what guards the loop over them.
 
@@ -95,13 +113,12 @@ class Trainer:
         InputError: There is no such device.
     """
 
-    def __init__(self, run: Run, log: EventLog, asked: str = "") -> None:
-        self.run, self.log, self.settings = run, log, run.settings
-        self.asked = asked  # what a signal asked of this process, at any moment
-        self._listen()
+    def __init__(self, run: Run, log: EventLog, asked: Asked) -> None:
+        self.run, self.log, self.settings, self.asked = run, log, run.settings, asked
         self.device = own_device(self.settings.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # whose memory is counted
+        given_up = first_use(self.device)
         self.train_set = run.dataset(self.settings.train_split)
         saved = newest_checkpoint(run, log)
         torch.manual_seed(self.settings.seed)
@@ -113,6 +130,8 @@ class Trainer:
         self.at = Progress(total_epochs=self.settings.epochs)
         if saved:
             self.at = self._progress(saved)
+        if given_up:
+            self._warn("device", given_up)
         self.optimizer = make_optimizer(self.detector, self.choices, self.settings.layer_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choices.precision == "fp16")
         self.average = Average(self.detector, self.settings.ema)
@@ -293,7 +312,7 @@ class Trainer:
         wish = self._filed_request()
         if wish == "checkpoint" and rank() == 0:
             self.save()
-        return "now" in (self.asked, wish)
+        return "now" in (self.asked.wish, wish)
 
     def _patience_is_over(self) -> bool:
         waited = self.at.epoch - self.at.best_epoch
@@ -489,17 +508,10 @@ class Trainer:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        def stop(number: int, frame: Any) -> None:
-            self.asked = "now"
-
-        for number in STOP_SIGNALS:
-            signal.signal(number, stop)
-
     def _take_requests(self) -> bool:
         """Take up what was asked for, the same in all processes at the same step; whether to save now."""
         filed = self._filed_request() if rank() == 0 else ""
-        wish = max(self.asked, self.request, filed, key=WISHES.index)
+        wish = max(self.asked.wish, self.request, filed, key=WISHES.index)
         which, save = all_reduce_max([WISHES.index(wish), self._save_is_due()])
         if WISHES[which] in ("epoch", "now"):
             self.request = WISHES[which]

@@ -492,7 +492,7 @@ def test_the_image_is_labelled_and_asks_for_a_driver_that_fits():
     assert labels["org.opencontainers.image.title"] == "odkit"
     environment = dict(entry.split("=", 1) for entry in config["Env"])
     assert "NVIDIA_VISIBLE_DEVICES" not in environment  # who starts the container says which GPUs it gets
-    assert environment["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in environment  # training's own: not every GPU can
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
     assert environment["NVIDIA_REQUIRE_CUDA"] in ("cuda>=13.0", "cuda>=12.0", "")
 

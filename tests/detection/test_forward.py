@@ -290,6 +290,10 @@ def test_what_would_wait_for_a_gpu_is_counted_in_a_backward_pass() -> None:
         taken.backward()
     assert len(waits) == 1, waits
     assert "taken.backward()" in waits[0]
+    product = values.view(2, 2).prod(1).sum()
+    with count_syncs() as waits:
+        product.backward()
+    assert waits
 
 
 # -- pixels in float32 -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Prediction: boxes in pixels of the original images, the detector left as it was found; device and data workers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from odkit.data import ImageReadError
 from odkit.detection import inference, loading
-from odkit.detection.detector import build_detector
+from odkit.detection.detector import Detector, build_detector
 from odkit.detection.inference import (
     FEW_IMAGES,
     gather,
@@ -80,6 +81,25 @@ def test_an_unreadable_image_is_named_and_the_detector_is_left_as_it_was(
     assert str(caught.value).startswith(str(dataset.image_paths[1]))
     assert "Traceback" not in str(caught.value)
     assert detector.training
+
+
+def test_a_detector_is_moved_where_it_can_still_be_trained_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters that come to another device within inference mode could not be."""
+    within: list[bool] = []
+    move = Detector.to
+
+    def seen(self: Detector, *args: Any, **kwargs: Any) -> Detector:
+        within.append(torch.is_inference_mode_enabled())
+        return move(self, *args, **kwargs)
+
+    monkeypatch.setattr(Detector, "to", seen)
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
+    within.clear()
+    predict(detector, squares(tmp_path, 2))
+    assert within
+    assert not any(within)
 
 
 def test_what_cannot_be_is_said_before_the_work(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from odkit.detection import Item, Pack
 from odkit.detection.detector import build_detector
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
+from odkit.system import InputError
 from odkit.training import replay
 from odkit.training.augment import draw
 from tests.helpers import squares
@@ -91,3 +92,12 @@ def test_a_batch_that_is_sound_here_says_so(run: Run) -> None:
     keep(run, [[10, 10, 40, 40], [5, 5, 30, 30]])
     assert {row["verdict"][:12] for row in replay(run)} == {"finite alone"}
     assert all("--precision fp32" in row["verdict"] for row in replay(run))
+
+
+def test_a_batch_that_an_earlier_odkit_kept_is_said(run: Run) -> None:
+    keep(run, [[10, 10, 40, 40]])
+    (file,) = (run.path / "bad_batches").glob("*.pt")
+    kept = torch.load(file, weights_only=True)
+    torch.save({name: value for name, value in kept.items() if name != "batch"}, file)
+    with pytest.raises(InputError, match=f"{file.name}: kept by an earlier odkit"):
+        replay(run)
