@@ -11,7 +11,6 @@ from .detector import shaped_like as shaped_like
 from .devices import best_precision as best_precision
 from .devices import device_reason as device_reason
 from .devices import fast_precisions as fast_precisions
-from .devices import first_use as first_use
 from .devices import pick_device as pick_device
 from .gpu_trouble import CPU_COMMAND as CPU_COMMAND
 from .gpu_trouble import DRIVER_FOR_CUDA as DRIVER_FOR_CUDA

@@ -91,30 +91,6 @@ def _no_device(name: str | torch.device, there: Accelerators) -> str:
     return f"there is no device {str(name)!r} here, only {', '.join(names)}"
 
 
-def first_use(device: torch.device) -> str:
-    """Make the first tensor on a device; what had to be given up for that, in a sentence, "" if nothing.
-
-    Memory segments that grow want CUDA's virtual addresses, which some virtual GPUs refuse: there it goes without.
-
-    Raises:
-        RuntimeError: The device cannot be used.
-    """
-    try:
-        _allocate(device)
-    except RuntimeError as error:
-        if "CUDA driver error" not in str(error):
-            raise
-        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
-        _allocate(device)
-        said = " ".join(str(error).split())
-        return f"memory segments that grow are not for this GPU ({said[:200]}): it goes on without, with more waste"
-    return ""
-
-
-def _allocate(device: torch.device) -> None:
-    torch.zeros(1, device=device)
-
-
 def device_reason(name: str | torch.device, device: torch.device) -> str:
     """Why `pick_device(name)` took `device`."""
     if name != "auto":

@@ -98,7 +98,8 @@ def prepare_torch(environment: MutableMapping[str, str], *, deterministic: bool 
         if environment["OMP_WAIT_POLICY"].upper() == "PASSIVE":
             environment["GOMP_SPINCOUNT"] = "5000"
     # Batches differ in size, which leaves holes in segments that cannot grow. CUDA's own, older name wins over this.
-    # Not under WSL, some of whose drivers fail at it (pytorch/pytorch#192330); elsewhere `first_use` sees to that.
+    # Not under WSL, some of whose drivers fail at it (pytorch/pytorch#192330); elsewhere training's first use of the
+    # GPU tells.
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment and "dxg" not in machine.gpu_devices():
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if deterministic:  # cuBLAS shares its workspace between streams otherwise

@@ -1,4 +1,4 @@
-"""What guards a step: a snapshot to go back to, batches left out, and how many images fit into memory at once."""
+"""What guards a step: a snapshot to go back to, batches left out, and the memory that is there for images."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from odkit.runs import Run
 from odkit.system import write_file
 from odkit.training.checkpoints import random_state, set_random_state
 from odkit.training.distributed import rank, world_size
-from odkit.training.errors import OutOfMemoryError, is_out_of_memory
+from odkit.training.errors import OutOfMemoryError, fault_line, is_out_of_memory
 from odkit.training.loop import total_loss
 
 KEPT_BATCHES = 20  # of those left out, for a replay
@@ -71,6 +71,30 @@ def keep_batch(run: Run, batch: Batch, detector: Detector, random: Any, *, name:
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def first_use(device: torch.device) -> str:
+    """Make the first tensor on a device; what had to be given up for that, in a sentence, "" if nothing.
+
+    Memory segments that grow want CUDA's virtual addresses, which some virtual GPUs refuse: there it goes without.
+
+    Raises:
+        RuntimeError: The device cannot be used.
+    """
+    try:
+        _allocate(device)
+    except RuntimeError as error:
+        if "CUDA driver error" not in str(error):
+            raise
+        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
+        _allocate(device)
+        said = fault_line(error)
+        return f"memory segments that grow are not for this GPU ({said}): it goes on without, with more waste"
+    return ""
+
+
+def _allocate(device: torch.device) -> None:
+    torch.zeros(1, device=device)
 
 
 class Trial(NamedTuple):

@@ -35,7 +35,6 @@ from odkit.detection import (
     catalogue_entry,
     choose_workers,
     device_reason,
-    first_use,
     freeze_stem,
     last_line,
     next_batch,
@@ -75,6 +74,7 @@ from odkit.training.recipe import DTYPES, Choices, choose, choose_precision, mak
 from odkit.training.recovery import (
     Snapshot,
     Trial,
+    first_use,
     fitting_micro_batch_size,
     images_that_fit,
     keep_batch,

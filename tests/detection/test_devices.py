@@ -199,28 +199,3 @@ def test_this_machine_can_be_asked() -> None:
     there = devices.accelerators()
     assert bool(there.cuda) == torch.cuda.is_available()
     assert there.mps == torch.backends.mps.is_available()
-
-
-def test_a_gpu_that_refuses_growing_segments_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: list[str] = []
-
-    def refuses(device: torch.device) -> None:
-        if not settings:
-            raise RuntimeError("CUDA driver error: operation not supported")
-
-    assert devices.first_use(torch.device("cpu")) == ""
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", settings.append)  # exists in this torch
-    monkeypatch.setattr(devices, "_allocate", refuses)
-    said = devices.first_use(torch.device("cuda"))
-    assert settings == ["expandable_segments:False"]
-    assert "operation not supported" in said
-    assert "goes on without" in said
-
-
-def test_a_gpu_that_fails_at_its_first_use_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(device: torch.device) -> None:
-        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
-
-    monkeypatch.setattr(devices, "_allocate", fails)
-    with pytest.raises(RuntimeError, match="ECC"):
-        devices.first_use(torch.device("cuda"))

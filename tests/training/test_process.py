@@ -1,4 +1,4 @@
-"""What a worker process sets up before it trains."""
+"""What a worker process sets up before it trains, and what it keeps from one try to the next."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""How many images fit: found by two probes, with a device's memory as they would see it."""
+"""A device's first use, and how many images fit: found by two probes, with its memory as they would see it."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from odkit.detection import Batch, Detector, build_detector
-from odkit.training.recovery import images_that_fit
+from odkit.training import recovery
+from odkit.training.recovery import first_use, images_that_fit
 from tests.helpers import squares
 
 MB = 1_000_000
@@ -44,3 +45,28 @@ def test_images_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total:
     assert found == images
     assert all(torch.equal(before[key], value) for key, value in detector.state_dict().items())
     assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+def test_a_gpu_that_refuses_growing_segments_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[str] = []
+
+    def refuses(device: torch.device) -> None:
+        if not settings:
+            raise RuntimeError("CUDA driver error: operation not supported")
+
+    assert first_use(torch.device("cpu")) == ""
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", settings.append)  # exists in this torch
+    monkeypatch.setattr(recovery, "_allocate", refuses)
+    said = first_use(torch.device("cuda"))
+    assert settings == ["expandable_segments:False"]
+    assert "operation not supported" in said
+    assert "goes on without" in said
+
+
+def test_a_gpu_that_fails_at_its_first_use_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr(recovery, "_allocate", fails)
+    with pytest.raises(RuntimeError, match="ECC"):
+        first_use(torch.device("cuda"))
