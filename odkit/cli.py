@@ -157,7 +157,6 @@ def train(
         return 0
     if not wait:
         return _say_background(run.start())
-    _ = dashboard.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
     return _watch(run, run.start)
 
 
@@ -654,25 +653,16 @@ def _say_end(run: Run) -> int:
 
 
 def _watch(run: Run, start: Callable[[], object]) -> int:
-    """Start and show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count."""
-    with _stop_on_signals(run) as asked:
-        start()
-        if asked:  # while it started, which clears older requests
-            run.request("now")
-        run.wait()
-    if run.alive:  # a second Ctrl-C: its text is printed by who showed the run
-        return 130
-    _say_end(run)
-    return 128 + asked[0] if asked and run.state != "finished" else 0
+    """Start and show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count.
 
-
-@contextmanager
-def _stop_on_signals(run: Run) -> Iterator[list[int]]:
-    """While inside, Ctrl-C and SIGTERM ask the run to save and stop; the list holds the signals that came."""
+    Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C doesn't wait for that.
+    """
+    _ = dashboard.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
     asked: list[int] = []
+    started = False
 
     def ask(number: int, frame: Any) -> None:
-        if asked and number == signal.SIGINT:
+        if started and asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
         run.request("now")
@@ -682,12 +672,32 @@ def _stop_on_signals(run: Run) -> Iterator[list[int]]:
             f"\n{run.name}: saving and stopping after this step. Ctrl-C again: don't wait for it.\n".encode(),
         )
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        with _signals_to(ask):
+            start()  # is not cut short: half a start would leave a worker that has no request
+            started = True
+            if asked:  # while it started, which clears older requests
+                run.request("now")
+            if asked.count(signal.SIGINT) > 1:
+                raise KeyboardInterrupt
+            run.wait()
+    except KeyboardInterrupt:
+        dashboard.say_unwatched(run)
+    if run.alive:
+        return 130
+    _say_end(run)
+    return 128 + asked[0] if asked and run.state != "finished" else 0
+
+
+@contextmanager
+def _signals_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM call `handler`."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def main(args: Sequence[str] | None = None) -> int:

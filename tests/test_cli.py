@@ -441,6 +441,26 @@ def test_a_signal_while_the_worker_starts_is_not_lost(
 
 
 @pytest.mark.worker
+def test_two_interrupts_while_the_worker_starts_are_answered(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = Run.start
+
+    def interrupted(run: Run) -> Run:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return start(run)
+
+    monkeypatch.setattr(Run, "start", interrupted)
+    train = ["train", str(saved), "--folder", str(tmp_path), "--name", "a", "--epochs", "500", *SMALL]
+    assert main(train) == 130
+    assert "saves and ends by itself" in capsys.readouterr().out
+    run = Run(tmp_path / "a")
+    until(lambda: not run.alive)
+    assert run.state == "stopped"
+
+
+@pytest.mark.worker
 def test_a_second_interrupt_does_not_wait(saved: Path, tmp_path: Path) -> None:
     train = typed("train", saved, "--folder", tmp_path, "--name", "a", "--epochs", 500, *SMALL)
     until((tmp_path / "a" / "config.json").exists, process=train)

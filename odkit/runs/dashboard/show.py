@@ -35,13 +35,18 @@ def show_run(run: "Run") -> None:
     try:
         shows[front_end()](run)
     except KeyboardInterrupt:
-        if not run.alive:
-            return
-        place = where(run)
-        meanwhile = "saves and ends by itself" if requested(run) in ("now", "epoch") else "goes on"
-        print(
-            f"Not watching any more; {run.name} {meanwhile} in the background.\n"
-            f"  watch again:    od.open_run({place!r}).wait()    or   odkit show {place}\n"
-            f"  stop and save:  od.open_run({place!r}).stop()    or   odkit stop {place}",
-            flush=True,
-        )
+        say_unwatched(run)
+
+
+def say_unwatched(run: "Run") -> None:
+    """Say how to attach to a run again that nobody watches any more; nothing where it has ended."""
+    if not run.alive:
+        return
+    place = where(run)
+    meanwhile = "saves and ends by itself" if requested(run) in ("now", "epoch") else "goes on"
+    print(
+        f"Not watching any more; {run.name} {meanwhile} in the background.\n"
+        f"  watch again:    od.open_run({place!r}).wait()    or   odkit show {place}\n"
+        f"  stop and save:  od.open_run({place!r}).stop()    or   odkit stop {place}",
+        flush=True,
+    )
