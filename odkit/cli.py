@@ -678,7 +678,7 @@ def _watch(run: Run, start: Callable[[], object]) -> int:
             started = True
             if asked:  # while it started, which clears older requests
                 run.request("now")
-            if asked.count(signal.SIGINT) > 1:
+            if signal.SIGINT in asked[1:]:
                 raise KeyboardInterrupt
             run.wait()
     except KeyboardInterrupt:

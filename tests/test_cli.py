@@ -441,13 +441,18 @@ def test_a_signal_while_the_worker_starts_is_not_lost(
 
 
 @pytest.mark.worker
-def test_two_interrupts_while_the_worker_starts_are_answered(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_after_another_signal_while_the_worker_starts_is_answered(
+    saved: Path,
+    tmp_path: Path,
+    first: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     start = Run.start
 
     def interrupted(run: Run) -> Run:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(first)
         signal.raise_signal(signal.SIGINT)
         return start(run)
 
