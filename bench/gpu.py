@@ -150,6 +150,8 @@ def seeded_detector(name: str, *, image_size: int, weights: str = "random") -> D
     for part in ("rpn", "roi_heads"):
         if hasattr(detector.module, part):
             getattr(detector.module, part).fg_bg_sampler.batch_size_per_image = 2**20
+    if hasattr(detector.module, "config"):  # D-FINE's noise is drawn by each device's own generator
+        detector.module.config.num_denoising = 0
     return detector
 
 

@@ -386,7 +386,15 @@ def detectors(*, json: bool = False) -> int:
     if json:
         _print_json(rows)
     else:
-        columns = ("name", "image_size", "coco_ap", "parameters", "summary")
+        columns = [
+            "name",
+            "image_size",
+            "coco_ap",
+            "parameters",
+            "code_licence",
+            "weights_licence",
+            "summary",
+        ]
         print(table([{key: row[key] for key in columns} for row in rows]))
     return 0
 

@@ -1,4 +1,4 @@
-"""A detector's forward passes, whatever its family: losses in training, detections otherwise.
+"""Forward passes of torchvision's modules, whatever their kind: losses in training, detections otherwise.
 
 Convolutions may run in bf16 or fp16; everything that has pixels is float32. torchvision's modules are taken apart here:
 their own `forward` checks and copies image by image, and under autocast gives anchors, boxes and scores the number

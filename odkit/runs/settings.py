@@ -61,7 +61,7 @@ class Settings:
     learning_rate: float = 0.0
     """Peak learning rate; 0: the detector's, scaled to the batch."""
     weight_decay: float = -1.0
-    """Weight decay; -1: 0.02 for AdamW, 0.0001 for SGD. Norms and biases have none."""
+    """Weight decay; -1: the detector's own, else 0.02 for AdamW, 0.0001 for SGD. Norms and biases have none."""
     warmup: float = 0.1
     """Share of the run over which the learning rate rises; a cosine brings it down again. At most 500 steps."""
     clip: float = 5.0

@@ -27,6 +27,7 @@ class Choices:
     weight_decay: float
     precision: str
     augment: str
+    backbone_rate: float = 1.0  # factor on the learning rate in the backbone
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,7 +59,14 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
         # the usual rules: linear in the batch for SGD (Goyal et al., 2017), its root for Adam (Malladi et al., 2022)
         rate *= (batch / 16) ** (1.0 if optimizer == "sgd" else 0.5)
         reasons["learning_rate"] = f"{settings.detector}'s own, scaled from a batch of 16 to {batch}"
-    decay = settings.weight_decay if settings.weight_decay >= 0 else {"adamw": 0.02, "sgd": 1e-4}[optimizer]
+    decay = {"adamw": 0.02, "sgd": 1e-4}[optimizer]
+    if optimizer == entry.optimizer and entry.weight_decay is not None:
+        decay = entry.weight_decay
+    if settings.weight_decay >= 0:
+        decay = settings.weight_decay
+    backbone_rate = 1.0 if settings.weights == "random" else entry.backbone_rate
+    if backbone_rate != 1:
+        reasons["backbone_rate"] = "the backbone is pre-trained: its authors' factor on the learning rate"
     augment: str = settings.augment
     if augment == "auto":
         augment, reasons["augment"] = _fitting_augmentation(settings)
@@ -72,6 +80,7 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
         weight_decay=decay,
         precision=precision,
         augment=augment,
+        backbone_rate=backbone_rate,
         reasons=reasons,
     )
 
@@ -114,6 +123,8 @@ def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> 
     rows = []
     for (depth, decays), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1])):
         rate = choices.learning_rate * layer_decay ** (deepest - depth)
+        if depth < deepest:
+            rate *= choices.backbone_rate
         decay = choices.weight_decay if decays else 0.0
         rows.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
     if choices.optimizer == "sgd":
@@ -125,9 +136,9 @@ def _depths(detector: Detector) -> dict[str, int]:
     """Stage of each backbone parameter, counted from the image; everything else is one deeper than the last."""
     order: dict[str, int] = {}
     depths = {}
-    for name, _ in detector.named_parameters():
-        if name.startswith(("module.backbone.body.", "module.backbone.features.")):
-            depths[name] = order.setdefault(name.split(".")[3], len(order))
+    for name, _ in detector.module.named_parameters():
+        if stage := detector.family.STAGE.match(name):
+            depths[f"module.{name}"] = order.setdefault(stage[1], len(order))
     return {**depths, "": len(order)}
 
 

@@ -16,7 +16,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -352,16 +352,17 @@ class Trainer:
         )
 
     def _freeze_backbone(self, frozen: bool) -> None:
-        backbone = getattr(self.detector.module, "backbone", None)
         self.detector.train()
-        if backbone is None or not self.settings.freeze_epochs:
+        if not self.settings.freeze_epochs:
             return
+        where = self.detector.family.BACKBONE
+        backbone = self.detector.module.get_submodule(where)
         # fixed means its batch norms' running figures too; thawed, they are trained like all others
         backbone.train(not frozen)
         before = [p.requires_grad for p in self.detector.parameters()]
         stem = catalogue_entry(self.settings.detector).frozen if self.settings.weights != "random" else ()
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(not frozen and not f"backbone.{name}".startswith(stem or ("\0",)))
+            parameter.requires_grad_(not frozen and not f"{where}.{name}".startswith(stem or ("\0",)))
         if [p.requires_grad for p in self.detector.parameters()] != before:
             self.parallel = data_parallel(self.detector)
 
@@ -655,7 +656,8 @@ class Trainer:
     def _compile(self) -> None:
         from torch._inductor.cpp_builder import get_cpp_compiler
 
-        backbone: Any = self.detector.module.backbone
+        family = self.detector.family
+        backbone: Any = self.detector.module.get_submodule(family.BACKBONE)
         size = self.choices.image_size
         images = torch.zeros(2, 3, size, size, device=self.device).contiguous(
             memory_format=torch.channels_last
@@ -666,8 +668,7 @@ class Trainer:
                 get_cpp_compiler()  # says at once what would come out after a minute of work
             backbone.compile(dynamic=True)
             with autocast(self.device, DTYPES[self.choices.precision]):
-                found = backbone(images)
-            maps = found.values() if isinstance(found, Mapping) else [found]
+                maps = family.features(self.detector.module, images)
             torch.stack([one.float().sum() for one in maps]).sum().backward()
             # an image shape that it cannot compile for at hour three must not end the run
             torch._dynamo.config.suppress_errors = True
