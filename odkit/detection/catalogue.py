@@ -12,9 +12,8 @@ from safetensors import safe_open
 from torch import nn
 from torchvision.models import detection as tv
 
-from odkit.detection import dfine, torchvision
+from odkit.detection import dfine, starter, torchvision
 from odkit.detection.family import Family, Published
-from odkit.detection.starter import build_starter
 from odkit.detection.torchvision import MOBILENET_STEM, RESNET_STEM, SSD_STEM, from_torchvision
 from odkit.detection.weights_cache import STARTER_WEIGHTS, named_hash
 from odkit.system import InputError
@@ -88,13 +87,17 @@ DFINE: dict[str, Any] = {
 
 CATALOGUE: dict[str, CatalogueEntry] = {
     "starter": CatalogueEntry(
-        build=build_starter,
-        summary="odkit's own small FCOS, weights bundled: fine-tunes in minutes on a CPU, with no network",
+        build=starter.Starter,
+        family=starter,
+        summary="odkit's own small detector, weights bundled: fine-tunes in minutes on a CPU, with no network",
+        code_licence="Apache-2.0",
         weights_licence="Apache-2.0",
         background=False,
         image_size=320,
         optimizer="adamw",
-        learning_rate=3e-3,
+        learning_rate=1e-3,
+        frozen=starter.STEM,
+        frozen_norm_eps=starter.NORM_EPS,
     ),
     "ssdlite320_mobilenet_v3_large": CatalogueEntry(
         build=from_torchvision(tv.ssdlite320_mobilenet_v3_large, score_thresh=0.01, detections_per_img=100),
