@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from odkit.data.dataset import Dataset, SourceProblem, concatenate, file_hash
+from odkit.data.dataset import Dataset, SourceProblem, concatenate
+from odkit.data.image_facts import file_hash
 
 
 def made(**columns: Any) -> Dataset:
