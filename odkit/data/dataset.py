@@ -10,8 +10,9 @@ import hashlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,6 @@ class Dataset:
         found = np.flatnonzero(self.image_ids == image_id)
         if len(found):
             return int(found[0])
-        from difflib import get_close_matches
-
         near = get_close_matches(image_id, list(self.image_ids), n=3, cutoff=0.4)
         raise UnknownNameError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
 
@@ -209,6 +208,61 @@ class Dataset:
             box_crowd=self.box_crowd[keep],
             box_ids=self.box_ids[keep],
         )
+
+    def with_classes(self, classes: Mapping[str, str | None] | Sequence[str]) -> "Dataset":
+        """Classes renamed, merged, dropped, chosen or put in another order.
+
+        A mapping says what becomes of the classes it names, and leaves the others as they are: an old name to its new
+        one (several to the same new one are merged, also into a class that has that name already), or to None to drop
+        the class. A class stands in the table where the first of those that went into it stood. A list says which
+        classes there are, in that order; all others are dropped. One after the other they do everything:
+
+            dataset.with_classes({"rbc": "cell", "wbc": "cell"}).with_classes(["platelet", "cell"])
+
+        A dropped class takes its boxes with it; the images stay, so that what was labelled in them is background from
+        now on. Boxes of unknown class (-1) stay what they are.
+
+        Args:
+            classes: Old name to new name or None; or the names wanted.
+
+        Raises:
+            KeyError: There is no class of a name; the message names the nearest.
+            ValueError: A list names a class twice, a new name is empty, or no class is left.
+        """
+        if isinstance(classes, str):
+            raise InputError(f"with_classes() takes a list or a mapping of names, not {classes!r} alone")
+        self._refuse_unknown_classes(classes)
+        if isinstance(classes, Mapping):
+            new_names = [classes.get(name, name) for name in self.class_names]
+            table = tuple(dict.fromkeys(name for name in new_names if name is not None))
+        else:
+            new_names = [name if name in classes else None for name in self.class_names]
+            table = tuple(classes)
+        if not table or not all(str(name).strip() for name in table):
+            raise InputError(
+                f"with_classes() would leave {self.name} without any class"
+                if not table
+                else "with_classes() was given an empty name for a class; None drops it"
+            )
+        place = {name: index for index, name in enumerate(table)}
+        dropped = np.array([*(name is None for name in new_names), False])  # index -1 stays -1
+        new_index = [0 if name is None else place[name] for name in new_names]
+        keep = ~dropped[self.box_classes]
+        kept = self.select_boxes(keep)
+        note = _about_classes(self, new_names, table, keep)
+        return kept.replace(
+            class_names=table,
+            box_classes=np.array([*new_index, UNKNOWN_CLASS], np.int32)[kept.box_classes],
+            notes=(*self.notes, note) if note else self.notes,
+        )
+
+    def _refuse_unknown_classes(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.class_names:
+                near = near_name(str(name), self.class_names)
+                hint = f"; did you mean {near!r}?" if near else ""
+                there = ", ".join(self.class_names[:20]) + ", ..." * (len(self.class_names) > 20)
+                raise UnknownNameError(f"no class {name!r} in {self.name}, which has {there}{hint}")
 
     def split(self, name: str) -> "Dataset":
         """The images of one split.
@@ -385,6 +439,33 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
         source_problems=tuple(dict.fromkeys(p for part in parts.values() for p in part.source_problems)),
         **{column: np.concatenate(values) for column, values in joined.items()},
     )
+
+
+def near_name(name: str, names: Iterable[str]) -> str:
+    """The name most like this one, whatever the case of its letters; "" where none is."""
+    by_lower = {other.lower(): other for other in names}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else ""
+
+
+def _about_classes(
+    dataset: Dataset, new_names: Sequence[str | None], table: Sequence[str], keep: NDArray[np.bool_]
+) -> str:
+    """What `with_classes` did, as a note; "" for nothing."""
+    old_names, said = dataset.class_names, []
+    for name in table:
+        old = [repr(one) for one, new in zip(old_names, new_names, strict=True) if new == name]
+        if old != [repr(name)]:
+            said.append(f"{' and '.join(old)} {'is' if len(old) == 1 else 'are'} now {name!r}")
+    dropped = [repr(one) for one, new in zip(old_names, new_names, strict=True) if new is None]
+    if dropped:
+        emptied = len(np.setdiff1d(dataset.box_images, dataset.box_images[keep]))
+        left = f", which leaves {emptied:,} image{'s' * (emptied != 1)} without any" if emptied else ""
+        gone = int((~keep).sum())
+        said.append(f"{' and '.join(dropped)} dropped with {gone:,} box{'es' * (gone != 1)}{left}")
+    if not said and tuple(table) != old_names:
+        said.append("in another order")
+    return f"classes: {'; '.join(said)}" if said else ""
 
 
 def _validate_lengths(dataset: Dataset) -> None:

@@ -575,7 +575,7 @@ CHECKS: dict[str, Check] = {
         "info",
         "class without boxes",
         "It stands in the class table, but nothing is labelled with it.",
-        "Remove it from the class table, or label some.",
+        "Remove it from the class table, dataset.with_classes({name: None}), or label some.",
         find=_unused_class,
     ),
     "class_imbalance": Check(
