@@ -84,6 +84,16 @@ class Flags(Settings):
         pass  # checked when the command runs, where a message comes out plain
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What becomes of a dataset's classes, see `Dataset.with_classes`."""
+
+    rename: tuple[str, ...] = ()
+    """Classes as OLD=NEW; several with one new name are merged. The others keep their names."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, in this order (by their new names); boxes of others are left out. Default: all."""
+
+
 def _setting_docs() -> dict[str, str]:
     """The sentence under each field of Settings, by its name: Python keeps it in the source alone."""
     tree = ast.parse(inspect.getsource(Settings)).body[0]
@@ -125,6 +135,7 @@ def train(
     path: Positional[str],
     *,
     settings: Flags = Flags(),  # noqa: B008  (frozen)
+    classes: Classes = Classes(),
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
@@ -139,6 +150,7 @@ def train(
     Args:
         path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO), a saved Dataset (.npz), or "demo".
         settings: Settings of the run.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
         name: Name of the run; default: made from the dataset and the detector, numbered.
@@ -146,7 +158,7 @@ def train(
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, classes)
     if repair:
         from odkit.data.audit import repaired
 
@@ -332,23 +344,25 @@ def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> in
 
 
 @command
-def convert(source: Positional[str], target: Positional[Path], *, to: Literal["coco", "voc", "yolo"]) -> int:
+def convert(
+    source: Positional[str],
+    target: Positional[Path],
+    *,
+    to: Literal["coco", "voc", "yolo"],
+    classes: Classes = Classes(),
+) -> int:
     """Write a dataset in another format; the source stays as it is. No splits are dealt.
 
     Args:
         source: Folder or label file of a dataset, or "demo".
         target: Folder to write to.
         to: Format to write.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
     """
-    from odkit.data.demo import demo_dataset
-    from odkit.data.formats import convert as convert_dataset
     from odkit.data.formats import write_dataset
 
     with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
-        if _means_the_demo(source):
-            written = write_dataset(demo_dataset(), target, to)
-        else:
-            written = convert_dataset(source, target, to=to)
+        written = write_dataset(read_dataset(source, classes, val=0), target, to)
     for warning in lost:
         print(f"warning: {warning.message}", file=sys.stderr)
     print(f"written to {written} ({to})\n  odkit audit {target}")
@@ -405,18 +419,20 @@ def evaluate(
     path: Positional[str],
     *,
     split: str = "val",
+    classes: Classes = Classes(),
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
     json: bool = False,
 ) -> int:
-    """Measure a detector on a dataset: COCO's figures and a table of classes.
+    """Measure a detector on a dataset: COCO's figures and a table of classes, which are matched by name.
 
     Args:
         detector: Run (folder or name) or detector file.
         path: Folder or label file of a dataset, or "demo".
         split: Split to judge on; "" for all images.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
@@ -425,7 +441,7 @@ def evaluate(
         json: Print JSON.
     """
     run, found = read_detector(detector, device)
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, classes)
     judged = dataset.split(split) if split else dataset
     how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
     evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
@@ -574,12 +590,24 @@ def doctor(
 # -- what the commands share -----------------------------------------------------------------------------------------
 
 
-def read_dataset(path: str) -> Dataset:
-    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo."""
+def read_dataset(path: str, classes: Classes = Classes(), *, val: float = 0.2) -> Dataset:
+    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo.
+
+    Args:
+        path: The path, or "demo".
+        classes: What becomes of its classes.
+        val: Share that is dealt to "val" where it has no such split.
+    """
     from odkit.data.demo import demo_dataset
     from odkit.data.formats import load_dataset
 
-    return demo_dataset() if _means_the_demo(path) else load_dataset(path)
+    dataset = demo_dataset() if _means_the_demo(path) else load_dataset(path, val=val)
+    if classes.rename:
+        pairs = [text.partition("=") for text in classes.rename]
+        if wrong := [old for old, _, new in pairs if not new]:
+            raise InputError(f"--rename wants OLD=NEW, not {wrong[0]!r} alone")
+        dataset = dataset.with_classes({old: new for old, _, new in pairs})
+    return dataset.with_classes(classes.classes) if classes.classes else dataset
 
 
 def _means_the_demo(path: str) -> bool:

@@ -299,6 +299,37 @@ def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.Capture
     assert files(tmp_path / "command") == files(tmp_path / "function")
 
 
+def test_classes_under_other_names(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One pair of flags, wherever a dataset is converted, trained on or judged."""
+    from odkit.detection import build_detector, save_detector
+
+    flags = ["--rename", "blue=square", "red=square"]
+    assert main(["convert", str(saved), str(tmp_path / "coco"), "--to", "coco", *flags]) == 0
+    was, now = odkit.load_dataset(saved), odkit.load_dataset(tmp_path / "coco")
+    assert now.class_counts() == {"square": was.num_boxes}
+    assert (
+        main(["train", str(saved), "--folder", str(tmp_path), "--name", "a", "--prepare", "--classes", "red"])
+        == 0
+    )
+    run = Run(tmp_path / "a")
+    assert run.class_names == ("red",)
+    assert run.dataset().num_boxes == was.class_counts()["red"]
+    detector = build_detector("starter", ["square"], weights="random", image_size=64)
+    file = save_detector(detector, tmp_path / "detector.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", str(file), str(saved), "--json", "--device", "cpu", *flags]) == 0
+    page = orjson.loads(capsys.readouterr().out)
+    assert ([row["class"] for row in page["per_class"]], page["notes"]) == (["square"], [])
+    assert main(["evaluate", str(file), str(saved), "--device", "cpu"]) == 1
+    assert "only the predictions know 'square'" in capsys.readouterr().err
+    for wrong, message in (
+        (["--rename", "blue"], "--rename wants OLD=NEW, not 'blue' alone"),
+        (["--classes", "bleu"], "no class 'bleu' in squares, which has blue, red; did you mean 'blue'?"),
+    ):
+        assert main(["convert", str(saved), str(tmp_path / "b"), "--to", "voc", *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, with what it holds; the folder's own name left out of it."""
     return {

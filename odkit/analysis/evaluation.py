@@ -15,12 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.matching import Matches, match, match_greedily, on_crowd
-from odkit.data import Dataset, Predictions, box_area, xyxy_to_xywh
+from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
 from odkit.system import InputError, UnknownNameError
 
 
 def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int = 100) -> "Evaluation":
     """COCO's figures of the predictions on the dataset's ground truth, equal to pycocotools'.
+
+    Classes are matched by name, in whatever order. The ground truth decides which count, as COCO's does, and
+    `Evaluation.notes` say where the two tables differ:
+
+    - A class that the dataset has not is not judged: its predictions are left out, for where nobody labelled such
+      objects, a prediction is neither right nor wrong.
+    - A class that stands in the dataset's table and has no box in it has no AP, and no part in the mean.
+    - A class that the detector does not know counts with AP 0, all its boxes missed: whoever needs those objects found
+      does not get them, and leaving them out would flatter. To judge the others alone, say so:
+      `dataset.with_classes(list(predictions.class_names))`.
 
     Args:
         dataset: The ground truth; every image in it counts, those without boxes as well.
@@ -28,7 +38,7 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
         max_detections: Best predictions counted an image and class (COCO's maxDets).
 
     Raises:
-        ValueError: The class tables differ by name, the predictions are of other images, or the ground truth has
+        ValueError: The class tables share no name, the predictions are of other images, or the ground truth has
             boxes of unknown class or without numbers (the audit names them, `repaired()` drops them).
 
     Source: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", 2014; cocodataset.org/#detection-eval.
@@ -36,7 +46,9 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
     if max_detections < 1:
         raise InputError(f"max_detections must be 1 or more, not {max_detections}")
     _refuse_unusable(dataset)
-    predictions = predictions.for_dataset(dataset)
+    notes = _class_notes(dataset, predictions)
+    known = np.array([name in predictions.class_names for name in dataset.class_names], bool)
+    predictions = predictions.for_dataset(dataset, same_classes=False)
     ap, ar = _coco_arrays(dataset, predictions, max_detections)
     classes = range(len(dataset.class_names))
     return Evaluation(
@@ -59,6 +71,8 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
         class_ap50=ap[0, :, 0],
         class_ap75=ap[5, :, 0],
         class_ar=np.array([_mean(ar[:, k, 0, 2]) for k in classes]),
+        class_known=known,
+        notes=notes,
     )
 
 
@@ -167,6 +181,8 @@ class Evaluation:
         dataset: The ground truth.
         predictions: The predictions with the dataset's class and image indices; rows everywhere below are its rows.
         class_ap, class_ap50, class_ap75, class_ar: One figure a class, float64 [K].
+        class_known: Whether the detector knows the class, bool [K].
+        notes: Where the class tables of dataset and detector differ, and what follows from it (see `evaluate`).
     """
 
     dataset: Dataset
@@ -188,6 +204,8 @@ class Evaluation:
     class_ap50: NDArray[np.float64]
     class_ap75: NDArray[np.float64]
     class_ar: NDArray[np.float64]
+    class_known: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -324,6 +342,7 @@ class Evaluation:
             "max_detections": self.max_detections,
             "best_score": self.best_score,
             **_without_nan(self.metrics),
+            "notes": list(self.notes),
             "per_class": [_without_nan(row) for row in self.per_class],
         }
 
@@ -331,14 +350,16 @@ class Evaluation:
         rows = self._rows()
         width = max(len(row[0]) for row in rows)
         table = [f"  {row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
-        return "\n".join([f"Evaluation on {self._caption()}", *table, f"  {self._footnote()}"])
+        notes = [f"  {line}" for line in (self._footnote(), *self.notes)]
+        return "\n".join([f"Evaluation on {self._caption()}", *table, *notes])
 
     def _repr_html_(self) -> str:
         head, *rows, total = self._rows()
+        notes = "<br>".join(escape(line) for line in (self._footnote(), *self.notes))
         body = "".join(_html_row("td", row) for row in rows) + _html_row("th", total)
         return (
             f"<table><caption>Evaluation on {escape(self._caption())}</caption>"
-            f"<thead>{_html_row('th', head)}</thead><tbody>{body}</tbody></table><p>{escape(self._footnote())}</p>"
+            f"<thead>{_html_row('th', head)}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
         )
 
     def _caption(self) -> str:
@@ -361,6 +382,36 @@ _METRICS = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar1", "ar10", "ar", "ar_small", "ar_medium", "ar_large"),
 )
+
+
+def _class_notes(dataset: Dataset, predictions: Predictions) -> tuple[str, ...]:
+    """Where the class tables differ, and what `evaluate` makes of it."""
+    notes = []
+    boxes = dataset.class_counts()
+    missed = [name for name in dataset.class_names if boxes[name] and name not in predictions.class_names]
+    if missed:
+        count = sum(boxes[name] for name in missed)
+        notes.append(
+            f"The detector does not know {_quoted(missed)}: {count:,} boxes count as missed (with_classes() judges "
+            "without them)."
+        )
+    unlabelled = [name for name in predictions.class_names if name not in dataset.class_names]
+    if unlabelled:
+        out = np.isin(predictions.classes, [predictions.class_names.index(name) for name in unlabelled])
+        notes.append(
+            f"The dataset does not have {_quoted(unlabelled)}: {int(out.sum()):,} predictions left out, for nothing "
+            "tells whether they are right."
+        )
+    twins = {name: near_name(name, unlabelled) for name in missed}
+    twins = {name: near for name, near in twins.items() if near}
+    if twins:
+        notes.append(f"If these are the same, rename them first: dataset.with_classes({twins}).")
+    return tuple(notes)
+
+
+def _quoted(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(map(repr, names[:8])) + more
 
 
 def _refuse_unusable(dataset: Dataset) -> None:
