@@ -3,6 +3,7 @@ __version__: str
 from . import doctor as doctor
 from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
+from .analysis import Intervals as Intervals
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate
