@@ -10,16 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.matching import Matches, match, within_limit
+from odkit.data import Dataset, Predictions
 from odkit.system import InputError, progress_bar
-
-if TYPE_CHECKING:
-    from odkit.analysis.evaluation import Evaluation
 
 IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The overlaps over which COCO's AP and AR are the mean."""
@@ -118,26 +116,42 @@ class Intervals:
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
-            (row["class"], f"{row['boxes']:,}", *(figure_text(row, figure) for figure in FIGURES))
+            (row["class"], f"{row['boxes']:,}", *(_text(row, figure) for figure in FIGURES))
             for row in (*self.per_class, self.total)
         ]
         return [("class", "boxes", *(figure.upper() for figure in FIGURES)), *rows]
 
 
-def figure_text(row: dict[str, Any], figure: str) -> str:
+def _text(row: dict[str, Any], figure: str) -> str:
     """A figure of a row with its interval, as "0.692 (0.640 to 0.741)"; a dash where there is none."""
     value, low, high = (row[key] for key in (figure, f"{figure}_low", f"{figure}_high"))
     return "—" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def bootstrap(evaluation: "Evaluation", *, samples: int, seed: int) -> Intervals:
+class Judged(Protocol):
+    """What is needed of an evaluation to judge it on other draws of its images, besides the figures themselves."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+    @property
+    def predictions(self) -> Predictions: ...
+    @property
+    def max_detections(self) -> int: ...
+    @property
+    def class_boxes(self) -> NDArray[np.int64]: ...
+    def matches(self, iou: float = 0.5) -> Matches: ...
+
+
+def bootstrap(evaluation: Judged, *, samples: int, seed: int) -> Intervals:
     """The 95% intervals of an evaluation's figures; see `Evaluation.intervals`."""
     if samples < 1:
         raise InputError(f"samples must be 1 or more, not {samples}")
     ap, recall = resampled(evaluation, draw_images(len(evaluation.dataset), samples, seed), IOUS)
     drawn = {"ap": ap.mean(2), "ap50": ap[..., 0], "ap75": ap[..., 5], "ar": recall.mean(2)}  # each [S, K]
 
-    def row(name: str, boxes: int, figures: dict[str, float], values: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    def row(
+        name: str, boxes: int, figures: dict[str, float], values: dict[str, NDArray[Any]]
+    ) -> dict[str, Any]:
         ends = {figure: interval(float(figures[figure]), values[figure]) for figure in FIGURES}
         intervals = {f"{f}_{end}": ends[f][k] for f in FIGURES for k, end in enumerate(("low", "high"))}
         return {"class": name, "boxes": boxes, **{f: float(figures[f]) for f in FIGURES}, **intervals}
@@ -154,8 +168,13 @@ def bootstrap(evaluation: "Evaluation", *, samples: int, seed: int) -> Intervals
             {f: mean_over_classes(values) for f, values in drawn.items()},
         ),
         per_class=[
-            row(name, boxes[k], {f: v[k] for f, v in of_classes.items()}, {f: v[:, k] for f, v in drawn.items()})
-            for k, name in enumerate(evaluation.class_names)
+            row(
+                name,
+                boxes[k],
+                {f: v[k] for f, v in of_classes.items()},
+                {f: v[:, k] for f, v in drawn.items()},
+            )
+            for k, name in enumerate(evaluation.dataset.class_names)
         ],
     )
 
@@ -174,7 +193,7 @@ def draw_images(images: int, samples: int, seed: int) -> NDArray[np.uint8]:
 
 
 def resampled(
-    evaluation: "Evaluation", draws: NDArray[Any], ious: Sequence[float]
+    evaluation: Judged, draws: NDArray[Any], ious: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AP and recall of each class on each draw of images at each overlap, both float64 [S, K, T].
 
@@ -215,7 +234,7 @@ def resampled(
     return ap, recall
 
 
-def _matched(evaluation: "Evaluation", iou: float) -> Matches:
+def _matched(evaluation: Judged, iou: float) -> Matches:
     """The matches at an overlap; those at 0.5, which other figures want too, stay with the evaluation."""
     if iou == 0.5:
         return evaluation.matches()

@@ -126,7 +126,9 @@ def compare(first: Evaluation, second: Evaluation, *, samples: int = 1000, seed:
     _refuse_different(first.dataset, second.dataset)
     data = first.dataset
     draws = draw_images(len(data), samples, seed)
-    one, other = (resampled(evaluation, draws, [0.5])[0][..., 0] for evaluation in (first, second))  # [samples, K]
+    one, other = (
+        resampled(evaluation, draws, [0.5])[0][..., 0] for evaluation in (first, second)
+    )  # [samples, K]
     change = other - one
     total = mean_over_classes(other) - mean_over_classes(one)
     low, high = middle(total)

@@ -146,7 +146,9 @@ def test_refusals():
     with pytest.raises(ValueError, match="samples must be 1 or more"):
         evaluation.intervals(samples=0)
     found = evaluation.intervals(samples=2)
-    with pytest.raises(ValueError, match="no interval of 'ap60' for 'all classes'; there are ap, ap50, ap75, ar"):
+    with pytest.raises(
+        ValueError, match="no interval of 'ap60' for 'all classes'; there are ap, ap50, ap75, ar"
+    ):
         found.of("ap60")
-    with pytest.raises(ValueError, match="for 'cow'; .*cat, dog, bird, fish"):
+    with pytest.raises(ValueError, match=r"for 'cow'; .*cat, dog, bird, fish"):
         found.of("ap", "cow")
