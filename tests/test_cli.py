@@ -136,6 +136,7 @@ WRONG = {
     "resume nothing --epochs 3": "is not a run folder",
     "worker nothing": "is not a run folder",
     "runs . --delete nothing": "is not a run folder",
+    "test nothing": "is not a run folder",
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
     "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
@@ -225,8 +226,8 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
     log.close()
     assert main(["runs", str(folder), "--compare", "--json"]) == 0
     best, worst = orjson.loads(capsys.readouterr().out)
-    assert (best["name"], best["ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
-    assert (worst["name"], worst["ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
+    assert (best["name"], best["val_ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
+    assert (worst["name"], worst["val_ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
     assert "epochs" not in best
     assert "data" not in best
     assert main(["runs", str(tmp_path), "--compare"]) == 0
@@ -235,9 +236,9 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
 def test_show_prints_the_epochs_of_an_ended_run(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(ended.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:4] == ["epoch", "loss", "ap", "ap50"]
+    assert lines[0].split()[:4] == ["epoch", "loss", "val_ap", "val_ap50"]
     assert lines[2].split()[:4] == ["2", "0.5", "0.2", "0.4"]
-    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best AP 0.200, AP50 0.400"
+    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best val AP 0.200, AP50 0.400"
 
 
 def test_table() -> None:

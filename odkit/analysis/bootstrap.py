@@ -80,15 +80,16 @@ class Intervals:
         )
 
     def __repr__(self) -> str:
-        return "\n".join([self._caption(), *self._lines()])
+        return "\n".join([self._caption(), *self.lines()])
 
     def _repr_html_(self) -> str:
-        return self._table(self._caption())
+        return self.table_html(self._caption())
 
     def _caption(self) -> str:
         return f"95% intervals: {self.images:,} images, drawn anew {self.samples:,} times"
 
-    def _lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """The table as lines of text: a figure and its interval in a cell."""
         rows = self._rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return [
@@ -97,7 +98,9 @@ class Intervals:
             for row in rows
         ]
 
-    def _table(self, caption: str) -> str:
+    def table_html(self, caption: str) -> str:
+        """The table as HTML under a caption."""
+
         def line(tag: str, row: Sequence[str]) -> str:
             sides = ["left", "right"] + ["left"] * len(FIGURES)
             cells = zip(sides, row, strict=True)

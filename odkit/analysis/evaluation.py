@@ -201,6 +201,11 @@ class Evaluation:
         return next(iter(splits)) if list(splits.values()) == [len(self.dataset)] else ""
 
     @property
+    def data_name(self) -> str:
+        """The dataset's name with the split, as "photos, val"."""
+        return ", ".join(filter(None, (self.dataset.name, self.split)))
+
+    @property
     def class_boxes(self) -> NDArray[np.int64]:
         """Number of ground truth boxes of each class, crowds not counted, int64 [K]."""
         return np.bincount(self.dataset.box_classes[~self.dataset.box_crowd], minlength=len(self.class_names))
@@ -365,8 +370,7 @@ class Evaluation:
         )
 
     def _caption(self) -> str:
-        images = f"{self.dataset.name}{', ' * bool(self.split)}{self.split}"
-        return f"{images}: {len(self.dataset):,} images, {len(self.predictions):,} predictions"
+        return f"{self.data_name}: {len(self.dataset):,} images, {len(self.predictions):,} predictions"
 
     def _footnote(self) -> str:
         sizes = ", ".join(

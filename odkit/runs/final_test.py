@@ -86,12 +86,12 @@ class FinalTest:
         return cls(**{**plain, "intervals": Intervals.from_dict(plain["intervals"])})
 
     def __repr__(self) -> str:
-        return "\n".join(
-            [self._caption(), *self.intervals._lines(), *(f"  {note}" for note in self._notes())]
-        )
+        return "\n".join([self._caption(), *self.intervals.lines(), *(f"  {note}" for note in self._notes())])
 
     def _repr_html_(self) -> str:
-        return self.intervals._table(self._caption()) + "".join(f"<p>{escape(n)}</p>" for n in self._notes())
+        return self.intervals.table_html(self._caption()) + "".join(
+            f"<p>{escape(n)}</p>" for n in self._notes()
+        )
 
     def _caption(self) -> str:
         counts = f"{self.images:,} images, {self.boxes:,} boxes"
@@ -101,7 +101,7 @@ class FinalTest:
         said = "nothing" if self.validation_ap is None else f"{self.validation_ap:.3f}"
         notes = [
             f"In brackets the 95% intervals. The validation images, which chose the epoch, said AP {said}.",
-            f"Judged on {self.date[:10]} and written down in {FILE}.",
+            f"Judged on {self.date[:10]} on {self.device} in {self.precision}, and written down in {FILE}.",
         ]
         if self.look > 1:
             notes.append(
@@ -127,8 +127,8 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
             f"{run.name} is running, and its best detector may still change: test it when it has ended "
             f"(odkit stop {run.path} ends it)"
         )
-    file = run.path / "detector.safetensors"
-    if not file.exists():
+    file, judged = run.path / "detector.safetensors", run.path / "evaluation.json"
+    if not judged.exists():
         raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
     data = _set_aside(run) if given is None else _fitting(run, given)
     if data.box_crowd.all():
@@ -141,7 +141,7 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
             return known
     with writing(run.path), tempfile.TemporaryFile(dir=run.path):
         pass  # who may not write a look down may not look
-    validation = orjson.loads((run.path / "evaluation.json").read_bytes())
+    validation = orjson.loads(judged.read_bytes())
     place = detection.pick_device(device)
     precision = run.precision(place)
     loaded = run.detector(device=str(place))
@@ -157,7 +157,7 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
         detector=detector,
         epoch=validation["epoch"],
         validation_ap=validation["ap"],
-        dataset=", ".join(filter(None, (data.name, evaluation.split))),
+        dataset=evaluation.data_name,
         fingerprint=fingerprint,
         images=len(data),
         boxes=figures["boxes"],
