@@ -359,6 +359,31 @@ def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.C
     assert orjson.loads(said.out)["ap"] == pytest.approx(run.best["ap"], abs=1e-6)
 
 
+def test_the_test_images_are_asked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = squares(tmp_path / "images", 16, val=0).with_splits(val=0.25, test=0.25)
+    run = trained(data, tmp_path / "runs", "one", epochs=1)
+    assert main(["test", str(run.path), "--device", "cpu"]) == 0
+    (found,) = run.tests()
+    assert capsys.readouterr().out == f"{found!r}\n"
+    assert main(["test", str(run.path), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out) == found.to_dict()
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "val_ap  val_ap50  test_ap" in head
+    assert f"{found.ap:.3f} ({found.interval[0]:.3f} to {found.interval[1]:.3f})" in line
+    assert main(["runs", str(tmp_path / "runs"), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)[0]["test_ap"] == found.ap
+    data.replace(image_splits=None).save(tmp_path / "all.npz")
+    assert main(["test", str(run.path), "--data", str(tmp_path / "all.npz")]) == 1
+    assert "trained on 12 of the 16 images of squares" in capsys.readouterr().err
+    # what is written down is read without torch
+    code = (
+        "import sys; from odkit.cli import main\n"
+        f"main(['test', {str(run.path)!r}]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
