@@ -3,6 +3,7 @@ __version__: str
 from . import doctor as doctor
 from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
+from .analysis import Intervals as Intervals
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate
@@ -30,6 +31,7 @@ from .detection import build_detector as build_detector
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
+from .runs import FinalTest as FinalTest
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import export_mlflow as export_mlflow

@@ -40,6 +40,7 @@ from odkit.runs import (
     make_settings,
     open_run,
     prepare_torch,
+    run_row,
 )
 from odkit.system import (
     LOCK_VARIABLE,
@@ -238,11 +239,11 @@ def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
 def runs(
     folder: Positional[Path] = RUNS, *, compare: bool = False, json: bool = False, delete: str | None = None
 ) -> int:
-    """List the runs of a folder: state, epochs, best AP.
+    """List the runs of a folder: state, epochs, best AP on the validation images, AP on the test images.
 
     Args:
         folder: Where run folders lie.
-        compare: Best AP first, with the settings and the data in which the runs differ.
+        compare: Best validation AP first, with the settings and the data in which the runs differ.
         json: Print JSON.
         delete: Name of a run to remove with everything in it.
     """
@@ -251,7 +252,7 @@ def runs(
         print(f"removed {folder / delete}")
         return 0
     found = list_runs(folder)
-    rows = compared(found) if compare else [run.summary() for run in found]
+    rows = compared(found) if compare else [run.summary() if json else run_row(run) for run in found]
     if json:
         _print_json(rows)
     else:
@@ -271,13 +272,49 @@ def show(run: Positional[str]) -> int:
         found.wait()
     else:
         rows = found.history()
-        columns = ("epoch", "loss", "ap", "ap50", "learning_rate", "seconds", "images_per_second")
+        columns = {
+            "epoch": "epoch",
+            "loss": "loss",
+            "val_ap": "ap",
+            "val_ap50": "ap50",
+            **{key: key for key in ("learning_rate", "seconds", "images_per_second")},
+        }
         print(
-            table([{key: row.get(key) for key in columns} for row in rows])
+            table([{name: row.get(key) for name, key in columns.items()} for row in rows])
             if rows
             else "no epoch finished yet"
         )
     return _say_end(found)
+
+
+@command
+def test(
+    run: Positional[str],
+    *,
+    data: str | None = None,  # noqa: PT028  (a command)
+    device: str = "auto",  # noqa: PT028
+    json: bool = False,  # noqa: PT028
+) -> int:
+    """Judge a run's best detector on the test images, once, with 95% intervals, and write down what they said.
+
+    The test images are those that its dataset had in a split "test" (--test-split) when the run was made. Asked again,
+    it says what was written down, and judges anew only another detector, after a resume.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        data: Other labelled images that the run has not seen, folder or label file: their test split, or all of them.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        json: Print JSON.
+    """
+    from odkit.data.demo import demo_dataset
+
+    given = demo_dataset() if data is not None and _means_the_demo(data) else data
+    found = open_run(run).test(given, device=device)
+    if json:
+        _print_json(found.to_dict())
+    else:
+        print(found)
+    return 0
 
 
 @command
@@ -506,8 +543,6 @@ def _chosen(
     num_workers: int,
 ) -> dict[str, Any]:
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
-    import torch
-
     place = detection.pick_device(device)
     if device == "auto":
         print(f"on {place}: {detection.device_reason(device, place)}", file=sys.stderr)
@@ -521,10 +556,9 @@ def _chosen(
         )
         if num_workers:
             print(f"{num_workers} data workers: {why}", file=sys.stderr)
-    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     return {
         "device": place,
-        "precision": types[precision],
+        "precision": detection.DTYPES[precision],
         "batch_size": batch_size,
         "num_workers": num_workers,
     }
@@ -634,18 +668,18 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
 
 
 def compared(found: Sequence[Run]) -> list[dict[str, Any]]:
-    """Rows to compare runs by: the best AP first, and only the settings (and data) in which they differ."""
+    """Rows to compare runs by: the best validation AP first, and only the settings (and data) in which they differ."""
     facts = [{"dataset": run.config["dataset"], "data": run.config["fingerprint"]} for run in found]
     facts = [{**fact, **run.settings.to_dict()} for fact, run in zip(facts, found, strict=True)]
     differing = [key for key in (facts[0] if facts else {}) if len({str(fact[key]) for fact in facts}) > 1]
     rows = [
         {
-            **{key: row[key] for key in ("name", "state", "ap", "ap50", "loss", "epoch", "minutes")},
+            **{key: row[key] for key in ("name", "state", "val_ap", "val_ap50", "loss", "epoch", "minutes")},
             **{key: fact[key] for key in differing},
         }
         for fact, row in zip(facts, (run.summary() for run in found), strict=True)
     ]
-    return sorted(rows, key=lambda row: -(row["ap"] or 0.0))
+    return sorted(rows, key=lambda row: -(row["val_ap"] or 0.0))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

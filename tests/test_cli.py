@@ -136,6 +136,7 @@ WRONG = {
     "resume nothing --epochs 3": "is not a run folder",
     "worker nothing": "is not a run folder",
     "runs . --delete nothing": "is not a run folder",
+    "test nothing": "is not a run folder",
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
     "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
@@ -225,8 +226,8 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
     log.close()
     assert main(["runs", str(folder), "--compare", "--json"]) == 0
     best, worst = orjson.loads(capsys.readouterr().out)
-    assert (best["name"], best["ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
-    assert (worst["name"], worst["ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
+    assert (best["name"], best["val_ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
+    assert (worst["name"], worst["val_ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
     assert "epochs" not in best
     assert "data" not in best
     assert main(["runs", str(tmp_path), "--compare"]) == 0
@@ -235,9 +236,9 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
 def test_show_prints_the_epochs_of_an_ended_run(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(ended.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:4] == ["epoch", "loss", "ap", "ap50"]
+    assert lines[0].split()[:4] == ["epoch", "loss", "val_ap", "val_ap50"]
     assert lines[2].split()[:4] == ["2", "0.5", "0.2", "0.4"]
-    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best AP 0.200, AP50 0.400"
+    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best val AP 0.200, AP50 0.400"
 
 
 def test_table() -> None:
@@ -387,6 +388,31 @@ def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr()
     assert "in bf16: what the run was judged with" in said.err
     assert orjson.loads(said.out)["ap"] == pytest.approx(run.best["ap"], abs=1e-6)
+
+
+def test_the_test_images_are_asked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = squares(tmp_path / "images", 16, val=0).with_splits(val=0.25, test=0.25)
+    run = trained(data, tmp_path / "runs", "one", epochs=1)
+    assert main(["test", str(run.path), "--device", "cpu"]) == 0
+    (found,) = run.tests()
+    assert capsys.readouterr().out == f"{found!r}\n"
+    assert main(["test", str(run.path), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out) == found.to_dict()
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "val_ap  val_ap50  test_ap" in head
+    assert f"{found.ap:.3f} ({found.interval[0]:.3f} to {found.interval[1]:.3f})" in line
+    assert main(["runs", str(tmp_path / "runs"), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)[0]["test_ap"] == found.ap
+    data.replace(image_splits=None).save(tmp_path / "all.npz")
+    assert main(["test", str(run.path), "--data", str(tmp_path / "all.npz")]) == 1
+    assert "trained on 12 of the 16 images of squares" in capsys.readouterr().err
+    # what is written down is read without torch
+    code = (
+        "import sys; from odkit.cli import main\n"
+        f"main(['test', {str(run.path)!r}]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 from . import figures as figures
+from .bootstrap import Intervals as Intervals
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .evaluation import Confusion as Confusion

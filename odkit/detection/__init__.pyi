@@ -8,6 +8,7 @@ from .detector import freeze_stem as freeze_stem
 from .detector import load_detector as load_detector
 from .detector import save_detector as save_detector
 from .detector import shaped_like as shaped_like
+from .devices import DTYPES as DTYPES
 from .devices import best_precision as best_precision
 from .devices import device_reason as device_reason
 from .devices import fast_precisions as fast_precisions

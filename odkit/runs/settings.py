@@ -98,6 +98,8 @@ class Settings:
     """Split to train on."""
     val_split: str = "val"
     """Split to judge on, after each epoch."""
+    test_split: str = "test"
+    """Split that is set aside for `run.test()`, where the dataset has it."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch always has one."""
     checkpoint_minutes: float = 5.0

@@ -12,7 +12,6 @@ from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
 STEPS_AN_EPOCH = 50  # at least so many, before a batch on a GPU becomes larger than 16 images
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass

@@ -27,6 +27,7 @@ import torch
 
 from odkit.data import ImageReadError
 from odkit.detection import (
+    DTYPES,
     Batch,
     DataWorkerError,
     Detector,
@@ -70,7 +71,7 @@ from odkit.training.errors import (
     is_out_of_memory,
 )
 from odkit.training.loop import Step, train_epoch
-from odkit.training.recipe import DTYPES, Choices, choose, choose_precision, make_optimizer, schedule
+from odkit.training.recipe import Choices, choose, choose_precision, make_optimizer, schedule
 from odkit.training.recovery import (
     Snapshot,
     Trial,

@@ -10,13 +10,13 @@ import orjson
 
 from odkit.analysis import evaluate
 from odkit.data import Dataset, Predictions
-from odkit.detection import DataWorkerError, Detector, gather, predict_rows, save_detector
+from odkit.detection import DTYPES, DataWorkerError, Detector, gather, predict_rows, save_detector
 from odkit.runs import EventLog, Run
 from odkit.system import write_file
 from odkit.training.checkpoints import Progress
 from odkit.training.distributed import all_gather, broadcast, broadcast_tensors, rank, world_size
 from odkit.training.errors import is_out_of_memory
-from odkit.training.recipe import DTYPES, Choices
+from odkit.training.recipe import Choices
 
 PREVIEW_IMAGES = 4
 PREVIEW_SCORE = 0.3

@@ -266,6 +266,18 @@ def test_it_shows_itself_as_text_html_and_json(by_hand):
     assert [row["class"] for row in plain["per_class"]] == list(NAMES)
 
 
+def test_it_says_which_split_it_is_of(by_hand):
+    data, found = by_hand.dataset, by_hand.predictions
+    for splits, split, name in (
+        (["val"] * 3, "val", "made, val"),
+        (["val", "val", "test"], "", "made"),
+        (["val", "val", ""], "", "made"),
+    ):
+        evaluation = evaluate(data.replace(image_splits=splits), found)
+        assert (evaluation.split, evaluation.data_name) == (split, name)
+        assert f"Evaluation on {name}: 3 images" in repr(evaluation)
+
+
 def test_names_are_escaped_in_html():
     dataset = make_dataset([(0, 0, (0, 0, 9, 9))], names=("<b>bold</b>",))
     html = evaluate(dataset, make_predictions([], names=("<b>bold</b>",)))._repr_html_()

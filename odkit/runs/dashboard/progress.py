@@ -174,7 +174,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {number_text(row.get('loss'))}"]
     if row.get("ap") is not None:
         parts.append(
-            f"AP {number_text(row['ap'])}  AP50 {number_text(row.get('ap50'))}{' *' if row.get('best') else '  '}"
+            f"val AP {number_text(row['ap'])}  AP50 {number_text(row.get('ap50'))}{' *' if row.get('best') else '  '}"
         )
     if row.get("images_per_second"):
         parts.append(f"{row['images_per_second']:.1f} images/s")
