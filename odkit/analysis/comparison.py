@@ -196,11 +196,11 @@ def _resampled_ap50(evaluation: Evaluation, draws: NDArray[np.int64]) -> NDArray
         for start in range(0, len(draws), step):
             part = slice(start, start + step)
             weights = draws[part][:, found.images[rows]]  # [s, P]
-            result[part, k] = _average_precisions(weights, true, positives[part])
+            result[part, k] = average_precisions(weights, true, positives[part])
     return result
 
 
-def _average_precisions(
+def average_precisions(
     weights: NDArray[np.int64], true: NDArray[np.bool_], positives: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """COCO's AP of predictions in order of score, each counted `weights` [S, P] times, float64 [S]."""
