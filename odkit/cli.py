@@ -235,7 +235,7 @@ def learning_curve(
         figure: Picture file to draw the curve into (.png, .svg, .pdf).
         json: Print JSON; all else that is said then goes to stderr.
     """
-    if figure is not None and (figure.suffix not in PICTURES or not figure.parent.is_dir()):
+    if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
         raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
     checked = make_settings(dataclasses.asdict(settings))
     dataset = read_dataset(path)
@@ -256,7 +256,7 @@ def learning_curve(
         from odkit.analysis.figures import learning_curve as draw
 
         picture = io.BytesIO()
-        draw(curve).savefig(picture, format=figure.suffix[1:])
+        draw(curve).savefig(picture, format=figure.suffix[1:].lower())
         write_file(figure, picture.getvalue())
     if json:
         _print_json(curve.to_dict())

@@ -243,9 +243,8 @@ def fit_learning_curve(
         rows = [row for row, (images, *_) in enumerate(judged) if images == size]
         aps = tuple(judged[row][1].ap for row in rows)
         columns.append(resampled[rows].mean(0))
-        low, high = np.quantile(columns[-1], [0.025, 0.975]).tolist()
         runs = tuple(judged[row][2] for row in rows)
-        points.append(CurvePoint(size, sum(aps) / len(aps), low, high, aps, runs))
+        points.append(CurvePoint(size, *_expected(sum(aps) / len(aps), columns[-1]), aps, runs))
     law, laws = _fit_laws(points, np.stack(columns, axis=1), rng)
     return LearningCurve(name, count, tuple(points), law, laws, tuple(notes))
 
@@ -297,6 +296,7 @@ def _values(laws: NDArray[np.float64], share: Any) -> NDArray[np.float64]:
 
 
 def _expected(value: float, values: NDArray[np.float64]) -> Expected:
+    """A value with the interval of its resamplings, which holds it in any case."""
     low, high = np.quantile(values, [0.025, 0.975]).tolist()
     return Expected(float(value), min(low, float(value)), max(high, float(value)))
 

@@ -164,21 +164,13 @@ def test_another_curve_in_that_folder_is_refused(dataset: Dataset, tmp_path: Pat
 
 
 @pytest.mark.worker
-@pytest.mark.slow
-def test_after_a_kill_it_goes_on_where_it_was(
-    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_after_a_kill_it_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command and its worker are killed in the second of three runs."""
-    data = dataset.save(tmp_path / "squares.npz")
-    quick = {
-        "fractions": (0.25, 0.5),
-        "epochs": 2,
-        "image_size": 64,
-        "num_workers": 0,
-        "folder": tmp_path / "runs",
-    }
-    flags = ["--fractions", "0.25", "0.5", "--epochs", "2", "--image-size", "64", "--num-workers", "0"]
-    line = ["learning-curve", str(data), "--folder", str(tmp_path / "runs"), *flags]
+    dataset = squares(tmp_path / "squares", 22)  # 16 to train on, in batches of 4
+    data, runs = dataset.save(tmp_path / "squares.npz"), tmp_path / "runs"
+    quick = {"epochs": 2, "image_size": 64, "num_workers": 0, "batch_size": 4}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in quick.items()]
+    line = ["learning-curve", str(data), "--folder", str(runs), "--fractions", "0.25", "0.5", *flags]
     process = subprocess.Popen(
         [sys.executable, "-m", "odkit", *line],
         stdout=subprocess.PIPE,
@@ -186,14 +178,10 @@ def test_after_a_kill_it_goes_on_where_it_was(
         text=True,
         cwd=Path(od.__file__).parents[1],
     )
-    until(lambda: len(list((tmp_path / "runs").glob("*/*/config.json"))) == 3, process=process)
-    first, second, third = plan_learning_curve(
-        dataset,
-        Settings(epochs=2, image_size=64, num_workers=0),
-        fractions=(0.25, 0.5),
-        folder=tmp_path / "runs",
-    ).runs
-    until(lambda: len(second.history()) >= 1 and second.checkpoints(), process=process)
+    until(lambda: len(list(runs.glob("*/*/config.json"))) == 3, process=process)
+    parts = {"fractions": (0.25, 0.5), "folder": runs}
+    first, second, third = planned(dataset, runs, Settings(**quick), fractions=(0.25, 0.5)).runs
+    until(lambda: len(second.checkpoints()) >= 2, seconds=400, process=process)
     process.kill()
     os.kill(worker_pid(second), signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
@@ -203,17 +191,15 @@ def test_after_a_kill_it_goes_on_where_it_was(
     assert (first.state, second.state, third.state) == ("finished", "died", "new")
     before = len(first.events(raw=True))
 
-    curve = od.learning_curve(dataset, **quick)  # type: ignore[arg-type]
+    curve = od.learning_curve(dataset, **parts, **quick)  # type: ignore[arg-type]
     assert "2 of 3 runs to train" in capsys.readouterr().out
     assert len(first.events(raw=True)) == before
     starts = [event for event in second.events(raw=True) if event["event"] == "start"]
-    assert len(starts) == 2
-    assert starts[1]["from_step"] > 0
+    assert [event["from_step"] > 0 for event in starts] == [False, True]
     assert [len(run.history()) for run in (first, second, third)] == [2, 4, 8]
-    assert [point.images for point in curve.points] == [10, 20, 40]
-    assert [point.ap for point in curve.points] == pytest.approx(
-        [run.best["ap"] for run in (third, second, first)], abs=1e-9
-    )
+    assert [point.images for point in curve.points] == [4, 8, 16]
+    bests = [run.best["ap"] for run in (third, second, first)]
+    assert [point.ap for point in curve.points] == pytest.approx(bests, abs=1e-9)
     assert [point.runs for point in curve.points] == [(run.path,) for run in (third, second, first)]
     saved = orjson.loads((first.path.parent / "learning_curve.json").read_bytes())
     assert saved == orjson.loads(orjson.dumps(curve.to_dict()))
