@@ -4,6 +4,7 @@ from . import doctor as doctor
 from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
 from .analysis import Intervals as Intervals
+from .analysis import LearningCurve as LearningCurve
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate
@@ -41,3 +42,4 @@ from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs.dashboard import show_run as show_run
 from .training import cross_val_predict as cross_val_predict
+from .training import learning_curve as learning_curve

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import itertools
 import os
 import shlex
@@ -51,11 +52,13 @@ from odkit.system import (
     odkit_version,
     write_file,
 )
+from odkit.training import FRACTIONS, plan_learning_curve
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
 
 app = SubcommandApp()
+PICTURES = (".png", ".svg", ".pdf")
 DESCRIPTION = (
     "Fine-tune object detectors and look at every mistake they make. `odkit COMMAND --help` says more."
 )
@@ -214,6 +217,65 @@ def worker(run: Positional[Path]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)  # tearing torch down takes seconds in which the run would still count as alive
+
+
+@command
+def learning_curve(
+    path: Positional[str],
+    *,
+    settings: Flags = Flags(),  # noqa: B008  (frozen)
+    fractions: tuple[float, ...] = FRACTIONS,
+    seeds: int = 1,
+    repair: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+    figure: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Say how many pictures you need: AP with parts of the training images, and what more would give.
+
+    A training run for each part, one after the other; together they take about as long as so many runs of `odkit
+    train`. Interrupted and started again, it goes on where it stopped. Ctrl-C and SIGTERM act as for `odkit train`.
+
+    Args:
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+        settings: Settings of the run on all training images; those on fewer have as many steps.
+        fractions: Shares of the training images, 0 to 1; the whole is always among them.
+        seeds: How often each part is drawn and trained: several measure how much is luck.
+        repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
+        folder: Where the curve's folder is made.
+        name: Name of that folder; default: made from the dataset and the detector.
+        figure: Picture file to draw the curve into (.png, .svg, .pdf).
+        json: Print JSON; all else that is said then goes to stderr.
+    """
+    if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
+        raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
+    checked = make_settings(dataclasses.asdict(settings))
+    dataset = read_dataset(path)
+    if repair:
+        from odkit.data.audit import repaired
+
+        dataset = repaired(dataset)
+    plan = plan_learning_curve(dataset, checked, fractions=fractions, seeds=seeds, folder=folder, name=name)
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        for run in [run for run in plan.runs if run.state != "finished"]:
+            print(plan.outlook(), flush=True)
+            status = _watch(run, functools.partial(plan.start, run))
+            if status or run.state != "finished":
+                print("The same command goes on with the curve.")
+                return status or 1
+    curve = plan.measure()
+    if figure is not None:
+        from odkit.analysis.figures import learning_curve as draw
+
+        picture = io.BytesIO()
+        draw(curve).savefig(picture, format=figure.suffix[1:].lower())
+        write_file(figure, picture.getvalue())
+    if json:
+        _print_json(curve.to_dict())
+    else:
+        print(curve)
+    return 0
 
 
 @command

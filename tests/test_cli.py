@@ -145,6 +145,9 @@ WRONG = {
     "evaluate nothing demo": "neither a run",
     "predict nothing demo": "neither a run",
     "demo . --images 1": "at least 3",
+    "learning-curve nothing": "nothing",
+    "learning-curve demo --figure curve.gif": "--figure curve.gif: a file (.png, .svg, .pdf)",
+    "learning-curve demo --figure nowhere/curve.png": "in a folder that is there",
 }
 
 
