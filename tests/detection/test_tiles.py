@@ -10,17 +10,9 @@ import torch
 from PIL import Image
 
 from odkit.data import Dataset
-from odkit.detection import (
-    Tiling,
-    build_detector,
-    fitting_tiling,
-    load_detector,
-    predict,
-    save_detector,
-    tile_grid,
-)
+from odkit.detection import Tiling, build_detector, fitting_tiling, load_detector, predict, save_detector
 from odkit.detection.loading import DetectionImages
-from odkit.detection.tiles import MOST_FOUND, Seen, make_views, merge_views
+from odkit.detection.tiles import MOST_FOUND, Seen, make_views, merge_views, tile_grid
 from odkit.system import InputError
 from tests.helpers import squares
 
