@@ -146,14 +146,21 @@ def merge_views(seen: Sequence[Seen], width: int, height: int, tiling: Tiling) -
         views = np.full(len(boxes), view)
         columns.append(tuple(column[rows] for column in (boxes, scores, classes, cut, views)))
     boxes, scores, classes, cut, views = (np.concatenate(column) for column in zip(*columns, strict=True))
-    scores, keep = scores.copy(), np.zeros(len(boxes), bool)
-    boxes = boxes.copy()
+    keep = ~(cut | _seen_twice(boxes, views, np.stack([view.part for view in seen])))
     for label in np.unique(classes):
-        rows = np.flatnonzero(classes == label)
-        _merge_class(boxes, scores, cut, views, rows, keep)
+        _merge_class(boxes, scores, cut, views, np.flatnonzero((classes == label) & ~keep), keep)
     order = np.flatnonzero(keep)
     order = order[np.argsort(-scores[order], kind="stable")][:MOST_FOUND]
     return boxes[order], scores[order], classes[order]
+
+
+def _seen_twice(boxes: Boxes, views: NDArray[np.int64], parts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which boxes reach into another view that found something: most lie in one tile alone, and are done with."""
+    others = np.unique(views)
+    starts, ends = (side(boxes[:, None], parts[others]) for side in (np.maximum, np.minimum))
+    shared = ends[..., 2:] > starts[..., :2]
+    reach: NDArray[np.bool_] = (shared.all(2) & (views[:, None] != others)).any(1)
+    return reach
 
 
 def _cut(boxes: Boxes, part: NDArray[np.int64], width: int, height: int, pixel: float) -> NDArray[np.bool_]:
@@ -176,27 +183,21 @@ def _merge_class(
     left = rows[np.argsort(-scores[rows] * np.where(cut[rows], CUT_TRUST, 1), kind="stable")]
     while len(left):
         best, left = left[0], left[1:]
-        keep[best] = True
-        confirmed = not cut[best]
-        while True:  # once more where a box has grown
-            others = views[left] != views[best]
-            shared = (
-                (np.minimum(boxes[left, 2:], boxes[best, 2:]) - np.maximum(boxes[left, :2], boxes[best, :2]))
-                .clip(0)
-                .prod(1)
-            )
-            own = (boxes[best, 2:] - boxes[best, :2]).prod()
+        keep[best], confirmed, growing = True, not cut[best], True
+        while growing:  # once more where the box has grown
+            starts, ends = (side(boxes[left], boxes[best]) for side in (np.maximum, np.minimum))
+            shared = (ends[:, 2:] - starts[:, :2]).clip(0).prod(1)
             areas = (boxes[left, 2:] - boxes[left, :2]).prod(1)
-            same = others & (shared > SAME * (own + areas - shared))
-            pieces = others & cut[left] & (shared > SAME * (np.minimum(own, areas) if cut[best] else areas))
-            if cut[best] and pieces.any():
-                part = left[pieces]
-                boxes[best, :2] = np.minimum(boxes[best, :2], boxes[part, :2].min(0))
-                boxes[best, 2:] = np.maximum(boxes[best, 2:], boxes[part, 2:].max(0))
-                scores[best] = max(scores[best], scores[part].max())
+            own = (boxes[best, 2:] - boxes[best, :2]).prod()
+            same = shared > SAME * (own + areas - shared)
+            piece = cut[left] & (shared > SAME * (np.minimum(own, areas) if cut[best] else areas))
+            same, piece = (found & (views[left] != views[best]) for found in (same, piece))
+            pieces, left = left[piece], left[~(same | piece)]
+            growing = bool(cut[best] and len(pieces))
+            if growing:
+                boxes[best, :2] = np.minimum(boxes[best, :2], boxes[pieces, :2].min(0))
+                boxes[best, 2:] = np.maximum(boxes[best, 2:], boxes[pieces, 2:].max(0))
+                scores[best] = max(scores[best], scores[pieces].max())
                 confirmed = True
-            left = left[~(same | pieces)]
-            if not (cut[best] and pieces.any()):
-                break
         if not confirmed:
             scores[best] *= CUT_TRUST
