@@ -558,6 +558,7 @@ def predict(
     *,
     out: Path | None = None,
     score: float = 0.3,
+    tiles: int = -1,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
@@ -570,6 +571,8 @@ def predict(
         images: Image file or folder.
         out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
         score: Leave out what the detector is less sure of, 0 to 1.
+        tiles: Side in pixels of tiles that the images are looked at in; 0: whole images, -1: as the detector was
+            trained.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
@@ -581,7 +584,7 @@ def predict(
     if out is not None and out.resolve() == dataset.root.resolve():
         raise InputError(f"--out {out} is where the images are: their pictures would take their place")
     how = _chosen(found, run, device, precision, len(dataset), batch_size, num_workers)
-    predictions = detection.predict(found, dataset, score=score, **how)
+    predictions = detection.predict(found, dataset, score=score, tiles=tiles, **how)
     rows = [
         {"image": str(path), "objects": _objects(predictions, image)}
         for image, path in enumerate(dataset.image_paths)

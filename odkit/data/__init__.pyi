@@ -1,4 +1,7 @@
 from . import boxes as boxes
+from .box_sides import fitting_image_size as fitting_image_size
+from .box_sides import long_sides as long_sides
+from .box_sides import small_side as small_side
 from .boxes import as_boxes as as_boxes
 from .boxes import box_area as box_area
 from .boxes import box_iou as box_iou

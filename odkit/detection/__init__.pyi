@@ -32,11 +32,14 @@ from .loading import DetectionImages as DetectionImages
 from .loading import Item as Item
 from .loading import Pack as Pack
 from .loading import choose_workers as choose_workers
-from .loading import fit_size as fit_size
 from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
+from .tiles import SMALLEST_TILE as SMALLEST_TILE
+from .tiles import Tiling as Tiling
+from .tiles import fitting_tiling as fitting_tiling
+from .tiles import make_views as make_views
 from .weights import WeightsUnavailableError as WeightsUnavailableError
 from .weights_cache import STARTER_WEIGHTS as STARTER_WEIGHTS
 from .weights_cache import damaged_weights as damaged_weights

@@ -22,6 +22,7 @@ from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.devices import pick_device
 from odkit.detection.family import ClassRows, Family, backbone
 from odkit.detection.pixels import prepare, stack
+from odkit.detection.tiles import Tiling
 from odkit.detection.weights import pretrained_state, read_safetensors
 from odkit.system import InputError, write_file
 
@@ -35,6 +36,7 @@ class Detector(nn.Module):
         name: Name in the catalogue.
         class_names: Class table; index i of a label is `class_names[i]`.
         image_size: Longer side in pixels that images are resized to before they come here.
+        tiling: The tiles that images are cut into before that, as in training; None: they are seen whole.
         module: The module of its family.
     """
 
@@ -48,6 +50,7 @@ class Detector(nn.Module):
         self.image_size = int(image_size or entry.image_size)
         if self.image_size < entry.smallest:
             raise InputError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
+        self.tiling: Tiling | None = None
         self.square = entry.square
         self.background = entry.background
         self.module = entry.build(len(self.class_names) + entry.background)
@@ -88,8 +91,9 @@ class Detector(nn.Module):
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.parameters()) / 1e6
+        tiles = f" from tiles of {self.tiling.size} px" if self.tiling else ""
         return (
-            f"Detector {self.name!r}: {millions:.2f} million parameters, {self.image_size} px, "
+            f"Detector {self.name!r}: {millions:.2f} million parameters, {self.image_size} px{tiles}, "
             f"classes {', '.join(self.class_names)}"
         )
 
@@ -148,6 +152,8 @@ def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -
         small = half and value.is_floating_point() and not key.endswith(("running_mean", "running_var"))
         state[key] = value.half() if small else value
     about = {"name": detector.name, "class_names": detector.class_names, "image_size": detector.image_size}
+    if detector.tiling is not None:
+        about["tiles"] = detector.tiling._asdict()
     write_file(path, save(state, metadata={"odkit": orjson.dumps({"format": 1, **about}).decode()}))
     return path
 
@@ -170,6 +176,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
     about, state = read_safetensors(path)
     detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
     detector.module.load_state_dict(state)
+    detector.tiling = Tiling(**about["tiles"]) if "tiles" in about else None
     return detector.to(place).eval()
 
 

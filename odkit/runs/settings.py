@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from odkit.detection import SMALLEST_TILE
 from odkit.system import InputError, UnknownSettingError
 
 MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
@@ -17,6 +18,7 @@ _AT_LEAST = {
     "batch_size": 0,
     "micro_batch_size": 0,
     "image_size": 0,
+    "tiles": -1,
     "learning_rate": 0,
     "clip": 0,
     "minutes": 0,
@@ -47,7 +49,10 @@ class Settings:
     weights: str = "pretrained"
     """"pretrained", "random", or the path of a weights file."""
     image_size: int = 0
-    """Longer side in pixels that images are resized to; 0: the detector's own."""
+    """Longer side in pixels that images are resized to; 0: the detector's own, or larger where small boxes want it."""
+    tiles: int = -1
+    """Side in pixels of overlapping tiles that large images are seen as, each resized to `image_size`; 0: none.
+    -1: on a GPU chosen where boxes stay too small at any sensible size; on a CPU said."""
     epochs: int = 12
     """Passes over the training images."""
     minutes: float = 0.0
@@ -120,6 +125,8 @@ class Settings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 problems.append(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if 0 < self.tiles < SMALLEST_TILE:
+            problems.append(f"tiles must be -1, 0 or {SMALLEST_TILE} pixels and more, not {self.tiles}")
         if self.batch_size and self.micro_batch_size > self.batch_size:
             problems.append(
                 f"micro_batch_size ({self.micro_batch_size}) is larger than batch_size ({self.batch_size})"

@@ -2,16 +2,24 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from odkit.detection import Detector, best_precision, catalogue_entry
+from odkit.data import Dataset, fitting_image_size, small_side
+from odkit.detection import SMALLEST_TILE, Detector, Tiling, best_precision, catalogue_entry, fitting_tiling
 from odkit.runs import Settings
 from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
 STEPS_AN_EPOCH = 50  # at least so many, before a batch on a GPU becomes larger than 16 images
+# Input size and tiles, in pixels that the detector sees:
+SMALL_SIDE = 16  # nine in ten boxes of every class shall have this side: two cells of the finest features
+TOO_SMALL_SIDE = 12  # with less at the largest sensible size, images are better seen as tiles
+LARGEST_SIZE = {"cpu": 640, "mps": 1024, "cuda": 1280}  # sensible: an epoch ends in reasonable time
+TILE_INPUT_SIZE = 640  # what tiles are resized to, or the detector's own where that is larger
+LARGER_THAN_TILES = 1.5  # times a tile's side: smaller images are not cut by odkit's own choice
 
 
 @dataclass
@@ -27,20 +35,95 @@ class Choices:
     precision: str
     augment: str
     backbone_rate: float = 1.0  # factor on the learning rate in the backbone
+    tiles: dict[str, Any] = field(default_factory=dict)  # the fields of a Tiling; none: images are seen whole
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def choose(settings: Settings, device: torch.device, images: int, fitting: int | None = None) -> Choices:
+class View(NamedTuple):
+    """How images are shown to the detector, in training and after it."""
+
+    image_size: int  # longer side of an image, or side of a tile, after resizing, in pixels
+    tiling: Tiling | None
+    reasons: dict[str, str]
+
+
+def choose_view(settings: Settings, device: torch.device, dataset: Dataset) -> View:
+    """Input size and tiles where the settings leave them open, by the boxes to be learnt, with reasons.
+
+    Tiles multiply the work of training and of every prediction after it: on a GPU they are chosen where nothing else
+    shows the detector its objects, on others the reason says what they would bring.
+
+    Args:
+        settings: What was set.
+        device: Where to train.
+        dataset: The training images.
+    """
+    entry = catalogue_entry(settings.detector)
+    own, square = entry.image_size, entry.square
+    most = LARGEST_SIZE.get(device.type, LARGEST_SIZE["cpu"])
+
+    def fitting(most: int, tile_size: int = 0) -> tuple[int, dict[str, str]]:
+        if settings.image_size:
+            return settings.image_size, {}
+        size, reason = fitting_image_size(
+            dataset, own=own, most=most, side=SMALL_SIDE, square=square, tile_size=tile_size
+        )
+        return size, {"image_size": reason}
+
+    if settings.tiles > 0:
+        size, reasons = fitting(most, settings.tiles)
+        return View(size, fitting_tiling(dataset, settings.tiles), reasons)
+    size, reasons = fitting(most)
+    if settings.tiles == 0:
+        return View(size, None, reasons)
+    tile_input = settings.image_size or max(own, TILE_INPUT_SIZE)
+    tile, why = _fitting_tile(dataset, size, tile_input, square=square)
+    if not tile:
+        return View(size, None, reasons)
+    if device.type == "cpu":
+        reasons["tiles"] = f"none, as they take a CPU long; but {why}: --tiles {tile}"
+        return View(size, None, reasons)
+    size, reasons = fitting(tile_input, tile)
+    return View(size, fitting_tiling(dataset, tile), {**reasons, "tiles": why})
+
+
+def _fitting_tile(dataset: Dataset, size: int, tile_input: int, *, square: bool) -> tuple[int, str]:
+    """Side in pixels of tiles that show what images of `size` pixels do not, and why; 0 where none do."""
+    share, whose = small_side(dataset, "image", square=square)
+    pixels, _ = small_side(dataset)
+    longest = int(dataset.image_sizes.max(initial=0))
+    if not share * size < TOO_SMALL_SIDE:
+        return 0, ""
+    # no pixel is made of less than one of the image
+    tile = max(SMALLEST_TILE, tile_input, int(tile_input * pixels / SMALL_SIDE) // 32 * 32)
+    shown = pixels * tile_input / tile
+    if longest < LARGER_THAN_TILES * tile or shown < 1.2 * share * size:
+        return 0, ""
+    return tile, (
+        f"one in ten {whose} is under {share * size:.0f} px at {size} px; tiles of {tile} px make that "
+        f"{shown:.0f} px"
+    )
+
+
+def choose(
+    settings: Settings,
+    device: torch.device,
+    images: int,
+    fitting: int | None = None,
+    view: View | None = None,
+) -> Choices:
     """Batch, precision, optimizer and rates where the settings leave them open, with reasons.
 
     Args:
         settings: What was set.
         device: Where to train.
-        images: Training images.
+        images: Training images (or tiles) of an epoch.
         fitting: Images that the memory of a GPU holds at once.
+        view: How they are shown; None: whole, at the size that was set, or the detector's own.
     """
     entry = catalogue_entry(settings.detector)
-    reasons: dict[str, str] = {}
+    view = view or View(settings.image_size or entry.image_size, None, {})
+    reasons = dict(view.reasons)
     world = world_size()
     batch = settings.batch_size
     if not batch:
@@ -73,13 +156,14 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
     return Choices(
         batch_size=batch,
         micro_batch_size=micro,
-        image_size=settings.image_size or entry.image_size,
+        image_size=view.image_size,
         optimizer=optimizer,
         learning_rate=rate,
         weight_decay=decay,
         precision=precision,
         augment=augment,
         backbone_rate=backbone_rate,
+        tiles=view.tiling._asdict() if view.tiling else {},
         reasons=reasons,
     )
 

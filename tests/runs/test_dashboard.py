@@ -188,6 +188,29 @@ CHOICES = {
 }
 
 
+def test_a_larger_input_size_and_tiles_are_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    log = EventLog(run.path / "events.jsonl")
+    own = {"image_size": "the detector's own: nine in ten boxes are 20 px or larger"}
+    grown = {
+        "image_size": "nine in ten boxes are 16 px or larger",
+        "tiles": "tiles of 800 px make that 16 px",
+    }
+    for reasons, tiles in ((own, {}), (grown, {"size": 800, "overlap": 100, "whole": False})):
+        log.write(
+            "start",
+            step=0,
+            from_step=0,
+            device="cpu",
+            choices={**CHOICES, "reasons": reasons, "tiles": tiles},
+        )
+    log.close()
+    show_terminal(run)
+    first, second, *notes = capsys.readouterr().out.splitlines()
+    assert ", 64 px, bf16" in first
+    assert ", 64 px from tiles of 800 px, bf16" in second
+    assert notes == [f"note: 64 px: {grown['image_size']}", f"note: tiles: {grown['tiles']}"]
+
+
 def test_a_log_gets_a_line_every_half_minute(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten seconds a step, and a clock that is set back in the middle; what a resume starts with is said at once."""
     log = EventLog(run.path / "events.jsonl")
