@@ -12,9 +12,9 @@ from .dataset import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .dataset import Dataset as Dataset
 from .dataset import SourceProblem as SourceProblem
 from .dataset import concatenate as concatenate
-from .dataset import file_hash as file_hash
 from .dataset import near_name as near_name
 from .duplicates import near_duplicates as near_duplicates
+from .image_facts import file_hash as file_hash
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import ImageReadError as ImageReadError
 from .images import open_upright as open_upright

@@ -14,7 +14,6 @@ from torchvision.ops import boxes as box_ops
 
 from odkit.detection.batch import Inputs
 
-
 Decode = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -195,12 +195,12 @@ def _match_aligned(
         return boxes.new_full(shape, BELOW, dtype=torch.int64), boxes.new_zeros(shape)
     images = max(1, PAIRS // (len(places) * boxes.shape[1]))
     parts = zip(*(one.split(images) for one in (boxes, labels, logits, predicted)), strict=True)
-    matched, quality = zip(*(_align(*part, places) for part in parts), strict=True)
+    matched, quality = zip(*(_align(places, *part) for part in parts), strict=True)
     return torch.cat(matched), torch.cat(quality)
 
 
 def _align(
-    boxes: Tensor, labels: Tensor, logits: Tensor, predicted: Tensor, places: Tensor
+    places: Tensor, boxes: Tensor, labels: Tensor, logits: Tensor, predicted: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`_match_aligned` for some images, each with M boxes or padding for them."""
     x, y = ((places[:, :2] + places[:, 2:]) / 2).unbind(1)  # [A]
@@ -213,10 +213,14 @@ def _align(
     alignment = scores * overlaps**6
     # where none overlaps anything yet, the nearest
     far = (x - (left + right) / 2) ** 2 + (y - (top + bottom) / 2) ** 2
-    order = torch.where(inside, alignment + 1e-9 / (1 + far / ((right - left) * (bottom - top)).clamp(min=1)), 0)
+    order = torch.where(
+        inside, alignment + 1e-9 / (1 + far / ((right - left) * (bottom - top)).clamp(min=1)), 0
+    )
     best = order.topk(min(CANDIDATES, len(places)), 2)
     chosen = torch.zeros_like(inside).scatter_(2, best.indices, best.values > 0)
-    overlap, own = torch.where(chosen, overlaps, -1).max(1)  # a place finds one box: that which it overlaps most
+    overlap, own = torch.where(chosen, overlaps, -1).max(
+        1
+    )  # a place finds one box: that which it overlaps most
     chosen &= torch.zeros_like(chosen).scatter_(1, own[:, None], True)
     alignment, overlaps = alignment * chosen, overlaps * chosen
     quality = alignment / alignment.amax(2, keepdim=True).clamp(min=1e-12) * overlaps.amax(2, keepdim=True)

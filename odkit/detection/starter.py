@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from odkit.detection.batch import Inputs
 from odkit.detection.decoding import decode_distances, dense_detections
-from odkit.detection.family import ClassRows, InputFormat
+from odkit.detection.family import InputFormat
 from odkit.detection.losses import aligned_losses
 from odkit.detection.torchvision import carry_rows as carry_rows
 
@@ -64,8 +64,9 @@ class Head(nn.Module):
         self.distances = nn.Conv2d(channels, 4, 3, padding=1)
         for layer in (self.classes, self.distances):
             nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(self.classes.bias, -4.6)  # one place in a hundred has an object
-        nn.init.constant_(self.distances.bias, 3.0)  # boxes of a size to overlap something
+        with torch.no_grad():
+            self.classes.bias.fill_(-4.6)  # type: ignore[union-attr]  # one place in a hundred has an object
+            self.distances.bias.fill_(3.0)  # type: ignore[union-attr]  # boxes of a size to overlap something
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         classes = [_rows(self.classes(self.class_tower(one))) for one in features]
@@ -125,16 +126,22 @@ def _float32(inputs: Inputs) -> torch.autocast:
 
 
 def _forward(module: Any, inputs: Inputs) -> tuple[dict[str, Tensor], Tensor, list[int]]:
-    """The head's outputs, the places [A, 4] they are of (a square of a stride's side around each, xyxy in pixels),
-    and how many of them each level has."""
+    """The head's outputs, the places they are of, and how many of them each level has.
+
+    A place [A, 4] is a square of a stride's side, xyxy in pixels.
+    """
     maps = features(module, inputs.images)
     outputs = {name: output.float() for name, output in module.head(maps).items()}
-    places = [_places(one.shape[-2], one.shape[-1], stride, one.device) for one, stride in zip(maps, STRIDES, strict=True)]
+    places = [
+        _places(one.shape[-2], one.shape[-1], stride, one.device)
+        for one, stride in zip(maps, STRIDES, strict=True)
+    ]
     return outputs, torch.cat(places), [len(some) for some in places]
 
 
-def _places(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    y, x = (torch.arange(n, device=device, dtype=torch.float32) * stride for n in (height, width))
+def _places(feature: Tensor, stride: int) -> Tensor:
+    height, width = feature.shape[-2:]
+    y, x = (torch.arange(n, device=feature.device, dtype=torch.float32) * stride for n in (height, width))
     centres = torch.stack((x.repeat(height), y.repeat_interleave(width)), 1)
     return torch.cat((centres - stride / 2, centres + stride / 2), 1)
 

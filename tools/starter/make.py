@@ -108,7 +108,15 @@ def learn_boxes(
 
 
 def make(
-    *, steps: int, batch_size: int, size: int, seed: int, out: Path, num_workers: int, rate: float, backbone_rate: float
+    *,
+    steps: int,
+    batch_size: int,
+    size: int,
+    seed: int,
+    out: Path,
+    num_workers: int,
+    rate: float,
+    backbone_rate: float,
 ) -> Path:
     """The starter, from ImageNet's backbone; returns `out`."""
     torch.manual_seed(seed)
