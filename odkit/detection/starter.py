@@ -132,10 +132,7 @@ def _forward(module: Any, inputs: Inputs) -> tuple[dict[str, Tensor], Tensor, li
     """
     maps = features(module, inputs.images)
     outputs = {name: output.float() for name, output in module.head(maps).items()}
-    places = [
-        _places(one.shape[-2], one.shape[-1], stride, one.device)
-        for one, stride in zip(maps, STRIDES, strict=True)
-    ]
+    places = [_places(one, stride) for one, stride in zip(maps, STRIDES, strict=True)]
     return outputs, torch.cat(places), [len(some) for some in places]
 
 
