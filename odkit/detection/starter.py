@@ -32,7 +32,7 @@ STRIDES = (8, 16, 32)  # pixels
 class Starter(nn.Module):
     """The module: backbone, pyramid and head, for a number of classes."""
 
-    score_thresh, nms_thresh, topk_candidates, detections_per_img = 0.02, 0.6, 1000, 100
+    score_thresh, nms_thresh, topk_candidates, detections_per_img = 0.005, 0.6, 1000, 100
 
     def __init__(self, outputs: int) -> None:
         super().__init__()

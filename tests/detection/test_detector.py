@@ -110,9 +110,9 @@ def test_every_entry_says_its_licences_and_they_are_permissive() -> None:
 
 
 def test_the_starter_is_bundled_small_and_plain() -> None:
-    assert STARTER_WEIGHTS.stat().st_size < 4_000_000
+    assert STARTER_WEIGHTS.stat().st_size < 9_000_000
     detector = build_detector("starter", NAMES)
-    assert 1.4e6 < sum(p.numel() for p in detector.parameters()) < 2.1e6
+    assert 3e6 < sum(p.numel() for p in detector.parameters()) < 4e6
     assert not any(isinstance(p, torch.Tensor) and not torch.isfinite(p).all() for p in detector.parameters())
 
 
@@ -126,7 +126,7 @@ def test_starter_and_demo_share_no_class() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "background"),
     [
-        ("starter", "head.classification_head.cls_logits", False),
+        ("starter", "head.classes", False),
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "roi_heads.box_predictor.cls_score", True),
     ],
 )
