@@ -238,6 +238,7 @@ def evaluation_loader(
         worker_init_fn=settle,
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
+        generator=torch.Generator(),  # its own: judging draws nothing that training would draw
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
@@ -140,4 +141,6 @@ def training_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
+        # each start draws a number: from the detector's own numbers, a resume would shift those that follow
+        generator=torch.Generator(),
     )
