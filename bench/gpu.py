@@ -62,6 +62,7 @@ from odkit.detection import (  # noqa: E402
     predict,
     save_detector,
 )
+from odkit.detection.devices import DTYPES  # noqa: E402
 from odkit.detection.pixels import prepare  # noqa: E402
 from odkit.runs import Run, Settings, create_run, prepare_torch  # noqa: E402
 from odkit.system import machine  # noqa: E402
@@ -70,7 +71,7 @@ from odkit.training.average import Average  # noqa: E402
 from odkit.training.batches import EpochSampler, TrainingImages, training_loader  # noqa: E402
 from odkit.training.errors import is_out_of_memory  # noqa: E402
 from odkit.training.loop import total_loss, train_epoch  # noqa: E402
-from odkit.training.recipe import DTYPES, choose, make_optimizer  # noqa: E402
+from odkit.training.recipe import choose, make_optimizer  # noqa: E402
 from odkit.training.recovery import fitting_micro_batch_size, images_that_fit  # noqa: E402
 
 Row = dict[str, Any]
@@ -150,6 +151,8 @@ def seeded_detector(name: str, *, image_size: int, weights: str = "random") -> D
     for part in ("rpn", "roi_heads"):
         if hasattr(detector.module, part):
             getattr(detector.module, part).fg_bg_sampler.batch_size_per_image = 2**20
+    if hasattr(detector.module, "config"):  # D-FINE's noise is drawn by each device's own generator
+        detector.module.config.num_denoising = 0
     return detector
 
 

@@ -1,7 +1,8 @@
 """Write what the image installs, out of the two files that say it: pyproject.toml and requirements.lock.
 
     torch.txt  PyTorch and NVIDIA's libraries: the large layer, which changes with their versions alone
-    rest.txt   everything else that odkit needs, and nbval, so that the image can run its own notebooks
+    rest.txt   everything else that odkit needs, transformers for D-FINE, and nbval, so that the image can run its own
+               notebooks
     keep.txt   what a later `pip install` inside the image must not replace
     build.txt  what builds odkit's wheel
 
@@ -60,7 +61,8 @@ def closure(roots: Iterable[str], needs: dict[str, set[str]]) -> set[str]:
 def plan(source: Path, target: Path) -> None:
     """Read pyproject.toml and requirements.lock in `source`, write the four files to `target`."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-    direct = [re.match(r"[\w.-]+", line)[0].lower() for line in project["dependencies"]]  # type: ignore[index]
+    asked = project["dependencies"] + project.get("optional-dependencies", {}).get("dfine", [])
+    direct = [re.match(r"[\w.-]+", line)[0].lower() for line in asked]  # type: ignore[index]
     lines, needs = read_lock(source / "requirements.lock")
     wanted = closure([*direct, "nbval", "pytest"], needs)
     missing = wanted - set(lines)

@@ -3,6 +3,8 @@ __version__: str
 from . import doctor as doctor
 from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
+from .analysis import Intervals as Intervals
+from .analysis import LearningCurve as LearningCurve
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate
@@ -30,6 +32,7 @@ from .detection import build_detector as build_detector
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
+from .runs import FinalTest as FinalTest
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import export_mlflow as export_mlflow
@@ -39,3 +42,4 @@ from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs.dashboard import show_run as show_run
 from .training import cross_val_predict as cross_val_predict
+from .training import learning_curve as learning_curve

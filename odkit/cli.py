@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import itertools
 import os
 import shlex
@@ -40,6 +41,7 @@ from odkit.runs import (
     make_settings,
     open_run,
     prepare_torch,
+    run_row,
 )
 from odkit.system import (
     LOCK_VARIABLE,
@@ -50,11 +52,13 @@ from odkit.system import (
     odkit_version,
     write_file,
 )
+from odkit.training import FRACTIONS, plan_learning_curve
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
 
 app = SubcommandApp()
+PICTURES = (".png", ".svg", ".pdf")
 DESCRIPTION = (
     "Fine-tune object detectors and look at every mistake they make. `odkit COMMAND --help` says more."
 )
@@ -82,6 +86,16 @@ class Flags(Settings):
 
     def __post_init__(self) -> None:
         pass  # checked when the command runs, where a message comes out plain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What becomes of a dataset's classes, see `Dataset.with_classes`."""
+
+    rename: tuple[str, ...] = ()
+    """Classes as OLD=NEW; several with one new name are merged. The others keep their names."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, in this order (by their new names); boxes of others are left out. Default: all."""
 
 
 def _setting_docs() -> dict[str, str]:
@@ -125,6 +139,7 @@ def train(
     path: Positional[str],
     *,
     settings: Flags = Flags(),  # noqa: B008  (frozen)
+    classes: Classes = Classes(),
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
@@ -139,6 +154,7 @@ def train(
     Args:
         path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO), a saved Dataset (.npz), or "demo".
         settings: Settings of the run.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
         name: Name of the run; default: made from the dataset and the detector, numbered.
@@ -146,7 +162,7 @@ def train(
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, classes)
     if repair:
         from odkit.data.audit import repaired
 
@@ -204,6 +220,65 @@ def worker(run: Positional[Path]) -> int:
 
 
 @command
+def learning_curve(
+    path: Positional[str],
+    *,
+    settings: Flags = Flags(),  # noqa: B008  (frozen)
+    fractions: tuple[float, ...] = FRACTIONS,
+    seeds: int = 1,
+    repair: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+    figure: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Say how many pictures you need: AP with parts of the training images, and what more would give.
+
+    A training run for each part, one after the other; together they take about as long as so many runs of `odkit
+    train`. Interrupted and started again, it goes on where it stopped. Ctrl-C and SIGTERM act as for `odkit train`.
+
+    Args:
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+        settings: Settings of the run on all training images; those on fewer have as many steps.
+        fractions: Shares of the training images, 0 to 1; the whole is always among them.
+        seeds: How often each part is drawn and trained: several measure how much is luck.
+        repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
+        folder: Where the curve's folder is made.
+        name: Name of that folder; default: made from the dataset and the detector.
+        figure: Picture file to draw the curve into (.png, .svg, .pdf).
+        json: Print JSON; all else that is said then goes to stderr.
+    """
+    if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
+        raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
+    checked = make_settings(dataclasses.asdict(settings))
+    dataset = read_dataset(path)
+    if repair:
+        from odkit.data.audit import repaired
+
+        dataset = repaired(dataset)
+    plan = plan_learning_curve(dataset, checked, fractions=fractions, seeds=seeds, folder=folder, name=name)
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        for run in [run for run in plan.runs if run.state != "finished"]:
+            print(plan.outlook(), flush=True)
+            status = _watch(run, functools.partial(plan.start, run))
+            if status or run.state != "finished":
+                print("The same command goes on with the curve.")
+                return status or 1
+    curve = plan.measure()
+    if figure is not None:
+        from odkit.analysis.figures import learning_curve as draw
+
+        picture = io.BytesIO()
+        draw(curve).savefig(picture, format=figure.suffix[1:].lower())
+        write_file(figure, picture.getvalue())
+    if json:
+        _print_json(curve.to_dict())
+    else:
+        print(curve)
+    return 0
+
+
+@command
 def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
     """Ask a run to save and stop, and wait until it has.
 
@@ -226,11 +301,11 @@ def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
 def runs(
     folder: Positional[Path] = RUNS, *, compare: bool = False, json: bool = False, delete: str | None = None
 ) -> int:
-    """List the runs of a folder: state, epochs, best AP.
+    """List the runs of a folder: state, epochs, best AP on the validation images, AP on the test images.
 
     Args:
         folder: Where run folders lie.
-        compare: Best AP first, with the settings and the data in which the runs differ.
+        compare: Best validation AP first, with the settings and the data in which the runs differ.
         json: Print JSON.
         delete: Name of a run to remove with everything in it.
     """
@@ -239,7 +314,7 @@ def runs(
         print(f"removed {folder / delete}")
         return 0
     found = list_runs(folder)
-    rows = compared(found) if compare else [run.summary() for run in found]
+    rows = compared(found) if compare else [run.summary() if json else run_row(run) for run in found]
     if json:
         _print_json(rows)
     else:
@@ -259,13 +334,49 @@ def show(run: Positional[str]) -> int:
         found.wait()
     else:
         rows = found.history()
-        columns = ("epoch", "loss", "ap", "ap50", "learning_rate", "seconds", "images_per_second")
+        columns = {
+            "epoch": "epoch",
+            "loss": "loss",
+            "val_ap": "ap",
+            "val_ap50": "ap50",
+            **{key: key for key in ("learning_rate", "seconds", "images_per_second")},
+        }
         print(
-            table([{key: row.get(key) for key in columns} for row in rows])
+            table([{name: row.get(key) for name, key in columns.items()} for row in rows])
             if rows
             else "no epoch finished yet"
         )
     return _say_end(found)
+
+
+@command
+def test(
+    run: Positional[str],
+    *,
+    data: str | None = None,  # noqa: PT028  (a command)
+    device: str = "auto",  # noqa: PT028
+    json: bool = False,  # noqa: PT028
+) -> int:
+    """Judge a run's best detector on the test images, once, with 95% intervals, and write down what they said.
+
+    The test images are those that its dataset had in a split "test" (--test-split) when the run was made. Asked again,
+    it says what was written down, and judges anew only another detector, after a resume.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        data: Other labelled images that the run has not seen, folder or label file: their test split, or all of them.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        json: Print JSON.
+    """
+    from odkit.data.demo import demo_dataset
+
+    given = demo_dataset() if data is not None and _means_the_demo(data) else data
+    found = open_run(run).test(given, device=device)
+    if json:
+        _print_json(found.to_dict())
+    else:
+        print(found)
+    return 0
 
 
 @command
@@ -332,23 +443,25 @@ def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> in
 
 
 @command
-def convert(source: Positional[str], target: Positional[Path], *, to: Literal["coco", "voc", "yolo"]) -> int:
+def convert(
+    source: Positional[str],
+    target: Positional[Path],
+    *,
+    to: Literal["coco", "voc", "yolo"],
+    classes: Classes = Classes(),
+) -> int:
     """Write a dataset in another format; the source stays as it is. No splits are dealt.
 
     Args:
         source: Folder or label file of a dataset, or "demo".
         target: Folder to write to.
         to: Format to write.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
     """
-    from odkit.data.demo import demo_dataset
-    from odkit.data.formats import convert as convert_dataset
     from odkit.data.formats import write_dataset
 
     with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
-        if _means_the_demo(source):
-            written = write_dataset(demo_dataset(), target, to)
-        else:
-            written = convert_dataset(source, target, to=to)
+        written = write_dataset(read_dataset(source, classes, val=0), target, to)
     for warning in lost:
         print(f"warning: {warning.message}", file=sys.stderr)
     print(f"written to {written} ({to})\n  odkit audit {target}")
@@ -386,7 +499,15 @@ def detectors(*, json: bool = False) -> int:
     if json:
         _print_json(rows)
     else:
-        columns = ("name", "image_size", "coco_ap", "parameters", "summary")
+        columns = [
+            "name",
+            "image_size",
+            "coco_ap",
+            "parameters",
+            "code_licence",
+            "weights_licence",
+            "summary",
+        ]
         print(table([{key: row[key] for key in columns} for row in rows]))
     return 0
 
@@ -397,18 +518,20 @@ def evaluate(
     path: Positional[str],
     *,
     split: str = "val",
+    classes: Classes = Classes(),
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
     json: bool = False,
 ) -> int:
-    """Measure a detector on a dataset: COCO's figures and a table of classes.
+    """Measure a detector on a dataset: COCO's figures and a table of classes, which are matched by name.
 
     Args:
         detector: Run (folder or name) or detector file.
         path: Folder or label file of a dataset, or "demo".
         split: Split to judge on; "" for all images.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
@@ -417,7 +540,7 @@ def evaluate(
         json: Print JSON.
     """
     run, found = read_detector(detector, device)
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, classes)
     judged = dataset.split(split) if split else dataset
     how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
     evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
@@ -435,6 +558,7 @@ def predict(
     *,
     out: Path | None = None,
     score: float = 0.3,
+    tiles: int = -1,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
@@ -447,6 +571,8 @@ def predict(
         images: Image file or folder.
         out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
         score: Leave out what the detector is less sure of, 0 to 1.
+        tiles: Side in pixels of tiles that the images are looked at in; 0: whole images, -1: as the detector was
+            trained.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
@@ -458,7 +584,7 @@ def predict(
     if out is not None and out.resolve() == dataset.root.resolve():
         raise InputError(f"--out {out} is where the images are: their pictures would take their place")
     how = _chosen(found, run, device, precision, len(dataset), batch_size, num_workers)
-    predictions = detection.predict(found, dataset, score=score, **how)
+    predictions = detection.predict(found, dataset, score=score, tiles=tiles, **how)
     rows = [
         {"image": str(path), "objects": _objects(predictions, image)}
         for image, path in enumerate(dataset.image_paths)
@@ -482,8 +608,6 @@ def _chosen(
     num_workers: int,
 ) -> dict[str, Any]:
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
-    import torch
-
     place = detection.pick_device(device)
     if device == "auto":
         print(f"on {place}: {detection.device_reason(device, place)}", file=sys.stderr)
@@ -497,10 +621,9 @@ def _chosen(
         )
         if num_workers:
             print(f"{num_workers} data workers: {why}", file=sys.stderr)
-    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     return {
         "device": place,
-        "precision": types[precision],
+        "precision": detection.DTYPES[precision],
         "batch_size": batch_size,
         "num_workers": num_workers,
     }
@@ -566,12 +689,24 @@ def doctor(
 # -- what the commands share -----------------------------------------------------------------------------------------
 
 
-def read_dataset(path: str) -> Dataset:
-    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo."""
+def read_dataset(path: str, classes: Classes = Classes(), *, val: float = 0.2) -> Dataset:
+    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo.
+
+    Args:
+        path: The path, or "demo".
+        classes: What becomes of its classes.
+        val: Share that is dealt to "val" where it has no such split.
+    """
     from odkit.data.demo import demo_dataset
     from odkit.data.formats import load_dataset
 
-    return demo_dataset() if _means_the_demo(path) else load_dataset(path)
+    dataset = demo_dataset() if _means_the_demo(path) else load_dataset(path, val=val)
+    if classes.rename:
+        pairs = [text.partition("=") for text in classes.rename]
+        if wrong := [old for old, _, new in pairs if not new]:
+            raise InputError(f"--rename wants OLD=NEW, not {wrong[0]!r} alone")
+        dataset = dataset.with_classes({old: new for old, _, new in pairs})
+    return dataset.with_classes(classes.classes) if classes.classes else dataset
 
 
 def _means_the_demo(path: str) -> bool:
@@ -598,18 +733,18 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
 
 
 def compared(found: Sequence[Run]) -> list[dict[str, Any]]:
-    """Rows to compare runs by: the best AP first, and only the settings (and data) in which they differ."""
+    """Rows to compare runs by: the best validation AP first, and only the settings (and data) in which they differ."""
     facts = [{"dataset": run.config["dataset"], "data": run.config["fingerprint"]} for run in found]
     facts = [{**fact, **run.settings.to_dict()} for fact, run in zip(facts, found, strict=True)]
     differing = [key for key in (facts[0] if facts else {}) if len({str(fact[key]) for fact in facts}) > 1]
     rows = [
         {
-            **{key: row[key] for key in ("name", "state", "ap", "ap50", "loss", "epoch", "minutes")},
+            **{key: row[key] for key in ("name", "state", "val_ap", "val_ap50", "loss", "epoch", "minutes")},
             **{key: fact[key] for key in differing},
         }
         for fact, row in zip(facts, (run.summary() for run in found), strict=True)
     ]
-    return sorted(rows, key=lambda row: -(row["ap"] or 0.0))
+    return sorted(rows, key=lambda row: -(row["val_ap"] or 0.0))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -136,6 +136,7 @@ WRONG = {
     "resume nothing --epochs 3": "is not a run folder",
     "worker nothing": "is not a run folder",
     "runs . --delete nothing": "is not a run folder",
+    "test nothing": "is not a run folder",
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
     "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
@@ -144,6 +145,9 @@ WRONG = {
     "evaluate nothing demo": "neither a run",
     "predict nothing demo": "neither a run",
     "demo . --images 1": "at least 3",
+    "learning-curve nothing": "nothing",
+    "learning-curve demo --figure curve.gif": "--figure curve.gif: a file (.png, .svg, .pdf)",
+    "learning-curve demo --figure nowhere/curve.png": "in a folder that is there",
 }
 
 
@@ -225,8 +229,8 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
     log.close()
     assert main(["runs", str(folder), "--compare", "--json"]) == 0
     best, worst = orjson.loads(capsys.readouterr().out)
-    assert (best["name"], best["ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
-    assert (worst["name"], worst["ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
+    assert (best["name"], best["val_ap"], best["learning_rate"]) == ("other", 0.5, 0.5)
+    assert (worst["name"], worst["val_ap"], worst["learning_rate"]) == ("ended", 0.2, 0.0)
     assert "epochs" not in best
     assert "data" not in best
     assert main(["runs", str(tmp_path), "--compare"]) == 0
@@ -235,9 +239,9 @@ def test_runs_compare_by_what_differs(ended: Run, tmp_path: Path, capsys: pytest
 def test_show_prints_the_epochs_of_an_ended_run(ended: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(ended.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:4] == ["epoch", "loss", "ap", "ap50"]
+    assert lines[0].split()[:4] == ["epoch", "loss", "val_ap", "val_ap50"]
     assert lines[2].split()[:4] == ["2", "0.5", "0.2", "0.4"]
-    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best AP 0.200, AP50 0.400"
+    assert lines[-1] == "Run 'ended': finished, starter, epoch 2/2, best val AP 0.200, AP50 0.400"
 
 
 def test_table() -> None:
@@ -299,6 +303,37 @@ def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.Capture
     assert files(tmp_path / "command") == files(tmp_path / "function")
 
 
+def test_classes_under_other_names(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One pair of flags, wherever a dataset is converted, trained on or judged."""
+    from odkit.detection import build_detector, save_detector
+
+    flags = ["--rename", "blue=square", "red=square"]
+    assert main(["convert", str(saved), str(tmp_path / "coco"), "--to", "coco", *flags]) == 0
+    was, now = odkit.load_dataset(saved), odkit.load_dataset(tmp_path / "coco")
+    assert now.class_counts() == {"square": was.num_boxes}
+    assert (
+        main(["train", str(saved), "--folder", str(tmp_path), "--name", "a", "--prepare", "--classes", "red"])
+        == 0
+    )
+    run = Run(tmp_path / "a")
+    assert run.class_names == ("red",)
+    assert run.dataset().num_boxes == was.class_counts()["red"]
+    detector = build_detector("starter", ["square"], weights="random", image_size=64)
+    file = save_detector(detector, tmp_path / "detector.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", str(file), str(saved), "--json", "--device", "cpu", *flags]) == 0
+    page = orjson.loads(capsys.readouterr().out)
+    assert ([row["class"] for row in page["per_class"]], page["notes"]) == (["square"], [])
+    assert main(["evaluate", str(file), str(saved), "--device", "cpu"]) == 1
+    assert "only the predictions know 'square'" in capsys.readouterr().err
+    for wrong, message in (
+        (["--rename", "blue"], "--rename wants OLD=NEW, not 'blue' alone"),
+        (["--classes", "bleu"], "no class 'bleu' in squares, which has blue, red; did you mean 'blue'?"),
+    ):
+        assert main(["convert", str(saved), str(tmp_path / "b"), "--to", "voc", *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, with what it holds; the folder's own name left out of it."""
     return {
@@ -356,6 +391,31 @@ def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr()
     assert "in bf16: what the run was judged with" in said.err
     assert orjson.loads(said.out)["ap"] == pytest.approx(run.best["ap"], abs=1e-6)
+
+
+def test_the_test_images_are_asked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = squares(tmp_path / "images", 16, val=0).with_splits(val=0.25, test=0.25)
+    run = trained(data, tmp_path / "runs", "one", epochs=1)
+    assert main(["test", str(run.path), "--device", "cpu"]) == 0
+    (found,) = run.tests()
+    assert capsys.readouterr().out == f"{found!r}\n"
+    assert main(["test", str(run.path), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out) == found.to_dict()
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "val_ap  val_ap50  test_ap" in head
+    assert f"{found.ap:.3f} ({found.interval[0]:.3f} to {found.interval[1]:.3f})" in line
+    assert main(["runs", str(tmp_path / "runs"), "--json"]) == 0
+    assert orjson.loads(capsys.readouterr().out)[0]["test_ap"] == found.ap
+    data.replace(image_splits=None).save(tmp_path / "all.npz")
+    assert main(["test", str(run.path), "--data", str(tmp_path / "all.npz")]) == 1
+    assert "trained on 12 of the 16 images of squares" in capsys.readouterr().err
+    # what is written down is read without torch
+    code = (
+        "import sys; from odkit.cli import main\n"
+        f"main(['test', {str(run.path)!r}]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

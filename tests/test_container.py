@@ -61,6 +61,7 @@ def test_the_plan_is_the_lock_without_developers_tools(tmp_path):
         "numpy",
         "fiftyone",
         "jupyterlab",
+        "transformers",
         "nbval",
     } <= installed
     assert not installed & {"mypy", "ruff", "playwright", "uv", "triton", "pre-commit"}

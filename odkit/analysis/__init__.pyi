@@ -1,4 +1,5 @@
 from . import figures as figures
+from .bootstrap import Intervals as Intervals
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .evaluation import Confusion as Confusion
@@ -7,6 +8,9 @@ from .evaluation import evaluate as evaluate
 from .label_errors import Suspect as Suspect
 from .label_errors import corrected as corrected
 from .label_errors import rows_of_boxes as rows_of_boxes
+from .learning_curve import LEAST_POINTS as LEAST_POINTS
+from .learning_curve import LearningCurve as LearningCurve
+from .learning_curve import fit_learning_curve as fit_learning_curve
 from .matching import match as match
 from .tide import KINDS as KINDS
 from .tide import Mistakes as Mistakes

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odkit.analysis.bootstrap import draw_images, mean_over_classes, middle, resampled, without_nan
 from odkit.analysis.evaluation import Evaluation
 from odkit.data import Dataset
 from odkit.system import InputError
@@ -64,11 +65,11 @@ class Comparison:
         """All figures as plain values for JSON; nan becomes None."""
         plain = {"difference": self.difference, "low": self.low, "high": self.high, "better": self.better}
         return {
-            **_without_nan(plain),
+            **without_nan(plain),
             "samples": self.samples,
             "verdict": self.verdict,
-            "per_class": [_without_nan(row) for row in self.per_class],
-            "per_size": [_without_nan(row) for row in self.per_size],
+            "per_class": [without_nan(row) for row in self.per_class],
+            "per_size": [without_nan(row) for row in self.per_size],
             "images_worse": len(self.got_worse()),
             "images_better": len(self.got_better()),
         }
@@ -124,16 +125,16 @@ def compare(first: Evaluation, second: Evaluation, *, samples: int = 1000, seed:
     """
     _refuse_different(first.dataset, second.dataset)
     data = first.dataset
-    draws = np.random.default_rng(seed).multinomial(
-        len(data), np.full(len(data), 1 / len(data)), size=samples
-    )
-    one, other = (_resampled_ap50(evaluation, draws) for evaluation in (first, second))  # [samples, K]
+    draws = draw_images(len(data), samples, seed)
+    one, other = (
+        resampled(evaluation, draws, [0.5])[0][..., 0] for evaluation in (first, second)
+    )  # [samples, K]
     change = other - one
-    total = _mean_over_classes(other) - _mean_over_classes(one)
-    low, high = _interval(total)
+    total = mean_over_classes(other) - mean_over_classes(one)
+    low, high = middle(total)
     rows = []
     for k, name in enumerate(data.class_names):
-        class_low, class_high = _interval(change[:, k])
+        class_low, class_high = middle(change[:, k])
         a, b = float(first.class_ap50[k]), float(second.class_ap50[k])
         row = {
             "class": name,
@@ -175,58 +176,3 @@ def _refuse_different(first: Dataset, second: Dataset) -> None:
                 f"the evaluations are of different {what} ({first.name} and {second.name}); evaluate both predictions "
                 "on one dataset"
             )
-
-
-def _resampled_ap50(evaluation: Evaluation, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AP50 of each class on each draw of images, float64 [S, K]; nan where a draw has no box of the class.
-
-    Args:
-        evaluation: What was found.
-        draws: How often each image was drawn, [S, N].
-    """
-    data, found, hits = evaluation.dataset, evaluation.predictions, evaluation.matches()
-    result = np.full((len(draws), len(data.class_names)), np.nan)
-    for k in range(len(data.class_names)):
-        there = data.box_images[(data.box_classes == k) & ~data.box_crowd]
-        positives = draws @ np.bincount(there, minlength=len(data))  # [S]
-        rows = np.flatnonzero((found.classes == k) & (hits.kinds != "ignored"))
-        rows = rows[np.argsort(-found.scores[rows].astype(np.float64), kind="stable")]
-        true = hits.boxes[rows] >= 0
-        step = max(4_000_000 // max(len(rows), 1), 1)  # draws at a time: some tens of megabytes
-        for start in range(0, len(draws), step):
-            part = slice(start, start + step)
-            weights = draws[part][:, found.images[rows]]  # [s, P]
-            result[part, k] = _average_precisions(weights, true, positives[part])
-    return result
-
-
-def _average_precisions(
-    weights: NDArray[np.int64], true: NDArray[np.bool_], positives: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """COCO's AP of predictions in order of score, each counted `weights` [S, P] times, float64 [S]."""
-    hits, total = np.cumsum(weights * true, axis=1), np.cumsum(weights, axis=1)
-    precision = np.maximum.accumulate((hits / np.maximum(total, 1))[:, ::-1], axis=1)[:, ::-1]
-    recalls, result = np.linspace(0, 1, 101), np.full(len(weights), np.nan)
-    for row in np.flatnonzero(positives):
-        place = np.searchsorted(hits[row] / positives[row], recalls, side="left")
-        result[row] = np.append(precision[row], 0.0)[place].mean()
-    return result
-
-
-def _mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    count = (~np.isnan(values)).sum(1)
-    return np.where(count > 0, np.nansum(values, axis=1) / np.maximum(count, 1), np.nan)
-
-
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    good = values[np.isfinite(values)]
-    if not len(good):
-        return math.nan, math.nan
-    low, high = np.quantile(good, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()
-    }

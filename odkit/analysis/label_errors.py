@@ -52,7 +52,8 @@ def find_suspects(evaluation: Evaluation) -> list[Suspect]:
     A prediction is trusted as far as predictions of its score are right (precision at IoU 0.5), and a label is
     suspicious as far as the predictions that contradict it are trusted and none confirms it:
 
-    - wrong_class: a prediction of another class lies on the box (IoU from 0.5), none of its own class does;
+    - wrong_class: a prediction of another class lies on the box (IoU from 0.5), none of its own class does (and its
+      own class is one that the detector knows);
     - bad_box: a prediction of its class overlaps the box less than is usual for boxes of that size;
     - spurious: nothing is predicted near the box, though boxes of its class and size are usually found;
     - duplicate: a box of the same class lies on it, and there is a prediction for that one only;
@@ -155,11 +156,12 @@ class _Judge:
         self.same = self.found.classes[self.rows] == self.data.box_classes[self.boxes]
         self.trust = _precision_at(self.found.scores, self.hits.kinds)
         self.size = np.sqrt(box_area(self.data.boxes))
+        self.known = evaluation.class_known[self.data.box_classes]
         well = self.same & (self.iou >= 0.5)
         self.confirmed = _highest(self.boxes[well], self.trust[self.rows[well]], self.data.num_boxes)
 
     def wrong_classes(self) -> _Accusations:
-        on = ~self.same & (self.iou >= 0.5)
+        on = ~self.same & (self.iou >= 0.5) & self.known[self.boxes]
         for row, box in zip(self.rows[on].tolist(), self.boxes[on].tolist(), strict=True):
             yield box, "wrong_class", float(self.trust[row] * (1 - self.confirmed[box])), row
 

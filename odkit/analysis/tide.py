@@ -324,8 +324,9 @@ class Mistakes:
 
     def _caption(self) -> str:
         return (
-            f"Mistakes on {self.dataset.name} at score {self.score:.2f} and above: {self.counts['correct']:,} of "
-            f"{int(self.evaluation.class_boxes.sum()):,} boxes found, AP50 {self.evaluation.ap50:.3f}"
+            f"Mistakes on {self.evaluation.data_name} at score {self.score:.2f} and above: "
+            f"{self.counts['correct']:,} of {int(self.evaluation.class_boxes.sum()):,} boxes found, AP50 "
+            f"{self.evaluation.ap50:.3f}"
         )
 
     def _rows(self) -> list[tuple[str, str, str, str]]:

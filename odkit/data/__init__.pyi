@@ -1,4 +1,7 @@
 from . import boxes as boxes
+from .box_sides import fitting_image_size as fitting_image_size
+from .box_sides import long_sides as long_sides
+from .box_sides import small_side as small_side
 from .boxes import as_boxes as as_boxes
 from .boxes import box_area as box_area
 from .boxes import box_iou as box_iou
@@ -9,7 +12,9 @@ from .dataset import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .dataset import Dataset as Dataset
 from .dataset import SourceProblem as SourceProblem
 from .dataset import concatenate as concatenate
+from .dataset import near_name as near_name
 from .duplicates import near_duplicates as near_duplicates
+from .image_facts import file_hash as file_hash
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import ImageReadError as ImageReadError
 from .images import open_upright as open_upright

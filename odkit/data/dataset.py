@@ -1,8 +1,8 @@
 """Dataset: images, boxes and class names as columns.
 
 A dataset is a handful of NumPy arrays, so that checks are vector expressions, COCO's 860,000 boxes fit in tens of
-megabytes, and every step (split, select, repair) is a new view of the same columns. Nothing here opens or changes
-an image: files belong to their owner.
+megabytes, and every step (split, select, repair) is a new view of the same columns. Nothing here changes an image:
+files belong to their owner. Dealing splits looks at them, and nothing else here does.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import hashlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import as_boxes
+from odkit.data.splits import Deal, deal
 from odkit.system import InputError, OutOfRangeError, UnknownNameError, replacing
 
 UNKNOWN_CLASS = -1
@@ -152,8 +154,6 @@ class Dataset:
         found = np.flatnonzero(self.image_ids == image_id)
         if len(found):
             return int(found[0])
-        from difflib import get_close_matches
-
         near = get_close_matches(image_id, list(self.image_ids), n=3, cutoff=0.4)
         raise UnknownNameError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
 
@@ -209,6 +209,61 @@ class Dataset:
             box_ids=self.box_ids[keep],
         )
 
+    def with_classes(self, classes: Mapping[str, str | None] | Sequence[str]) -> "Dataset":
+        """Classes renamed, merged, dropped, chosen or put in another order.
+
+        A mapping says what becomes of the classes it names, and leaves the others as they are: an old name to its new
+        one (several to the same new one are merged, also into a class that has that name already), or to None to drop
+        the class. A class stands in the table where the first of those that went into it stood. A list says which
+        classes there are, in that order; all others are dropped. One after the other they do everything:
+
+            dataset.with_classes({"rbc": "cell", "wbc": "cell"}).with_classes(["platelet", "cell"])
+
+        A dropped class takes its boxes with it; the images stay, so that what was labelled in them is background from
+        now on. Boxes of unknown class (-1) stay what they are.
+
+        Args:
+            classes: Old name to new name or None; or the names wanted.
+
+        Raises:
+            KeyError: There is no class of a name; the message names the nearest.
+            ValueError: A list names a class twice, a new name is empty, or no class is left.
+        """
+        if isinstance(classes, str):
+            raise InputError(f"with_classes() takes a list or a mapping of names, not {classes!r} alone")
+        self._refuse_unknown_classes(classes)
+        if isinstance(classes, Mapping):
+            new_names = [classes.get(name, name) for name in self.class_names]
+            table = tuple(dict.fromkeys(name for name in new_names if name is not None))
+        else:
+            new_names = [name if name in classes else None for name in self.class_names]
+            table = tuple(classes)
+        if not table or not all(str(name).strip() for name in table):
+            raise InputError(
+                f"with_classes() would leave {self.name} without any class"
+                if not table
+                else "with_classes() was given an empty name for a class; None drops it"
+            )
+        place = {name: index for index, name in enumerate(table)}
+        dropped = np.array([*(name is None for name in new_names), False])  # index -1 stays -1
+        new_index = [0 if name is None else place[name] for name in new_names]
+        keep = ~dropped[self.box_classes]
+        kept = self.select_boxes(keep)
+        note = _about_classes(self, new_names, table, keep)
+        return kept.replace(
+            class_names=table,
+            box_classes=np.array([*new_index, UNKNOWN_CLASS], np.int32)[kept.box_classes],
+            notes=(*self.notes, note) if note else self.notes,
+        )
+
+    def _refuse_unknown_classes(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.class_names:
+                near = near_name(str(name), self.class_names)
+                hint = f"; did you mean {near!r}?" if near else ""
+                there = ", ".join(self.class_names[:20]) + ", ..." * (len(self.class_names) > 20)
+                raise UnknownNameError(f"no class {name!r} in {self.name}, which has {there}{hint}")
+
     def split(self, name: str) -> "Dataset":
         """The images of one split.
 
@@ -226,7 +281,9 @@ class Dataset:
     def with_splits(self, val: float = 0.2, test: float = 0.0, *, seed: int = 0) -> "Dataset":
         """Images dealt anew to "train", "val" and "test", from a seed, each class in proportion.
 
-        Exact duplicate images (the same bytes) always land on the same side. Classes are dealt rarest first
+        Images with the same bytes, and near-duplicates (see `odkit.near_duplicates`), land on the same side: the
+        next shot of a burst would be judged as if it were new. Every image is decoded for that once, and what is found
+        is remembered for the audit; files that are missing or damaged resemble nothing. Classes are dealt rarest first
         (iterative stratification: Sechidis, Tsoumakas and Vlahavas, 2011), images without boxes last.
 
         Args:
@@ -243,15 +300,13 @@ class Dataset:
                 f"val={val} and test={test} must be shares of 0 or more that leave some images to train on"
             )
         wanted = {name: share for name, share in shares.items() if share > 0}
-        groups = _duplicate_groups(self.image_paths)
-        if len(groups) < len(wanted):
-            raise InputError(f"{len(groups)} different images cannot be dealt to {len(wanted)} splits")
-        splits = _stratified_deal(self, groups, wanted, np.random.default_rng(seed))
+        dealt = self._deal(list(wanted.values()), seed, "splits")
+        splits = [list(wanted)[side] for side in dealt.sides.tolist()]
         counts = Counter(splits)
         note = f"splits dealt from seed {seed}, stratified by class: " + ", ".join(
             f"{k} {counts[k]}" for k in wanted
         )
-        return self.replace(image_splits=splits, notes=(*self.notes, note))
+        return self.replace(image_splits=splits, notes=(*self.notes, note + dealt.note))
 
     def folds(self, count: int, *, seed: int = 0) -> NDArray[np.int64]:
         """The part of each image in a cross-validation, dealt as `with_splits` deals, int64 [N] from 0.
@@ -259,11 +314,13 @@ class Dataset:
         Raises:
             ValueError: There are fewer different images than parts.
         """
-        groups = _duplicate_groups(self.image_paths)
-        if len(groups) < count:
-            raise InputError(f"{len(groups)} different images cannot be dealt to {count} parts")
-        shares = {str(part): 1 / count for part in range(count)}
-        return np.array(_stratified_deal(self, groups, shares, np.random.default_rng(seed)), np.int64)
+        return self._deal([1 / count] * count, seed, "parts").sides
+
+    def _deal(self, shares: Sequence[float], seed: int, sides: str) -> Deal:
+        class_boxes = np.zeros((len(self), len(self.class_names)), np.int64)
+        known = self.box_classes >= 0
+        np.add.at(class_boxes, (self.box_images[known], self.box_classes[known]), 1)
+        return deal(self.image_paths.tolist(), class_boxes, shares, seed=seed, sides=sides)
 
     # -- saving --------------------------------------------------------------------------------------------------
 
@@ -384,13 +441,31 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
     )
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes; "" where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+def near_name(name: str, names: Iterable[str]) -> str:
+    """The name most like this one, whatever the case of its letters; "" where none is."""
+    by_lower = {other.lower(): other for other in names}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[near[0]] if near else ""
+
+
+def _about_classes(
+    dataset: Dataset, new_names: Sequence[str | None], table: Sequence[str], keep: NDArray[np.bool_]
+) -> str:
+    """What `with_classes` did, as a note; "" for nothing."""
+    old_names, said = dataset.class_names, []
+    for name in table:
+        old = [repr(one) for one, new in zip(old_names, new_names, strict=True) if new == name]
+        if old != [repr(name)]:
+            said.append(f"{' and '.join(old)} {'is' if len(old) == 1 else 'are'} now {name!r}")
+    dropped = [repr(one) for one, new in zip(old_names, new_names, strict=True) if new is None]
+    if dropped:
+        emptied = len(np.setdiff1d(dataset.box_images, dataset.box_images[keep]))
+        left = f", which leaves {emptied:,} image{'s' * (emptied != 1)} without any" if emptied else ""
+        gone = int((~keep).sum())
+        said.append(f"{' and '.join(dropped)} dropped with {gone:,} box{'es' * (gone != 1)}{left}")
+    if not said and tuple(table) != old_names:
+        said.append("in another order")
+    return f"classes: {'; '.join(said)}" if said else ""
 
 
 def _validate_lengths(dataset: Dataset) -> None:
@@ -451,74 +526,3 @@ def _indices(chosen: Any, length: int, what: str) -> NDArray[np.int64]:
             f"indices of {what} must be 0 to {length - 1}; got {array.min()} to {array.max()}"
         )
     return np.where(array < 0, array + length, array)
-
-
-def _duplicate_groups(paths: NDArray[np.object_]) -> list[list[int]]:
-    """Images grouped so that exact duplicates stand together: same size, same last bytes, and only then all bytes."""
-    groups = [list(range(len(paths)))]
-    for key in (_file_size, _file_end, file_hash):
-        finer: list[list[int]] = []
-        for members in groups:
-            if len(members) == 1:
-                finer.append(members)
-                continue
-            by_key: dict[Any, list[int]] = {}
-            for index in members:
-                by_key.setdefault(key(paths[index]) or ("unreadable", index), []).append(index)
-            finer += by_key.values()
-        groups = finer
-    return sorted(groups)
-
-
-def _file_size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0
-
-
-def _file_end(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            file.seek(-min(4096, _file_size(path)), 2)
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _stratified_deal(
-    dataset: Dataset, groups: list[list[int]], shares: Mapping[str, float], rng: np.random.Generator
-) -> list[str]:
-    names = list(shares)
-    share = np.array(list(shares.values()))
-    counts = np.zeros((len(groups), len(dataset.class_names) + 1), np.int64)  # last column: number of images
-    group_of = np.empty(len(dataset), np.int64)
-    for row, members in enumerate(groups):
-        group_of[members] = row
-        counts[row, -1] = len(members)
-    known = dataset.box_classes >= 0
-    np.add.at(counts, (group_of[dataset.box_images[known]], dataset.box_classes[known]), 1)
-    room = (
-        share[:, None] * counts.sum(0)[None]
-    )  # [splits, classes + 1]: boxes (and images) each split still wants
-    side = np.full(len(groups), -1)
-    totals = counts.sum(0)
-    for row in _rarest_first(counts, rng):
-        present = np.append(np.flatnonzero(counts[row, :-1]), counts.shape[1] - 1)
-        # the rarest class in the group decides; the number of images breaks the tie
-        rarest = present[np.argmin(totals[present])]
-        wish = np.lexsort((room[:, -1], room[:, rarest]))
-        side[row] = wish[-1]
-        room[side[row]] -= counts[row]
-    for want in range(len(names)):  # tiny datasets: no split stays empty
-        if not (side == want).any():
-            donor = np.bincount(side, minlength=len(names)).argmax()
-            side[np.flatnonzero(side == donor)[-1]] = want
-    return [names[side[group_of[index]]] for index in range(len(dataset))]
-
-
-def _rarest_first(counts: NDArray[np.int64], rng: np.random.Generator) -> Iterator[int]:
-    totals = counts[:, :-1].sum(0)
-    shuffled = rng.permutation(len(counts))
-    rarity = np.where(counts[:, :-1] > 0, totals.astype(np.float64), np.inf).min(1, initial=np.inf)
-    yield from shuffled[np.argsort(rarity[shuffled], kind="stable")].tolist()

@@ -19,17 +19,20 @@ from PIL import Image, ImageFile
 from odkit.system import cache_folder
 
 RACY = 2_000_000_000  # nanoseconds; a file changed less than that ago may change again and keep its time
-MOST_IN_MEMORY = 50_000  # files, some 20 MB
-MOST_ON_DISK = 500_000  # files, some 150 MB
+MOST_IN_MEMORY = 50_000  # files, some 75 MB
+MOST_ON_DISK = 200_000  # files, some 280 MB
 WAIT = 2.0  # seconds for another process to finish writing
-_FILE = "images-1.sqlite"  # another number for another table
-_COLUMNS = "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels"
+_FILE = "images-2.sqlite"  # another number for another table
+_COLUMNS = "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels, look"
 
 _T = TypeVar("_T")
 
 
 class ImageFacts(NamedTuple):
-    """What was found in an image file. Without decoding, `problem` is one of its header and `pixels` is empty."""
+    """What was found in an image file.
+
+    Without decoding, `problem` is one of its header, and `pixels` and `look` are empty.
+    """
 
     width: int = 0  # as stored; 0 where the header cannot be read
     height: int = 0
@@ -39,6 +42,7 @@ class ImageFacts(NamedTuple):
     detail: str = ""
     mode: str = ""  # Pillow's name for the kind of pixels
     pixels: bytes = b""  # hash of the decoded pixels
+    look: bytes = b""  # the upright image as a grey thumbnail, LOOK_SIDE x LOOK_SIDE bytes
     lasting: bool = True  # whether it would be found again, as far as one can know
 
     @property
@@ -48,7 +52,7 @@ class ImageFacts(NamedTuple):
 
     def of_header(self) -> "ImageFacts":
         """What is found without decoding."""
-        return self._replace(problem="", detail="", pixels=b"") if self.width else self
+        return self._replace(problem="", detail="", pixels=b"", look=b"") if self.width else self
 
 
 class _Kept(NamedTuple):

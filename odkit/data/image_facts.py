@@ -1,4 +1,7 @@
-"""What is found in image files: header, damage, a hash of the pixels; each file is looked at once, see image_cache."""
+"""What is found in image files: header, damage, a hash of the pixels, a thumbnail.
+
+Each file is looked at once, see image_cache.
+"""
 
 import hashlib
 import os
@@ -15,6 +18,8 @@ from odkit.data.image_cache import ImageFacts
 from odkit.data.images import ImageReadError, open_upright, read_header
 from odkit.system import cpu_count, progress_bar
 
+LOOK_SIDE = 32  # pixels, the side of the thumbnail
+
 _T = TypeVar("_T")
 
 
@@ -25,7 +30,7 @@ def inspect_images(
 
     Args:
         paths: The files.
-        decode: Decode them in full, which finds those cut short and gives the hash of the pixels.
+        decode: Decode them in full, which finds those cut short and gives the hash of the pixels and the thumbnail.
         num_workers: Threads; None: two more than there are CPU cores.
         label: Words for the progress bar.
     """
@@ -48,6 +53,15 @@ def header_sizes(paths: Sequence[Path | str]) -> list[tuple[int, int]]:
     """Width and height of each image, upright, from its header; (0, 0) where it cannot be read."""
     found = inspect_images([str(path) for path in paths], decode=False, label="reading image headers")
     return [facts.upright_size for facts in found]
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; "" where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def in_threads(
@@ -104,7 +118,8 @@ def _inspect(path: str, decode: bool) -> ImageFacts:
     if not decode:
         return facts
     try:
-        return facts._replace(pixels=_hash_of(open_upright(path), orientation))
+        image = open_upright(path)
+        return facts._replace(pixels=_hash_of(image, orientation), look=_look_of(image))
     except (ImageReadError, MemoryError) as error:
         reason = getattr(error, "reason", error)
         # a disk that fails, too many open files or too little memory may pass; damage stays
@@ -120,6 +135,11 @@ def _hash_of(image: Image.Image, orientation: int) -> bytes:
         image.convert("RGB")  # as training does
     key = f"{pixels.size} {pixels.mode} {orientation}".encode()
     return hashlib.sha256(key + pixels.tobytes()).digest()
+
+
+def _look_of(image: Image.Image) -> bytes:
+    size = (LOOK_SIDE, LOOK_SIDE)
+    return image.convert("L").resize(size, Image.Resampling.BOX).tobytes()
 
 
 _BEGINNINGS = {

@@ -102,20 +102,28 @@ class Predictions:
         """The predictions with at least this score."""
         return self.select(self.scores >= score)
 
-    def for_dataset(self, dataset: Dataset) -> "Predictions":
+    def for_dataset(self, dataset: Dataset, *, same_classes: bool = True) -> "Predictions":
         """The same predictions with the dataset's class indices and image indices.
 
         Classes are matched by name. Images are matched by id where the predictions carry ids; predictions for
         images that are not in the dataset are then left out.
 
+        Args:
+            dataset: What the indices are to count in.
+            same_classes: Both must have the same classes, in any order. False: predictions of classes that the
+                dataset has not are left out, and nothing is predicted of classes that only the dataset has.
+
         Raises:
-            ValueError: A class name is missing on one side, or an image of the dataset was never looked at.
+            ValueError: A class name is missing on one side (or, where that may be, they share none), or an image of
+                the dataset was never looked at.
         """
-        _compare_class_tables(self, dataset)
+        _compare_class_tables(self, dataset, same_classes)
         place = {name: index for index, name in enumerate(dataset.class_names)}
-        table = np.array([place[name] for name in self.class_names], np.int32)
+        table = np.array([place.get(name, -1) for name in self.class_names], np.int32)
         images = self._images_in(dataset)
         keep = images >= 0
+        if len(self):
+            keep &= table[self.classes] >= 0
         return Predictions(
             boxes=self.boxes[keep],
             scores=self.scores[keep],
@@ -214,13 +222,15 @@ def _validate(found: Predictions) -> None:
             )
 
 
-def _compare_class_tables(found: Predictions, dataset: Dataset) -> None:
+def _compare_class_tables(found: Predictions, dataset: Dataset, same_classes: bool) -> None:
     unknown = [name for name in found.class_names if name not in dataset.class_names]
     missing = [name for name in dataset.class_names if name not in found.class_names]
-    if unknown or missing:
+    shared = set(found.class_names) & set(dataset.class_names)
+    if (unknown or missing) and (same_classes or not shared):
         only = [f"only the predictions know {', '.join(map(repr, unknown))}"] if unknown else []
         only += [f"only the dataset has {', '.join(map(repr, missing))}"] if missing else []
         raise InputError(
             f"the class tables of the predictions and of {dataset.name} differ: {'; '.join(only)}. Use a dataset "
-            "with the classes the detector was trained on"
+            "with the classes the detector was trained on; dataset.with_classes({old: new}) renames, merges and drops "
+            "classes"
         )

@@ -8,6 +8,7 @@ from .detector import freeze_stem as freeze_stem
 from .detector import load_detector as load_detector
 from .detector import save_detector as save_detector
 from .detector import shaped_like as shaped_like
+from .devices import DTYPES as DTYPES
 from .devices import best_precision as best_precision
 from .devices import device_reason as device_reason
 from .devices import fast_precisions as fast_precisions
@@ -31,11 +32,14 @@ from .loading import DetectionImages as DetectionImages
 from .loading import Item as Item
 from .loading import Pack as Pack
 from .loading import choose_workers as choose_workers
-from .loading import fit_size as fit_size
 from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
+from .tiles import SMALLEST_TILE as SMALLEST_TILE
+from .tiles import Tiling as Tiling
+from .tiles import fitting_tiling as fitting_tiling
+from .tiles import make_views as make_views
 from .weights import WeightsUnavailableError as WeightsUnavailableError
 from .weights_cache import STARTER_WEIGHTS as STARTER_WEIGHTS
 from .weights_cache import damaged_weights as damaged_weights

@@ -3,22 +3,30 @@
 The whole batch at once; image by image only where overlapping boxes are suppressed.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models.detection import FCOS
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
 
 from odkit.detection.batch import Inputs
 
+Decode = Callable[[Tensor, Tensor], Tensor]
+
 
 def dense_detections(
-    module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor, counts: list[int]
+    module: Any,
+    inputs: Inputs,
+    outputs: dict[str, Tensor],
+    anchors: Tensor,
+    counts: list[int],
+    *,
+    decode: Decode,
 ) -> list[dict[str, Tensor]]:
-    """Detections of FCOS and RetinaNet.
+    """Detections of FCOS, RetinaNet and the starter.
 
     Args:
         module: The module, for its thresholds.
@@ -26,6 +34,7 @@ def dense_detections(
         outputs: The head's, float32 [B, A, ...].
         anchors: Float32 [A, 4] xyxy in pixels.
         counts: How many anchors each level has.
+        decode: Makes boxes of box codes and anchors.
     """
     names = [name for name in ("cls_logits", "bbox_ctrness") if name in outputs]
     candidates = []
@@ -35,7 +44,7 @@ def dense_detections(
         candidates.append((scores, places + first, labels))
         first += level[0].shape[1]
     scores, places, labels = (torch.cat(column, 1) for column in zip(*candidates, strict=True))
-    return _detections(module, inputs, outputs, anchors, scores, places, labels)
+    return _detections(module, inputs, outputs, anchors, scores, places, labels, decode)
 
 
 def _candidates(most: int, logits: Tensor, centerness: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +74,14 @@ def ssd_detections(
     best = scores.topk(min(module.topk_candidates, len(anchors)), 2)
     labels = torch.arange(1, scores.shape[1] + 1, device=scores.device)[:, None].expand_as(best.indices)
     return _detections(
-        module, inputs, outputs, anchors, best.values.flatten(1), best.indices.flatten(1), labels.flatten(1)
+        module,
+        inputs,
+        outputs,
+        anchors,
+        best.values.flatten(1),
+        best.indices.flatten(1),
+        labels.flatten(1),
+        partial(decode_offsets, module.box_coder),
     )
 
 
@@ -77,6 +93,7 @@ def _detections(
     scores: Tensor,
     places: Tensor,
     labels: Tensor,
+    decode: Decode,
 ) -> list[dict[str, Tensor]]:
     """The candidates with their scores, anchors' indices and labels (all [B, K]) decoded, and the best of them."""
     scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -84,7 +101,6 @@ def _detections(
     order = order[:, : max(counts)]
     places, labels = places.gather(1, order), labels.gather(1, order)
     codes = outputs["bbox_regression"].gather(1, places[..., None].expand(-1, -1, 4))
-    decode = decode_distances if isinstance(module, FCOS) else partial(decode_offsets, module.box_coder)
     sides = torch.tensor([[width, height] * 2 for height, width in inputs.sizes], dtype=torch.float32)
     limits = sides[:, None].to(codes.device, non_blocking=True)
     boxes = decode(codes, anchors[places]).clamp(min=0).minimum(limits)

@@ -1,6 +1,6 @@
 """A detector with its class table: build, save and load one.
 
-A Detector wraps one of torchvision's detection modules and keeps its contract (Torchvision documentation, "Object
+A Detector wraps a detection module of any family and keeps torchvision's contract (Torchvision documentation, "Object
 Detection": images and targets in, a dict of losses out while training, a list of prediction dicts in evaluation),
 with two differences that spare people the usual faults: class indices are 0-based on the outside whatever the module
 wants inside, and images arrive already resized, so that training and prediction see the same pixels.
@@ -20,8 +20,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from odkit.detection.batch import Batch
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.devices import pick_device
-from odkit.detection.forward import detections, losses
+from odkit.detection.family import ClassRows, Family, backbone
 from odkit.detection.pixels import prepare, stack
+from odkit.detection.tiles import Tiling
 from odkit.detection.weights import pretrained_state, read_safetensors
 from odkit.system import InputError, write_file
 
@@ -35,7 +36,8 @@ class Detector(nn.Module):
         name: Name in the catalogue.
         class_names: Class table; index i of a label is `class_names[i]`.
         image_size: Longer side in pixels that images are resized to before they come here.
-        module: The torchvision module.
+        tiling: The tiles that images are cut into before that, as in training; None: they are seen whole.
+        module: The module of its family.
     """
 
     def __init__(self, name: str, class_names: Sequence[str], *, image_size: int | None = None) -> None:
@@ -48,13 +50,16 @@ class Detector(nn.Module):
         self.image_size = int(image_size or entry.image_size)
         if self.image_size < entry.smallest:
             raise InputError(f"{name} needs images of {entry.smallest} pixels or more, not {self.image_size}")
+        self.tiling: Tiling | None = None
         self.square = entry.square
         self.background = entry.background
         self.module = entry.build(len(self.class_names) + entry.background)
-        # what torchvision's modules do first, and here is done by `prepare`, a batch at a time
-        transform: Any = self.module.transform
-        self.mean, self.std = tuple(transform.image_mean), tuple(transform.image_std)
-        self.divisible = int(transform.size_divisible)
+        self.mean, self.std, self.divisible = self.family.input_format(self.module)
+
+    @property
+    def family(self) -> Family:
+        """What the module has in common with others of its kind (no attribute: a copy would copy it too)."""
+        return catalogue_entry(self.name).family
 
     def forward(self, images: Batch | Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         """Losses while training, predictions otherwise.
@@ -77,8 +82,8 @@ class Detector(nn.Module):
         if self.training:
             inputs = inputs._replace(labels=_shift(inputs.labels, self.background))
             with _fixed_norms(self.module, when=len(inputs.sizes) < 2):
-                return losses(self.module, inputs)
-        found = detections(self.module, inputs)
+                return self.family.losses(self.module, inputs)
+        found = self.family.detections(self.module, inputs)
         return [{**one, "labels": _shift(one["labels"], self.background, back=True)} for one in found]
 
     def extra_repr(self) -> str:
@@ -86,8 +91,9 @@ class Detector(nn.Module):
 
     def __repr__(self) -> str:
         millions = sum(p.numel() for p in self.parameters()) / 1e6
+        tiles = f" from tiles of {self.tiling.size} px" if self.tiling else ""
         return (
-            f"Detector {self.name!r}: {millions:.2f} million parameters, {self.image_size} px, "
+            f"Detector {self.name!r}: {millions:.2f} million parameters, {self.image_size} px{tiles}, "
             f"classes {', '.join(self.class_names)}"
         )
 
@@ -125,7 +131,7 @@ def build_detector(
     state, known_names = pretrained_state(name, entry, weights)
     _load_carrying_rows(detector, state, known_names)
     if entry.frozen_norm_eps is not None:
-        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+        _freeze_batch_norms(backbone(detector.family, detector.module), entry.frozen_norm_eps)
     freeze_stem(detector)
     return detector
 
@@ -146,6 +152,8 @@ def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -
         small = half and value.is_floating_point() and not key.endswith(("running_mean", "running_var"))
         state[key] = value.half() if small else value
     about = {"name": detector.name, "class_names": detector.class_names, "image_size": detector.image_size}
+    if detector.tiling is not None:
+        about["tiles"] = detector.tiling._asdict()
     write_file(path, save(state, metadata={"odkit": orjson.dumps({"format": 1, **about}).decode()}))
     return path
 
@@ -168,6 +176,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
     about, state = read_safetensors(path)
     detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
     detector.module.load_state_dict(state)
+    detector.tiling = Tiling(**about["tiles"]) if "tiles" in about else None
     return detector.to(place).eval()
 
 
@@ -177,8 +186,9 @@ def shaped_like(
     """An untrained detector that a saved state dict fits: batch norms are frozen where they were when it was saved."""
     detector = Detector(name, class_names, image_size=image_size)
     entry = catalogue_entry(name)
-    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in state):
-        _freeze_batch_norms(detector.module, entry.frozen_norm_eps)
+    own = [key for key in state if key.startswith(detector.family.BACKBONE)]
+    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in own):
+        _freeze_batch_norms(backbone(detector.family, detector.module), entry.frozen_norm_eps)
     return detector
 
 
@@ -234,7 +244,8 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
     own = detector.module.state_dict()
     old = [_plain(name) for name in known_names]
     new = (["__background__"] if detector.background else []) + [_plain(n) for n in detector.class_names]
-    rows = [(new.index(name), old.index(name)) for name in dict.fromkeys(new) if name in old]
+    pairs = [(new.index(name), old.index(name)) for name in dict.fromkeys(new) if name in old]
+    rows = ClassRows(len(old), len(new), pairs)
     by_class = _class_layers(detector)
     merged = {}
     for key, value in own.items():
@@ -246,8 +257,8 @@ def _load_carrying_rows(detector: Detector, state: dict[str, Tensor], known_name
         given = state[key]
         if given.shape == value.shape and (old == new or key not in by_class):
             merged[key] = given
-        elif given.shape[1:] == value.shape[1:] and given.shape[0] * len(new) == value.shape[0] * len(old):
-            merged[key] = _carry_rows(key, given, value, len(old), len(new), rows)
+        elif (carried := detector.family.carry_rows(key, given, value, rows)) is not None:
+            merged[key] = carried
         else:
             raise InputError(
                 f"the weights do not fit {detector.name}: {key} has the shape {list(given.shape)}, "
@@ -265,21 +276,6 @@ def _class_layers(detector: Detector) -> set[str]:
             .state_dict()
         )
     return {key for key, value in detector.module.state_dict().items() if value.shape != other[key].shape}
-
-
-def _carry_rows(
-    key: str, given: Tensor, own: Tensor, old: int, new: int, rows: Sequence[tuple[int, int]]
-) -> Tensor:
-    # Faster R-CNN's box layer counts class by class (four numbers each); classification layers anchor by anchor
-    by_class = "bbox_pred" in key
-    shape = (lambda t, n: (n, -1, *t.shape[1:])) if by_class else (lambda t, n: (-1, n, *t.shape[1:]))
-    source, target = given.reshape(shape(given, old)), own.clone().reshape(shape(own, new))
-    for to, origin in rows:
-        if by_class:
-            target[to] = source[origin]
-        else:
-            target[:, to] = source[:, origin]
-    return target.reshape(own.shape)
 
 
 def _plain(name: str) -> str:

@@ -9,6 +9,9 @@ import torch
 from odkit.detection.gpu_trouble import foreign_architecture, gpu_trouble
 from odkit.system import InputError, machine
 
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""A number format's name to what autocast takes for it; None: no autocast."""
+
 _ON_THE_CPU = "To compute on the CPU all the same: --device cpu (in Python device='cpu')"
 
 

@@ -1,4 +1,4 @@
-"""A detector's forward passes, whatever its family: losses in training, detections otherwise.
+"""Forward passes of torchvision's modules, whatever their kind: losses in training, detections otherwise.
 
 Convolutions may run in bf16 or fp16; everything that has pixels is float32. torchvision's modules are taken apart here:
 their own `forward` checks and copies image by image, and under autocast gives anchors, boxes and scores the number
@@ -7,6 +7,7 @@ format of the convolutions, which in bf16 has steps of 4 pixels above 512. What 
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 
 from odkit.detection.batch import Inputs
-from odkit.detection.decoding import dense_detections, ssd_detections
+from odkit.detection.decoding import decode_distances, decode_offsets, dense_detections, ssd_detections
 from odkit.detection.losses import fcos_losses, retinanet_losses, ssd_losses
 
 
@@ -52,7 +53,9 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
     with _float32(inputs):
         if isinstance(module, SSD):
             return ssd_detections(module, inputs, outputs, anchors)
-        return dense_detections(module, inputs, outputs, anchors, counts)
+        fcos = isinstance(module, FCOS)
+        decode = decode_distances if fcos else partial(decode_offsets, module.box_coder)
+        return dense_detections(module, inputs, outputs, anchors, counts, decode=decode)
 
 
 def _features(module: Any, inputs: Inputs) -> OrderedDict[str, Tensor]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions, upright_size
@@ -25,9 +24,9 @@ from odkit.detection.loading import (
     start_epoch,
     workers_fork,
 )
+from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
 from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
 
-Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 FEW_IMAGES = 64  # under so many, starting data workers costs more than they bring
 
 
@@ -36,6 +35,7 @@ def predict(
     dataset: Dataset,
     *,
     score: float = 0.0,
+    tiles: int = -1,
     batch_size: int = 8,
     num_workers: int = -1,
     device: str | torch.device = "auto",
@@ -43,10 +43,15 @@ def predict(
 ) -> Predictions:
     """What a detector finds in every image of a dataset.
 
+    Where images are seen as tiles, what is found in them is merged (`merge_views`), up to 1000 objects an image: of a
+    crowd, more than `od.evaluate` looks at by default (its `max_detections`).
+
     Args:
         detector: Left as it was found: training or evaluation mode, device.
         dataset: Its boxes play no part.
         score: Predictions with a lower score are left out.
+        tiles: Side in pixels of the tiles that images are looked at in, each resized as the detector resizes images;
+            0: images are seen whole, -1: as the detector was trained.
         batch_size: Images at once.
         num_workers: Processes that decode images; 0: this one, -1: as many as pay (`workers_that_pay`).
         device: Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto": where the detector is if that is a GPU, else
@@ -71,6 +76,7 @@ def predict(
         detector,
         dataset,
         range(len(dataset)),
+        tiles=tiles,
         batch_size=batch_size,
         num_workers=num_workers,
         device=place,
@@ -84,6 +90,7 @@ def predict_rows(
     dataset: Dataset,
     rows: Sequence[int],
     *,
+    tiles: int = -1,
     batch_size: int = 8,
     num_workers: int = 0,
     device: str | torch.device | None = None,
@@ -98,32 +105,74 @@ def predict_rows(
     Raises:
         DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
         ImageReadError: An image cannot be read.
+        InputError: `tiles` is out of range.
     """
     device = torch.device(device) if device is not None else next(detector.parameters()).device
-    images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square)
+    tiling = _tiling(detector, tiles)
+    images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square, tiling=tiling)
+    views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
     loader = evaluation_loader(
         images,
-        rows,
+        views,
         batch_size=batch_size,
         num_workers=num_workers,
         divisible=detector.divisible,
         pin=device.type == "cuda",
         timeout=min(5.0, worker_timeout or 5.0),
     )
-    found: dict[int, Found] = {}
-    bar = progress_bar(total=len(rows), desc="predicting", unit="image", delay=2)
+    merged = _Merged(images)
+    bar = progress_bar(total=len(views), desc="predicting", unit="tile" if tiling else "image", delay=2)
     # moved outside of inference mode: parameters made within could not be trained after
     with bar, _evaluating(detector, device), torch.inference_mode(), autocast(device, precision):
-        for batch in _whole_batches(loader, dataset, worker_timeout):
-            found.update(_found(batch, detector(batch)))
+        for batch_views, batch in _whole_batches(loader, images, worker_timeout):
+            merged.take(batch_views, batch, _found(batch, detector(batch)))
             bar.update(len(batch))
             if stop():
                 break
-    return found
+    return merged.found
 
 
-def _found(batch: Batch, outputs: Sequence[dict[str, Tensor]]) -> Iterator[tuple[int, Found]]:
-    """Each image's row and what was found in it, in pixels of the original image; one message from the device."""
+def _tiling(detector: Detector, tiles: int) -> Tiling | None:
+    """How images are cut for a detector: as it was trained (-1), not at all (0), or into tiles of so many pixels."""
+    if tiles < 0:
+        return detector.tiling
+    if tiles == 0:
+        return None
+    if detector.tiling is not None and detector.tiling.size == tiles:
+        return detector.tiling
+    if tiles < SMALLEST_TILE:
+        raise InputError(f"tiles must be 0 or {SMALLEST_TILE} pixels and more, not {tiles}")
+    return Tiling(tiles, tiles // 5, whole=True)  # what SAHI takes where nothing is known of the boxes
+
+
+class _Merged:
+    """What was found in images, from what was found in their views as they come in."""
+
+    def __init__(self, images: DetectionImages) -> None:
+        self.images = images
+        self.found: dict[int, Found] = {}
+        self._seen: dict[int, list[Seen]] = {}
+        self._views = np.bincount(images.views.images, minlength=len(images.dataset))
+
+    def take(self, views: Sequence[int], batch: Batch, found: Sequence[Found]) -> None:
+        """Take up a batch; an image is there with its last view."""
+        tiling, all_views = self.images.tiling, self.images.views
+        for index, (view, row) in enumerate(zip(views, batch.rows.tolist(), strict=True)):
+            if tiling is None or self._views[row] == 1:
+                self.found[row] = found[index]
+                continue
+            part, (boxes, scores, classes) = all_views.parts[view], found[index]
+            boxes = boxes + np.tile(part[:2], 2).astype(np.float32)
+            pixel = float((batch.originals[index] / batch.sizes[index]).max())
+            seen = self._seen.setdefault(row, [])
+            seen.append(Seen(part, bool(all_views.tiles[view]), (boxes, scores, classes), pixel))
+            if len(seen) == self._views[row]:
+                width, height = self.images.dataset.image_sizes[row].tolist()
+                self.found[row] = merge_views(self._seen.pop(row), width, height, tiling)
+
+
+def _found(batch: Batch, outputs: Sequence[dict[str, Tensor]]) -> list[Found]:
+    """What was found in each view, in pixels of the original from the view's corner; one message from the device."""
     table = torch.cat(
         [
             torch.cat([one["boxes"], one["scores"][:, None], one["labels"][:, None].float()], 1)
@@ -132,11 +181,11 @@ def _found(batch: Batch, outputs: Sequence[dict[str, Tensor]]) -> Iterator[tuple
     )
     ends = np.cumsum([len(one["scores"]) for one in outputs])
     parts = np.split(table.cpu().numpy(), ends[:-1])
-    for row, size, original, part in zip(
-        batch.rows.tolist(), batch.sizes, batch.originals, parts, strict=True
-    ):
+    found = []
+    for size, original, part in zip(batch.sizes, batch.originals, parts, strict=True):
         factors = np.tile(original / size, 2).astype(np.float32)
-        yield row, (part[:, :4] * factors, part[:, 4].copy(), part[:, 5].astype(np.int32))
+        found.append((part[:, :4] * factors, part[:, 4].copy(), part[:, 5].astype(np.int32)))
+    return found
 
 
 def workers_that_pay(
@@ -198,14 +247,17 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
 
 
-def _whole_batches(loader: Any, dataset: Dataset, limit: float) -> Iterator[Batch]:
-    """A loader's batches; where its workers die or hang, an error with the images that were next."""
+def _whole_batches(
+    loader: Any, images: DetectionImages, limit: float
+) -> Iterator[tuple[Sequence[int], Batch]]:
+    """A loader's batches and their views; where its workers die or hang, an error with the images that were next."""
     batches = start_epoch(loader)
-    for rows in loader.batch_sampler:
+    for views in loader.batch_sampler:
         try:
-            yield next_batch(batches, limit)
+            yield views, next_batch(batches, limit)
         except DataWorkerError as error:
-            files = ", ".join(str(dataset.image_paths[row]) for row in rows)
+            rows = dict.fromkeys(images.views.images[views].tolist())
+            files = ", ".join(str(images.dataset.image_paths[row]) for row in rows)
             raise DataWorkerError(f"a data worker died or hung ({error}) at one of: {files}") from error
         except ImageReadError as error:
             if "DataLoader worker" not in str(error):

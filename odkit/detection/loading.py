@@ -1,6 +1,7 @@
-"""A Dataset's images for a detector: decoded, resized, packed into batches by processes that are watched."""
+"""A Dataset's images for a detector: decoded, cut, resized, packed into batches by processes that are watched."""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from torchvision.transforms import v2
 from odkit.data import Dataset, ImageReadError, read_pixels
 from odkit.detection.batch import Batch, Changes
 from odkit.detection.pixels import padded_size
+from odkit.detection.tiles import SMALLEST_TILE, Tiling, boxes_inside, make_views
 from odkit.system import (
     LOCK_VARIABLE,
     OdkitError,
@@ -33,13 +35,13 @@ PREFETCH = 2  # batches that a data worker prepares ahead
 
 
 class Item(NamedTuple):
-    """An image, decoded and resized, with what is to be found in it."""
+    """An image or a tile of one, decoded and resized, with what is to be found in it."""
 
     image: Tensor  # uint8 [3, H, W], channels last in memory
     boxes: NDArray[np.float32]  # [n, 4] xyxy in pixels of the resized image
     labels: NDArray[np.int64]  # [n] 0-based class indices
     row: int  # the image's index in the dataset
-    original: tuple[int, int]  # width and height before resizing, in pixels
+    original: tuple[int, int]  # width and height of the image, or of the tile, before resizing, in pixels
     change: Changes | None = None  # how it is to be varied: columns of length 1
 
 
@@ -82,26 +84,95 @@ def resize_image(image: Tensor, image_size: int, *, square: bool = False) -> Ten
 
 
 class DetectionImages(TorchDataset[Item]):
-    """Images of a Dataset resized for a detector, with their boxes; indexed by row.
+    """Images of a Dataset resized for a detector, with their boxes; indexed by view.
 
     Crowd boxes are left out: no detector here can learn from them.
+
+    Attributes:
+        views: What is looked at. Without tiles, view i is image i of the dataset.
     """
 
-    def __init__(self, dataset: Dataset, *, image_size: int, square: bool = False) -> None:
-        self.dataset, self.image_size, self.square = dataset, image_size, square
+    def __init__(
+        self, dataset: Dataset, *, image_size: int, square: bool = False, tiling: Tiling | None = None
+    ) -> None:
+        self.dataset, self.image_size, self.square, self.tiling = dataset, image_size, square, tiling
+        self.views = make_views(dataset, tiling)
+        self._last: tuple[int, Tensor] | None = None  # tiles of one image follow one another in predicting
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.views.images)
 
-    def __getitem__(self, row: int) -> Item:
-        return self.read(row, self.image_size)
+    def __getitem__(self, view: int) -> Item:
+        return self.read(view, self.image_size)
 
-    def read(self, row: int, image_size: int) -> Item:
-        """An image, its longer side `image_size` pixels, with its boxes.
+    def read(self, view: int, image_size: int) -> Item:
+        """A view with its boxes: an image whose longer side is made `image_size` pixels, or a tile that is made so.
 
         Raises:
             ImageReadError: The file cannot be read, or has another size than its labels say.
         """
+        row = int(self.views.images[view])
+        image = self._image(row)
+        if self.views.tiles[view]:
+            left, top, right, bottom = self.views.parts[view].tolist()
+            image = image[:, top:bottom, left:right]
+        height, width = image.shape[-2:]
+        image = resize_image(image, self._fitted(view, width, height, image_size), square=self.square)
+        factors = np.array([image.shape[-1] / width, image.shape[-2] / height] * 2, np.float32)
+        boxes, labels = self.boxes_of(view)
+        return Item(image, boxes * factors, labels, row, (width, height))
+
+    def boxes_of(self, view: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """A view's boxes in pixels of the original from its corner, cut at a tile's border; and their labels."""
+        boxes, labels, inside = self._boxes(slice(view, view + 1))
+        boxes, labels = boxes[inside[0]], labels[inside[0]]
+        if not self.views.tiles[view]:
+            return boxes, labels
+        first, last = np.tile(self.views.parts[view].astype(np.float32).reshape(2, 2), 2)
+        return boxes.clip(first, last) - first, labels
+
+    def view_sizes(self, image_size: int) -> NDArray[np.int64]:
+        """Width and height of each view after resizing, in pixels, int64 [V, 2]; 0 where they are unknown."""
+        sides = self.views.parts[:, 2:] - self.views.parts[:, :2]
+        if self.tiling is None:
+            sides = self.dataset.image_sizes.astype(np.int64)
+        kinds, kind = np.unique(np.column_stack([sides, self.views.tiles]), axis=0, return_inverse=True)
+        first = np.unique(kind.reshape(-1), return_index=True)[1]
+        resized = [
+            fit_size(w, h, self._fitted(view, w, h, image_size), square=self.square) if w and h else (0, 0)
+            for view, (w, h) in zip(first.tolist(), kinds[:, :2].tolist(), strict=True)
+        ]
+        return np.array(resized, np.int64).reshape(-1, 2)[kind.reshape(-1)]
+
+    def box_counts(self) -> NDArray[np.int64]:
+        """Number of boxes in each view, int64 [V]."""
+        counts = [np.zeros(0, np.int64)]
+        firsts = np.searchsorted(self.views.images, np.arange(len(self.dataset) + 1))
+        for first, stop in itertools.pairwise(firsts.tolist()):
+            counts.append(self._boxes(slice(first, stop))[2].sum(1))
+        return np.concatenate(counts)
+
+    def _fitted(self, view: int, width: int, height: int, image_size: int) -> int:
+        """The longer side of a view after resizing: all tiles have one scale, those of a small image too."""
+        if not self.views.tiles[view] or self.tiling is None or self.square:
+            return image_size
+        return max(SMALLEST_TILE, round(image_size * max(width, height) / self.tiling.size))
+
+    def _boxes(self, views: slice) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+        """Boxes and labels of the image that some views are of, and which belong to which view, bool [views, n]."""
+        dataset = self.dataset
+        rows = dataset.boxes_of(int(self.views.images[views][0]))
+        keep = ~dataset.box_crowd[rows]
+        boxes, labels = dataset.boxes[rows][keep], dataset.box_classes[rows][keep].astype(np.int64)
+        parts = self.views.parts[views]
+        if self.tiling is None or not parts.any():
+            return boxes, labels, np.ones((len(parts), len(boxes)), bool)
+        return boxes, labels, boxes_inside(boxes, parts, self.views.tiles[views], self.tiling)
+
+    def _image(self, row: int) -> Tensor:
+        """An image, decoded: the one that was decoded last stays at hand where there are tiles."""
+        if self._last is not None and self._last[0] == row:
+            return self._last[1]
         dataset = self.dataset
         image = read_image(dataset.image_paths[row])
         height, width = image.shape[-2:]
@@ -111,12 +182,9 @@ class DetectionImages(TorchDataset[Item]):
                 f"{dataset.image_paths[row]}: the image is {width}x{height} pixels, its labels say "
                 f"{declared[0]}x{declared[1]}; od.repaired(dataset) (or --repair) settles what can be settled"
             )
-        rows = dataset.boxes_of(row)
-        keep = ~dataset.box_crowd[rows]
-        image = resize_image(image, image_size, square=self.square)
-        factors = np.array([image.shape[-1] / width, image.shape[-2] / height] * 2, np.float32)
-        labels = dataset.box_classes[rows][keep].astype(np.int64)
-        return Item(image, dataset.boxes[rows][keep] * factors, labels, row, (width, height))
+        if self.tiling is not None:
+            self._last = row, image
+        return image
 
 
 class Pack:
@@ -146,7 +214,7 @@ class Pack:
 
 def evaluation_loader(
     images: DetectionImages,
-    rows: Sequence[int],
+    views: Sequence[int],
     *,
     batch_size: int,
     num_workers: int,
@@ -154,38 +222,34 @@ def evaluation_loader(
     pin: bool = False,
     timeout: float = 0,
 ) -> Any:
-    """A DataLoader over the given rows, without augmentation.
+    """A DataLoader over the given views, without augmentation.
 
-    Images of one padded size share a batch, so that what is found in an image does not depend on its neighbours (the
+    Views of one padded size share a batch, so that what is found in an image does not depend on its neighbours (the
     padding reaches a detector's features).
 
     A batch that takes a worker longer than `timeout` seconds (0: no limit) raises RuntimeError; see `next_batch`.
     """
     return DataLoader(
         images,
-        batch_sampler=_alike(images, np.asarray(rows, np.int64), batch_size, divisible),
+        batch_sampler=_alike(images, np.asarray(views, np.int64), batch_size, divisible),
         num_workers=num_workers,
         collate_fn=Pack(divisible),
         pin_memory=pin,
         worker_init_fn=settle,
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
+        generator=torch.Generator(),  # its own: judging draws nothing that training would draw
     )
 
 
 def _alike(
-    images: DetectionImages, rows: NDArray[np.int64], batch_size: int, divisible: int
+    images: DetectionImages, views: NDArray[np.int64], batch_size: int, divisible: int
 ) -> list[list[int]]:
-    """Rows in batches of one padded size, in order; those whose size is unknown are taken by themselves."""
-    known, kind = np.unique(images.dataset.image_sizes[rows], axis=0, return_inverse=True)
-    resized = [
-        fit_size(int(w), int(h), images.image_size, square=images.square) if w and h else (0, 0)
-        for w, h in known
-    ]
-    padded = padded_size(np.array(resized, np.int64).reshape(-1, 2), divisible)[kind.reshape(-1)]
+    """Views in batches of one padded size, in order; those whose size is unknown are taken by themselves."""
+    padded = padded_size(images.view_sizes(images.image_size)[views], divisible)
     batches = []
     for size in np.unique(padded, axis=0):
-        same = rows[(padded == size).all(1)]
+        same = views[(padded == size).all(1)]
         step = batch_size if size.all() else 1
         batches += [same[first : first + step].tolist() for first in range(0, len(same), step)]
     return batches

@@ -101,6 +101,31 @@ def ssd_losses(module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors:
     }
 
 
+CANDIDATES = 10  # places at most that are to find one object
+BOX_WEIGHT = 2.0  # of the boxes' loss beside the classes'
+
+
+def aligned_losses(inputs: Inputs, outputs: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """Task-aligned learning (Feng et al., 2021, arXiv:2108.07755): quality focal loss, and GIoU by quality.
+
+    Args:
+        inputs: The batch.
+        outputs: The head's, float32 [B, A, ...].
+        places: Float32 [A, 4] xyxy in pixels, a square of one stride around each.
+    """
+    logits = outputs["cls_logits"]
+    predicted = decode_distances(outputs["bbox_regression"], places)
+    matched, quality = _match_aligned(inputs, logits.detach(), predicted.detach(), places)
+    front = _foreground(matched, inputs, places)
+    wanted = quality.flatten()[front.rows]
+    total = wanted.sum().clamp(min=1)
+    box_losses = _giou_loss(_rows(predicted, front), front.boxes) * wanted
+    return {
+        "classification": _quality_focal_loss(logits, front, wanted) / total,
+        "bbox_regression": BOX_WEIGHT * box_losses.sum() / total,
+    }
+
+
 # -- which anchor is to find which box -------------------------------------------------------------------------------
 
 
@@ -155,9 +180,56 @@ def _match_each_box(boxes: Tensor, there: Tensor, anchors: Tensor, threshold: fl
     return matched.scatter_(1, own, numbers)[:, :-1]
 
 
+@torch.no_grad()
+def _match_aligned(
+    inputs: Inputs, logits: Tensor, predicted: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each place's box, int64 [B, A] (its index in the image, or BELOW), and how well it is to score, float32 [B, A].
+
+    A box is given to the places within it that find it best already: by score times IoU to the sixth. The best of them
+    is to score its IoU, the others as much less as they find it worse.
+    """
+    boxes, labels = inputs.boxes, inputs.labels
+    if not boxes.shape[1]:
+        shape = (len(boxes), len(places))
+        return boxes.new_full(shape, BELOW, dtype=torch.int64), boxes.new_zeros(shape)
+    images = max(1, PAIRS // (len(places) * boxes.shape[1]))
+    parts = zip(*(one.split(images) for one in (boxes, labels, logits, predicted)), strict=True)
+    matched, quality = zip(*(_align(places, *part) for part in parts), strict=True)
+    return torch.cat(matched), torch.cat(quality)
+
+
+def _align(
+    places: Tensor, boxes: Tensor, labels: Tensor, logits: Tensor, predicted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`_match_aligned` for some images, each with M boxes or padding for them."""
+    x, y = ((places[:, :2] + places[:, 2:]) / 2).unbind(1)  # [A]
+    left, top, right, bottom = boxes.unsqueeze(-1).unbind(2)  # [b, M, 1]
+    inside = torch.minimum(torch.minimum(x - left, right - x), torch.minimum(y - top, bottom - y)) > 0
+    inside &= (labels >= 0)[..., None]
+    overlaps = _overlaps(boxes, predicted)  # [b, M, A]
+    index = labels.clamp(min=0)[:, None].expand(-1, len(places), -1)
+    scores = logits.gather(2, index).sigmoid().transpose(1, 2)  # [b, M, A]
+    alignment = scores * overlaps**6
+    # where none overlaps anything yet, the nearest
+    far = (x - (left + right) / 2) ** 2 + (y - (top + bottom) / 2) ** 2
+    order = torch.where(
+        inside, alignment + 1e-9 / (1 + far / ((right - left) * (bottom - top)).clamp(min=1)), 0
+    )
+    best = order.topk(min(CANDIDATES, len(places)), 2)
+    chosen = torch.zeros_like(inside).scatter_(2, best.indices, best.values > 0)
+    overlap, own = torch.where(chosen, overlaps, -1).max(
+        1
+    )  # a place finds one box: that which it overlaps most
+    chosen &= torch.zeros_like(chosen).scatter_(1, own[:, None], True)
+    alignment, overlaps = alignment * chosen, overlaps * chosen
+    quality = alignment / alignment.amax(2, keepdim=True).clamp(min=1e-12) * overlaps.amax(2, keepdim=True)
+    return own.masked_fill_(overlap < 0, BELOW), quality.amax(1)
+
+
 def _overlaps(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of boxes [b, M, 4] and anchors [A, 4] as [b, M, A]; 0 for padding, which is a point."""
-    x1, y1, x2, y2 = anchors.unbind(1)  # [A]
+    """IoU of boxes [b, M, 4] and anchors [A, 4] or [b, A, 4] as [b, M, A]; 0 for padding, which is a point."""
+    x1, y1, x2, y2 = anchors.unsqueeze(-3).unbind(-1)  # [1, A] or [b, 1, A]
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(2)  # [b, M, 1]
     width = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
     height = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
@@ -230,6 +302,19 @@ class _FocalLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return slope * gradients[0], None, None
+
+
+def _quality_focal_loss(logits: Tensor, front: _Foreground, wanted: Tensor) -> Tensor:
+    """Sum over all places and classes of (score - wanted)^2 times cross entropy (Li et al., 2020, arXiv:2006.04388).
+
+    Wanted [n] is the score in the foreground; everywhere else it is 0.
+    """
+    everywhere = _FocalLoss.apply(logits, front.rows[:0], logits.new_full((1, 1), 1 / 0.75))
+    chosen = _rows(logits, front).gather(1, front.labels[:, None]).squeeze(1)
+    score = chosen.sigmoid()
+    right = (score - wanted) ** 2 * F.binary_cross_entropy_with_logits(chosen, wanted, reduction="none")
+    loss: Tensor = everywhere + (right - score**2 * F.softplus(chosen)).sum()
+    return loss
 
 
 def _scale(values: Tensor, places: Tensor, factor: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
-from odkit.detection.weights_cache import STARTER_WEIGHTS, is_sound, named_hash, weights_folder
+from odkit.detection.weights_cache import STARTER_WEIGHTS, is_sound, weights_folder
 from odkit.system import InputError, MissingFileError, OdkitError
 
 
@@ -41,17 +41,23 @@ def pretrained_state(
             raise InputError(
                 f'weights must be "pretrained", "random" or the path of a file; there is no file {path}'
             )
+    published_so = entry.file_name.endswith(".safetensors")
     if path.suffix == ".safetensors":
-        about, state = read_safetensors(path)
-        if about["name"] != name:
-            raise InputError(f"{path} holds a {about['name']} detector, not a {name}")
-        background = ["__background__"] if entry.background else []
-        return state, [*background, *about["class_names"]]
-    if entry.weights is None:
-        raise InputError(f"{path}: {name} takes weights from a .safetensors file saved by odkit")
-    # weights_only: the file may come from anywhere, and must not be able to run anything
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state, list(entry.weights.meta["categories"])
+        about, state = _read_tensors(path)
+        if about is not None:
+            if about["name"] != name:
+                raise InputError(f"{path} holds a {about['name']} detector, not a {name}")
+            background = ["__background__"] if entry.background else []
+            return state, [*background, *about["class_names"]]
+        if not published_so:
+            raise InputError(f"{path} is not a detector saved by odkit")
+    elif entry.weights is None or published_so:
+        other = f", or as {entry.weights.url} is" if entry.weights else ""
+        raise InputError(f"{path}: {name} takes weights from a .safetensors file saved by odkit{other}")
+    else:
+        # weights_only: the file may come from anywhere, and must not be able to run anything
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return entry.family.from_published(state), list(entry.weights.meta["categories"])
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -61,15 +67,24 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         MissingFileError: There is no such file.
         InputError: It is not a detector saved by odkit.
     """
+    about, state = _read_tensors(path)
+    if about is None:
+        raise InputError(f"{path} is not a detector saved by odkit")
+    return about, state
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """A .safetensors file's tensors, float16 as float32, and what it says of itself where odkit saved it."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise MissingFileError(f"no detector file at {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            about = orjson.loads((file.metadata() or {})["odkit"])
+            said = (file.metadata() or {}).get("odkit")
+            about = None if said is None else orjson.loads(said)
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, KeyError, orjson.JSONDecodeError) as error:
+    except (SafetensorError, orjson.JSONDecodeError) as error:
         raise InputError(f"{path} is not a detector saved by odkit ({error})") from None
     return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
 
@@ -79,30 +94,37 @@ def weights_file(name: str) -> Path:
     entry = catalogue_entry(name)
     if entry.weights is None:
         return STARTER_WEIGHTS
-    return weights_folder() / Path(urlsplit(entry.weights.url).path).name
+    return weights_folder() / entry.file_name
 
 
 def find_weights(name: str, *, timeout: float = 5.0) -> Path:
     """The pre-trained weights of a detector as a file: from torch's cache, or downloaded into it, hash checked.
 
-    The environment variable ODKIT_WEIGHTS_URL names a mirror to use in place of torchvision's address.
+    The environment variable ODKIT_WEIGHTS_URL names a mirror to use in place of the published address. A file that no
+    hash is known of is not taken unless it is named (`weights=PATH`).
 
     Args:
         name: A name of the catalogue.
         timeout: Seconds to wait for the first connection before the network counts as absent.
 
     Raises:
-        WeightsUnavailableError: Not cached and not to be had, or damaged.
+        WeightsUnavailableError: Not cached and not to be had, or damaged, or nothing to check them by is known.
     """
     entry = catalogue_entry(name)
     path = weights_file(name)
     if entry.weights is None:
         return path
+    if not entry.sha256:
+        raise WeightsUnavailableError(
+            f"odkit knows no hash of {name}'s published weights, and takes no file that it cannot check. Fetch "
+            f'{entry.weights.url} yourself, look at it as you would at any download, and name it: weights="PATH"; '
+            'or use weights="random", or another detector.'
+        )
     if path.is_file():
-        if is_sound(path):
+        if is_sound(path, digits=entry.sha256):
             return path
         raise WeightsUnavailableError(
-            f"{path} is damaged: its SHA-256 does not begin with {named_hash(path)}. Delete it and try again."
+            f"{path} is damaged: its SHA-256 does not begin with {entry.sha256}. Delete it and try again."
         )
     url = entry.weights.url
     if mirror := os.environ.get("ODKIT_WEIGHTS_URL"):
@@ -110,7 +132,7 @@ def find_weights(name: str, *, timeout: float = 5.0) -> Path:
     try:
         _require_host(url, timeout)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=named_hash(path), progress=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256, progress=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"The pre-trained weights of {name} are not on this machine and could not be downloaded ({error}). "

@@ -22,10 +22,11 @@ def named_hash(path: Path) -> str:
     return found[1] if found else ""
 
 
-def is_sound(path: Path) -> bool:
-    """Whether a file's SHA-256 begins with the digits in its name."""
+def is_sound(path: Path, digits: str | None = None) -> bool:
+    """Whether a file's SHA-256 begins with these digits; None: those in its name."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(named_hash(path))
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return found.startswith(named_hash(path) if digits is None else digits)
 
 
 def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Path]]:
@@ -35,7 +36,7 @@ def damaged_weights(folder: Path, *, budget: int = 2 * GB) -> tuple[int, list[Pa
         How many files were read, and the damaged ones.
     """
     read, damaged = 0, []
-    for path in sorted(folder.glob("*-*.pth")):
+    for path in sorted([*folder.glob("*-*.pth"), *folder.glob("*-*.safetensors")]):
         size = path.stat().st_size
         if not named_hash(path) or size > budget:
             continue

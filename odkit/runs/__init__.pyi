@@ -1,12 +1,14 @@
 from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
+from .final_test import FinalTest as FinalTest
 from .run import RUNS as RUNS
 from .run import Run as Run
 from .run import create_run as create_run
 from .run import fine_tune as fine_tune
 from .run import list_runs as list_runs
 from .run import open_run as open_run
+from .run import run_row as run_row
 from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import make_settings as make_settings

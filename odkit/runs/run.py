@@ -4,10 +4,12 @@ The run folder is the interface between the worker process that trains and every
 line, report. It holds
 
     config.json         settings (a resume writes down what it changes), name, fingerprint and classes of the data
-    dataset.npz         what is trained on and judged on, as columns
+    dataset.npz         what is trained on and judged on after each epoch, as columns
+    test.npz            the test images, which nothing looks at but `Run.test()`
     events.jsonl        what happened, one JSON object a line, only ever appended to
     checkpoints/        step-00000120.pt and so on: everything a resume needs
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
+    test.json           what the test images said, look by look
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
     micro_batch_size    with how many images at once a worker that ran short of memory starts again
@@ -38,7 +40,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -50,6 +52,7 @@ from odkit import analysis, detection
 from odkit.data import Dataset, Predictions
 from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
+from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests
 from odkit.runs.settings import Settings, make_settings, resumed_settings
 from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
 from odkit.system import InputError, sync_folder, write_file
@@ -99,7 +102,9 @@ class Run:
         return tuple(self.config["class_names"])
 
     def dataset(self, split: str | None = None) -> Dataset:
-        """What the run trains on and is judged on; one split of it if named."""
+        """What the run trains on and is judged on after each epoch; one split of it if named, or the test split."""
+        if split == self.settings.test_split and (self.path / IMAGES).exists():
+            return Dataset.load(self.path / IMAGES)
         dataset = Dataset.load(self.path / "dataset.npz")
         return dataset.split(split) if split else dataset
 
@@ -176,8 +181,35 @@ class Run:
         return Predictions.load(self.path / "predictions.npz")
 
     def evaluation(self) -> "Evaluation":
-        """The best epoch's predictions against the validation split's ground truth."""
+        """The best epoch's predictions against the validation split's ground truth, which chose that epoch.
+
+        `test()` says what other images say.
+        """
         return analysis.evaluate(self.dataset(self.settings.val_split), self.predictions())
+
+    def test(self, dataset: Dataset | str | Path | None = None, *, device: str = "auto") -> FinalTest:
+        """Judge the best epoch's detector on the test images, once, and write down what they said.
+
+        They are those that stood aside when the run was made (`Settings.test_split`). They are not judged again while
+        the detector is the same: the next call returns what `test.json` holds. Another detector of this run, after a
+        resume, is judged anew and stands behind the first, and its figures say how often the images were looked at
+        (by the runs beside this one as well): who chooses by test figures chooses the luckiest.
+
+        Args:
+            dataset: Other labelled images, or their folder: their test split if they have one, else all of them.
+                Classes are matched by name.
+            device: Where to compute; "auto": where training would. Precision and image size are the run's own.
+
+        Raises:
+            RunError: The run is running, has no detector yet, or has no test images; the message says what to do.
+            InputError: The run has seen some of the other images, or does not know a class of theirs.
+            DatasetFaultError: The audit of the other images has fatal findings.
+        """
+        return judge(self, dataset, device)
+
+    def tests(self) -> list[FinalTest]:
+        """What test images have said of this run's detectors, oldest first; empty before the first `test()`."""
+        return read_tests(self)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines the worker printed."""
@@ -312,7 +344,11 @@ class Run:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """The run in a row: name, state, detector, epoch, epochs, loss, ap, ap50 (the best), minutes."""
+        """The run in a row.
+
+        name, state, detector, epoch, epochs, loss; val_ap and val_ap50, the best, of the validation images; test_ap
+        with its 95% interval, test_low to test_high, once the test images were asked about that detector; minutes.
+        """
         settings = self.settings
         epoch, judged = self._newest_figures()
         best = judged.get("best_so_far", judged)
@@ -323,10 +359,22 @@ class Run:
             "epoch": epoch.get("epoch", 0),
             "epochs": epoch.get("epochs", settings.epochs) if settings.minutes else settings.epochs,
             "loss": epoch.get("loss"),
-            "ap": best.get("ap"),
-            "ap50": best.get("ap50"),
+            "val_ap": best.get("ap"),
+            "val_ap50": best.get("ap50"),
+            **self._test_figures(best),
             "minutes": round(epoch.get("total_seconds", 0.0) / 60, 2),
         }
+
+    def _test_figures(self, best: dict[str, Any]) -> dict[str, float | None]:
+        """What the first look at test images said of the best evaluation's detector."""
+        own = (
+            test
+            for test in self.tests()
+            if (test.epoch, test.validation_ap) == (best.get("epoch"), best.get("ap"))
+        )
+        test = next(own, None)
+        low, high = test.interval if test else (None, None)
+        return {"test_ap": test.ap if test else None, "test_low": low, "test_high": high}
 
     def _newest_figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The last epoch event and the last evaluation that stand, from the end of the log; empty before the first."""
@@ -365,8 +413,11 @@ class Run:
 
     def __repr__(self) -> str:
         s = self.summary()
-        judged = f", best AP {s['ap']:.3f}, AP50 {s['ap50']:.3f}" if s["ap"] is not None else ""
-        return f"Run {s['name']!r}: {s['state']}, {s['detector']}, epoch {s['epoch']}/{s['epochs']}{judged}"
+        judged = (
+            f", best val AP {s['val_ap']:.3f}, AP50 {s['val_ap50']:.3f}" if s["val_ap"] is not None else ""
+        )
+        tested = f", test AP {_with_interval(s)}" if s["test_ap"] is not None else ""
+        return f"Run {s['name']!r}: {s['state']}, {s['detector']}, epoch {s['epoch']}/{s['epochs']}{judged}{tested}"
 
     def _repr_html_(self) -> str:
         return runs_html([self])
@@ -385,8 +436,9 @@ def fine_tune(
     """Fine-tune a detector on a dataset in a worker process of its own, and return the Run.
 
     Args:
-        dataset: What to train on and to be judged on: its "train" and "val" splits (dealt from the seed, if it has
-            none). It must have no fatal audit findings.
+        dataset: What to train on and to choose the epoch by: its "train" and "val" splits (dealt from the seed, if it
+            has none). Its "test" split, if there is one, stays aside for `Run.test`. It must have no fatal audit
+            findings.
         detector: A name of the catalogue.
         epochs: Passes over the training images.
         folder: Where run folders are made.
@@ -418,16 +470,18 @@ def create_run(
         dataset = dataset.with_splits(val=0.2, seed=settings.seed)
     for split in (settings.train_split, settings.val_split):
         dataset.split(split)  # says which splits there are, if this one is missing
-    used = dataset.select(
-        (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
-    )
+    use = (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
+    aside = (dataset.image_splits == settings.test_split) & ~use
+    used, test = dataset.select(use), dataset.select(aside)
     if not len(used.split(settings.train_split).boxes):
         raise InputError(
             f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
         )
-    require_trainable(used)
+    require_trainable(dataset.select(use | aside))
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
     used.save(path / "dataset.npz")
+    if len(test):
+        test.save(path / IMAGES)
     config = {
         "format": 1,
         "settings": settings.to_dict(),
@@ -435,6 +489,7 @@ def create_run(
         "class_names": dataset.class_names,
         "fingerprint": used.fingerprint(),
         "images": used.split_counts(),
+        "test_images": len(test),
     }
     _write_json(path / "config.json", config)
     return Run(path)
@@ -458,9 +513,22 @@ def list_runs(folder: str | Path = RUNS) -> list[Run]:
     return [Run(path.parent) for path in found]
 
 
+def run_row(run: Run) -> dict[str, Any]:
+    """A run's summary for a table: the test figure and its interval in one cell."""
+    row = run.summary()
+    test = None if row["test_ap"] is None else _with_interval(row)
+    return {
+        key: test if key == "test_ap" else row[key] for key in row if key not in ("test_low", "test_high")
+    }
+
+
+def _with_interval(summary: Mapping[str, Any]) -> str:
+    return f"{summary['test_ap']:.3f} ({summary['test_low']:.3f} to {summary['test_high']:.3f})"
+
+
 def runs_html(runs: Sequence[Run]) -> str:
     """A table of runs as HTML."""
-    rows = [run.summary() for run in runs]
+    rows = [run_row(run) for run in runs]
     if not rows:
         return "<i>no runs</i>"
 
@@ -468,7 +536,7 @@ def runs_html(runs: Sequence[Run]) -> str:
         text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         return f'<td style="text-align:left">{escape(text)}</td>'
 
-    head = "".join(f'<th style="text-align:left">{escape(key)}</th>' for key in rows[0])
+    head = "".join(f'<th style="text-align:left">{escape(key.replace("_", " "))}</th>' for key in rows[0])
     body = "".join("<tr>" + "".join(cell(v) for v in row.values()) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 

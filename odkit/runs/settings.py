@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from odkit.detection import SMALLEST_TILE
 from odkit.system import InputError, UnknownSettingError
 
 MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
@@ -17,6 +18,7 @@ _AT_LEAST = {
     "batch_size": 0,
     "micro_batch_size": 0,
     "image_size": 0,
+    "tiles": -1,
     "learning_rate": 0,
     "clip": 0,
     "minutes": 0,
@@ -47,7 +49,10 @@ class Settings:
     weights: str = "pretrained"
     """"pretrained", "random", or the path of a weights file."""
     image_size: int = 0
-    """Longer side in pixels that images are resized to; 0: the detector's own."""
+    """Longer side in pixels that images are resized to; 0: the detector's own, or larger where small boxes want it."""
+    tiles: int = -1
+    """Side in pixels of overlapping tiles that large images are seen as, each resized to `image_size`; 0: none.
+    -1: on a GPU chosen where boxes stay too small at any sensible size; on a CPU said."""
     epochs: int = 12
     """Passes over the training images."""
     minutes: float = 0.0
@@ -61,7 +66,7 @@ class Settings:
     learning_rate: float = 0.0
     """Peak learning rate; 0: the detector's, scaled to the batch."""
     weight_decay: float = -1.0
-    """Weight decay; -1: 0.02 for AdamW, 0.0001 for SGD. Norms and biases have none."""
+    """Weight decay; -1: the detector's own, else 0.02 for AdamW, 0.0001 for SGD. Norms and biases have none."""
     warmup: float = 0.1
     """Share of the run over which the learning rate rises; a cosine brings it down again. At most 500 steps."""
     clip: float = 5.0
@@ -98,6 +103,8 @@ class Settings:
     """Split to train on."""
     val_split: str = "val"
     """Split to judge on, after each epoch."""
+    test_split: str = "test"
+    """Split that is set aside for `run.test()`, where the dataset has it."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch always has one."""
     checkpoint_minutes: float = 5.0
@@ -118,6 +125,8 @@ class Settings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 problems.append(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if 0 < self.tiles < SMALLEST_TILE:
+            problems.append(f"tiles must be -1, 0 or {SMALLEST_TILE} pixels and more, not {self.tiles}")
         if self.batch_size and self.micro_batch_size > self.batch_size:
             problems.append(
                 f"micro_batch_size ({self.micro_batch_size}) is larger than batch_size ({self.batch_size})"

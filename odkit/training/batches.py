@@ -1,21 +1,28 @@
-"""Training batches: images varied from a seed, in the order of an epoch."""
+"""Training batches: images, or tiles of them, varied from a seed, in the order of an epoch."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from odkit.data import Dataset
-from odkit.detection import PREFETCH, DetectionImages, Item, Pack, settle
+from odkit.detection import PREFETCH, DetectionImages, Item, Pack, Tiling, settle
 from odkit.system import InputError
 from odkit.training.augment import AUGMENTATIONS, draw
 
+EMPTY_TILES = 0.25  # tiles without a box that an epoch has for each one with boxes
+
 
 class TrainingImages(DetectionImages):
-    """Images of a Dataset, varied at random; indexed by (row, epoch, batch number), or by row for the first epoch."""
+    """Images of a Dataset, varied at random; indexed by (row, epoch, batch number), or by row for the first epoch.
+
+    A row is an image. Where images are cut into tiles it is a tile: all those with boxes, and a part of those without,
+    another one each epoch, as most of large images may be background.
+    """
 
     def __init__(
         self,
@@ -23,25 +30,50 @@ class TrainingImages(DetectionImages):
         *,
         image_size: int,
         square: bool = False,
+        tiling: Tiling | None = None,
         augment: str = "none",
         seed: int = 0,
         multi_scale: float = 0.0,
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise InputError(f"augment must be one of {', '.join(AUGMENTATIONS)}, not {augment!r}")
-        super().__init__(dataset, image_size=image_size, square=square)
+        super().__init__(dataset, image_size=image_size, square=square, tiling=tiling)
         self.augment, self.seed, self.multi_scale = augment, seed, multi_scale
+        self._always = np.arange(len(self.views.images))
+        self._by_turns, self._empty = np.zeros(0, np.int64), 0
+        if tiling is not None:
+            counts = self.box_counts()
+            self._always = np.flatnonzero(counts)
+            # the whole image beside its tiles is there for large boxes alone
+            empty = np.flatnonzero((counts == 0) & (self.views.tiles | ~self.views.parts.any(1)))
+            self._by_turns = np.random.default_rng([seed, 405]).permutation(empty)
+            self._empty = min(len(empty), math.ceil(len(self._always) * EMPTY_TILES) or len(empty))
+
+    def __len__(self) -> int:
+        """Rows of an epoch."""
+        return len(self._always) + self._empty
+
+    def view_of(self, row: int, epoch: int) -> int:
+        """The view that a row is in an epoch (0-based)."""
+        if row < len(self._always):
+            return int(self._always[row])
+        return int(self._by_turns[(epoch * self._empty + row - len(self._always)) % len(self._by_turns)])
+
+    def path_of(self, row: int, epoch: int) -> str:
+        """The file of the image that a row is, or is a tile of, in an epoch (0-based)."""
+        return str(self.dataset.image_paths[self.views.images[self.view_of(row, epoch)]])
 
     def __getitem__(self, index: int | tuple[int, int, int]) -> Item:
         row, epoch, batch = index if isinstance(index, tuple) else (index, 0, 0)
-        item = self.read(row, self._size_of_batch(epoch, batch))
+        view = self.view_of(row, epoch)
+        item = self.read(view, self._size_of_batch(epoch, batch))
         if self.augment == "none":
             return item
         height, width = item.image.shape[-2:]
-        rng = np.random.default_rng([self.seed, epoch, row])
+        rng = np.random.default_rng([self.seed, epoch, view])
         # Both ways by turns, from either (Jordan, 2024, arXiv:2404.00498): of the few epochs of a fine-tuning, draws
         # would show some images one way alone.
-        flip = (np.random.default_rng([self.seed, row, 404]).random() < 0.5) != (epoch % 2 == 1)
+        flip = (np.random.default_rng([self.seed, view, 404]).random() < 0.5) != (epoch % 2 == 1)
         change, boxes, labels = draw(self.augment, rng, width, height, item.boxes, item.labels, flip=flip)
         return item._replace(boxes=boxes, labels=labels, change=change)
 
@@ -109,4 +141,6 @@ def training_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
+        # each start draws a number: from the detector's own numbers, a resume would shift those that follow
+        generator=torch.Generator(),
     )

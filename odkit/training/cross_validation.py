@@ -16,9 +16,9 @@ def cross_val_predict(
     """Predictions for all images of a dataset, each by a detector that was not trained on it (cross-validation).
 
     A detector that has learnt a wrong label agrees with it, so the faults in its own training images stay hidden from
-    it. Here the images are dealt to `folds` parts (each class in proportion, exact duplicates together), and for each
-    part a detector is fine-tuned on the others: `folds` runs, one after the other. Interrupted and called again, it
-    goes on where it stopped; runs that are finished are not repeated.
+    it. Here the images are dealt to `folds` parts (each class in proportion, those that look the same together), and
+    for each part a detector is fine-tuned on the others: `folds` runs, one after the other. Interrupted and called
+    again, it goes on where it stopped; runs that are finished are not repeated.
 
     `odkit.mistakes(dataset, cross_val_predict(dataset)).suspects` are then the labels to look at.
 

@@ -2,17 +2,24 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from odkit.detection import Detector, best_precision, catalogue_entry
+from odkit.data import Dataset, fitting_image_size, small_side
+from odkit.detection import SMALLEST_TILE, Detector, Tiling, best_precision, catalogue_entry, fitting_tiling
 from odkit.runs import Settings
 from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
 STEPS_AN_EPOCH = 50  # at least so many, before a batch on a GPU becomes larger than 16 images
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Input size and tiles, in pixels that the detector sees:
+SMALL_SIDE = 16  # nine in ten boxes of every class shall have this side: two cells of the finest features
+TOO_SMALL_SIDE = 12  # with less at the largest sensible size, images are better seen as tiles
+LARGEST_SIZE = {"cpu": 640, "mps": 1024, "cuda": 1280}  # sensible: an epoch ends in reasonable time
+TILE_INPUT_SIZE = 640  # what tiles are resized to, or the detector's own where that is larger
+LARGER_THAN_TILES = 1.5  # times a tile's side: smaller images are not cut by odkit's own choice
 
 
 @dataclass
@@ -27,20 +34,96 @@ class Choices:
     weight_decay: float
     precision: str
     augment: str
+    backbone_rate: float = 1.0  # factor on the learning rate in the backbone
+    tiles: dict[str, Any] = field(default_factory=dict)  # the fields of a Tiling; none: images are seen whole
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def choose(settings: Settings, device: torch.device, images: int, fitting: int | None = None) -> Choices:
+class View(NamedTuple):
+    """How images are shown to the detector, in training and after it."""
+
+    image_size: int  # longer side of an image, or side of a tile, after resizing, in pixels
+    tiling: Tiling | None
+    reasons: dict[str, str]
+
+
+def choose_view(settings: Settings, device: torch.device, dataset: Dataset) -> View:
+    """Input size and tiles where the settings leave them open, by the boxes to be learnt, with reasons.
+
+    Tiles multiply the work of training and of every prediction after it: on a GPU they are chosen where nothing else
+    shows the detector its objects, on others the reason says what they would bring.
+
+    Args:
+        settings: What was set.
+        device: Where to train.
+        dataset: The training images.
+    """
+    entry = catalogue_entry(settings.detector)
+    own, square = entry.image_size, entry.square
+    most = LARGEST_SIZE.get(device.type, LARGEST_SIZE["cpu"])
+
+    def fitting(most: int, tile_size: int = 0) -> tuple[int, dict[str, str]]:
+        if settings.image_size:
+            return settings.image_size, {}
+        size, reason = fitting_image_size(
+            dataset, own=own, most=most, side=SMALL_SIDE, square=square, tile_size=tile_size
+        )
+        return size, {"image_size": reason}
+
+    if settings.tiles > 0:
+        size, reasons = fitting(most, settings.tiles)
+        return View(size, fitting_tiling(dataset, settings.tiles), reasons)
+    size, reasons = fitting(most)
+    if settings.tiles == 0:
+        return View(size, None, reasons)
+    tile_input = settings.image_size or max(own, TILE_INPUT_SIZE)
+    tile, why = _fitting_tile(dataset, size, tile_input, square=square)
+    if not tile:
+        return View(size, None, reasons)
+    if device.type == "cpu":
+        reasons["tiles"] = f"none, as they take a CPU long; but {why}: --tiles {tile}"
+        return View(size, None, reasons)
+    size, reasons = fitting(tile_input, tile)
+    return View(size, fitting_tiling(dataset, tile), {**reasons, "tiles": why})
+
+
+def _fitting_tile(dataset: Dataset, size: int, tile_input: int, *, square: bool) -> tuple[int, str]:
+    """Side in pixels of tiles that show what images of `size` pixels do not, and why; 0 where none do."""
+    share, whose = small_side(dataset, "image", square=square)
+    pixels, _ = small_side(dataset)
+    longest = int(dataset.image_sizes.max(initial=0))
+    if not share * size < TOO_SMALL_SIDE:
+        return 0, ""
+    # no pixel is made of less than one of the image
+    tile = max(SMALLEST_TILE, tile_input, int(tile_input * pixels / SMALL_SIDE) // 32 * 32)
+    shown = pixels * tile_input / tile
+    if longest < LARGER_THAN_TILES * tile or shown < 1.2 * share * size:
+        return 0, ""
+    return tile, (
+        f"one in ten {whose} is under {share * size:.0f} px at {size} px; tiles of {tile} px make that "
+        f"{shown:.0f} px"
+    )
+
+
+def choose(
+    settings: Settings,
+    device: torch.device,
+    images: int,
+    fitting: int | None = None,
+    view: View | None = None,
+) -> Choices:
     """Batch, precision, optimizer and rates where the settings leave them open, with reasons.
 
     Args:
         settings: What was set.
         device: Where to train.
-        images: Training images.
+        images: Training images (or tiles) of an epoch.
         fitting: Images that the memory of a GPU holds at once.
+        view: How they are shown; None: whole, at the size that was set, or the detector's own.
     """
     entry = catalogue_entry(settings.detector)
-    reasons: dict[str, str] = {}
+    view = view or View(settings.image_size or entry.image_size, None, {})
+    reasons = dict(view.reasons)
     world = world_size()
     batch = settings.batch_size
     if not batch:
@@ -58,7 +141,14 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
         # the usual rules: linear in the batch for SGD (Goyal et al., 2017), its root for Adam (Malladi et al., 2022)
         rate *= (batch / 16) ** (1.0 if optimizer == "sgd" else 0.5)
         reasons["learning_rate"] = f"{settings.detector}'s own, scaled from a batch of 16 to {batch}"
-    decay = settings.weight_decay if settings.weight_decay >= 0 else {"adamw": 0.02, "sgd": 1e-4}[optimizer]
+    decay = {"adamw": 0.02, "sgd": 1e-4}[optimizer]
+    if optimizer == entry.optimizer and entry.weight_decay is not None:
+        decay = entry.weight_decay
+    if settings.weight_decay >= 0:
+        decay = settings.weight_decay
+    backbone_rate = 1.0 if settings.weights == "random" else entry.backbone_rate
+    if backbone_rate != 1:
+        reasons["backbone_rate"] = "the backbone is pre-trained: its authors' factor on the learning rate"
     augment: str = settings.augment
     if augment == "auto":
         augment, reasons["augment"] = _fitting_augmentation(settings)
@@ -66,12 +156,14 @@ def choose(settings: Settings, device: torch.device, images: int, fitting: int |
     return Choices(
         batch_size=batch,
         micro_batch_size=micro,
-        image_size=settings.image_size or entry.image_size,
+        image_size=view.image_size,
         optimizer=optimizer,
         learning_rate=rate,
         weight_decay=decay,
         precision=precision,
         augment=augment,
+        backbone_rate=backbone_rate,
+        tiles=view.tiling._asdict() if view.tiling else {},
         reasons=reasons,
     )
 
@@ -114,6 +206,8 @@ def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> 
     rows = []
     for (depth, decays), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], -item[0][1])):
         rate = choices.learning_rate * layer_decay ** (deepest - depth)
+        if depth < deepest:
+            rate *= choices.backbone_rate
         decay = choices.weight_decay if decays else 0.0
         rows.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
     if choices.optimizer == "sgd":
@@ -125,9 +219,9 @@ def _depths(detector: Detector) -> dict[str, int]:
     """Stage of each backbone parameter, counted from the image; everything else is one deeper than the last."""
     order: dict[str, int] = {}
     depths = {}
-    for name, _ in detector.named_parameters():
-        if name.startswith(("module.backbone.body.", "module.backbone.features.")):
-            depths[name] = order.setdefault(name.split(".")[3], len(order))
+    for name, _ in detector.module.named_parameters():
+        if stage := detector.family.STAGE.match(name):
+            depths[f"module.{name}"] = order.setdefault(stage[1], len(order))
     return {**depths, "": len(order)}
 
 

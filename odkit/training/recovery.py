@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from odkit.data import Dataset
-from odkit.detection import Batch, Detector, Item, Pack, autocast, fit_size, last_line
+from odkit.detection import Batch, DetectionImages, Detector, Item, Pack, autocast, last_line
 from odkit.runs import Run
 from odkit.system import write_file
 from odkit.training.checkpoints import random_state, set_random_state
@@ -207,15 +207,17 @@ def _halves(size: int) -> list[int]:
 
 def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale: float) -> Batch:
     longest = round(detector.image_size * (1 + multi_scale))
-    known = dataset.image_sizes[(dataset.image_sizes > 0).all(1)]
-    sides = [fit_size(int(w), int(h), longest, square=detector.square) for w, h in np.unique(known, axis=0)]
-    width, height = np.max(sides, axis=0).tolist() if sides else (longest, longest)
-    most = np.argsort(-dataset.boxes_per_image(), kind="stable")[np.arange(size) % len(dataset)]
+    images = DetectionImages(dataset, image_size=longest, square=detector.square, tiling=detector.tiling)
+    sides = images.view_sizes(longest)
+    width, height = sides.max(0).tolist() if sides.any() else (longest, longest)
+    most = np.argsort(-images.box_counts(), kind="stable")[np.arange(size) % len(images)]
     items = []
-    for row in most.tolist():
-        part = dataset.boxes_of(row)
-        extent = np.maximum(dataset.image_sizes[row], 1)
-        boxes = dataset.boxes[part] / np.tile(extent, 2) * np.array([width, height] * 2)
+    for view in most.tolist():
+        boxes, labels = images.boxes_of(view)
+        part = images.views.parts[view]
+        extent = part[2:] - part[:2] if part.any() else dataset.image_sizes[images.views.images[view]]
+        extent = np.maximum(extent, 1)
+        boxes = boxes / np.tile(extent, 2) * np.array([width, height] * 2)
         # what lies outside or has no area (sizes may be unknown) costs the same as a box in the middle
         odd = (
             (boxes[:, 2:] - boxes[:, :2] < 1).any(1)
@@ -224,8 +226,7 @@ def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale:
         )
         boxes[odd] = [width / 4, height / 4, width / 2, height / 2]
         image = torch.full((height, width, 3), 114, dtype=torch.uint8).permute(2, 0, 1)
-        labels = np.maximum(dataset.box_classes[part], 0).astype(np.int64)
-        items.append(Item(image, boxes.astype(np.float32), labels, row, (width, height)))
+        items.append(Item(image, boxes.astype(np.float32), labels.clip(0), view, (width, height)))
     return Pack(detector.divisible)(items)
 
 

@@ -16,7 +16,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +27,11 @@ import torch
 
 from odkit.data import ImageReadError
 from odkit.detection import (
+    DTYPES,
     Batch,
     DataWorkerError,
     Detector,
+    Tiling,
     autocast,
     build_detector,
     catalogue_entry,
@@ -70,7 +72,15 @@ from odkit.training.errors import (
     is_out_of_memory,
 )
 from odkit.training.loop import Step, train_epoch
-from odkit.training.recipe import DTYPES, Choices, choose, choose_precision, make_optimizer, schedule
+from odkit.training.recipe import (
+    Choices,
+    View,
+    choose,
+    choose_precision,
+    choose_view,
+    make_optimizer,
+    schedule,
+)
 from odkit.training.recovery import (
     Snapshot,
     Trial,
@@ -121,9 +131,10 @@ class Trainer:
         given_up = first_use(self.device)
         self.train_set = run.dataset(self.settings.train_split)
         saved = newest_checkpoint(run, log)
+        view = self._view(saved)
         torch.manual_seed(self.settings.seed)
-        self.detector = self._build(saved).to(self.device).to(memory_format=torch.channels_last)
-        self.choices = Choices(**saved["choices"]) if saved else self._choose()
+        self.detector = self._build(saved, view).to(self.device).to(memory_format=torch.channels_last)
+        self.choices = Choices(**saved["choices"]) if saved else self._choose(view)
         self.choices.reasons["device"] = device_reason(
             self.settings.device, self.device
         )  # a resume may change it
@@ -141,8 +152,9 @@ class Trainer:
             image_size=self.choices.image_size,
             processes=local_world_size(),
         )
+        self.images = self._images(self.choices.augment)
         self.sampler = EpochSampler(
-            len(self.train_set),
+            len(self.images),
             self.choices.batch_size,
             seed=self.settings.seed,
             world=world_size(),
@@ -165,18 +177,25 @@ class Trainer:
         self.parallel = data_parallel(self.detector)
         self._say_start(saved)
 
-    def _build(self, saved: dict[str, Any] | None) -> Detector:
-        name, names = self.settings.detector, self.run.class_names
-        size = self.settings.image_size or catalogue_entry(name).image_size
+    def _view(self, saved: dict[str, Any] | None) -> View:
+        """How images are shown to the detector: chosen once, and kept over a resume."""
         if saved is None:
-            return build_detector(name, names, weights=self.settings.weights, image_size=size)
-        # a resumed run brings its weights along, and must not need the network again
-        detector = shaped_like(name, names, saved["detector"], image_size=size)
-        if self.settings.weights != "random":
-            freeze_stem(detector)
+            return choose_view(self.settings, self.device, self.train_set)
+        choices = Choices(**saved["choices"])
+        return View(choices.image_size, Tiling(**choices.tiles) if choices.tiles else None, {})
+
+    def _build(self, saved: dict[str, Any] | None, view: View) -> Detector:
+        name, names, size = self.settings.detector, self.run.class_names, view.image_size
+        if saved is None:
+            detector = build_detector(name, names, weights=self.settings.weights, image_size=size)
+        else:  # a resumed run brings its weights along, and must not need the network again
+            detector = shaped_like(name, names, saved["detector"], image_size=size)
+            if self.settings.weights != "random":
+                freeze_stem(detector)
+        detector.tiling = view.tiling
         return detector
 
-    def _choose(self) -> Choices:
+    def _choose(self, view: View) -> Choices:
         """What the settings leave open; on a GPU, how many images its memory holds is tried first."""
         fitting = None
         if self.device.type == "cuda" and not self.settings.batch_size:
@@ -188,7 +207,7 @@ class Trainer:
                 precision=DTYPES[precision],
             )
             fitting = -all_reduce_max([-fitting])[0]
-        return choose(self.settings, self.device, len(self.train_set), fitting)
+        return choose(self.settings, self.device, len(self._images("none")), fitting, view)
 
     def _progress(self, saved: dict[str, Any]) -> Progress:
         """A checkpoint's progress, its epochs as the settings are now: they may have changed for the resume."""
@@ -337,11 +356,7 @@ class Trainer:
             return
         step_seconds = self.at.seconds / self.at.step
         judging = (
-            len(self.validation.dataset)
-            * step_seconds
-            / self.choices.batch_size
-            / 2
-            / self.settings.evaluate_every
+            self.validation.views * step_seconds / self.choices.batch_size / 2 / self.settings.evaluate_every
         )
         an_epoch = len(self.sampler) * step_seconds + judging
         self.at.total_epochs = broadcast(max(self.at.epoch + 1, int(budget / an_epoch)))
@@ -352,32 +367,36 @@ class Trainer:
         )
 
     def _freeze_backbone(self, frozen: bool) -> None:
-        backbone = getattr(self.detector.module, "backbone", None)
         self.detector.train()
-        if backbone is None or not self.settings.freeze_epochs:
+        if not self.settings.freeze_epochs:
             return
+        where = self.detector.family.BACKBONE
+        backbone = self.detector.module.get_submodule(where)
         # fixed means its batch norms' running figures too; thawed, they are trained like all others
         backbone.train(not frozen)
         before = [p.requires_grad for p in self.detector.parameters()]
         stem = catalogue_entry(self.settings.detector).frozen if self.settings.weights != "random" else ()
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(not frozen and not f"backbone.{name}".startswith(stem or ("\0",)))
+            parameter.requires_grad_(not frozen and not f"{where}.{name}".startswith(stem or ("\0",)))
         if [p.requires_grad for p in self.detector.parameters()] != before:
             self.parallel = data_parallel(self.detector)
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _loader(self) -> Any:
-        images = TrainingImages(
+    def _images(self, augment: str) -> TrainingImages:
+        return TrainingImages(
             self.train_set,
-            image_size=self.choices.image_size,
+            image_size=self.detector.image_size,
             square=self.detector.square,
-            augment=self.choices.augment,
+            tiling=self.detector.tiling,
+            augment=augment,
             seed=self.settings.seed,
             multi_scale=self.settings.multi_scale,
         )
+
+    def _loader(self) -> Any:
         return training_loader(
-            images,
+            self.images,
             self.sampler,
             num_workers=self.num_workers,
             divisible=self.detector.divisible,
@@ -407,7 +426,8 @@ class Trainer:
             except ImageReadError as error:
                 raise ImageReadError(last_line(error)) from None
             except DataWorkerError as error:
-                files = [self.train_set.image_paths[row] for row in self.sampler.rows()[self.at.batch]]
+                rows = self.sampler.rows()[self.at.batch].tolist()
+                files = dict.fromkeys(self.images.path_of(row, self.at.epoch) for row in rows)
                 if tries:
                     raise DataWorkerError(
                         f"data workers died or hung twice in a row ({error}). They were reading one of: "
@@ -446,7 +466,7 @@ class Trainer:
         """A detector made for GPUs trains on a CPU only where that was asked for: the hours are said first."""
         if self.device.type != "cpu" or self.settings.device != "auto" or self.settings.minutes:
             return
-        seconds = trial.seconds / trial.images * len(self.train_set) * self.settings.epochs / world_size()
+        seconds = trial.seconds / trial.images * len(self.images) * self.settings.epochs / world_size()
         hours = all_reduce_max([round(seconds / 3600)])[0]
         if catalogue_entry(self.settings.detector).heavy and hours >= 1:
             raise TrainingError(
@@ -655,7 +675,8 @@ class Trainer:
     def _compile(self) -> None:
         from torch._inductor.cpp_builder import get_cpp_compiler
 
-        backbone: Any = self.detector.module.backbone
+        family = self.detector.family
+        backbone: Any = self.detector.module.get_submodule(family.BACKBONE)
         size = self.choices.image_size
         images = torch.zeros(2, 3, size, size, device=self.device).contiguous(
             memory_format=torch.channels_last
@@ -666,8 +687,7 @@ class Trainer:
                 get_cpp_compiler()  # says at once what would come out after a minute of work
             backbone.compile(dynamic=True)
             with autocast(self.device, DTYPES[self.choices.precision]):
-                found = backbone(images)
-            maps = found.values() if isinstance(found, Mapping) else [found]
+                maps = family.features(self.detector.module, images)
             torch.stack([one.float().sum() for one in maps]).sum().backward()
             # an image shape that it cannot compile for at hour three must not end the run
             torch._dynamo.config.suppress_errors = True

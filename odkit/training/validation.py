@@ -10,13 +10,22 @@ import orjson
 
 from odkit.analysis import evaluate
 from odkit.data import Dataset, Predictions
-from odkit.detection import DataWorkerError, Detector, gather, predict_rows, save_detector
+from odkit.detection import (
+    DTYPES,
+    DataWorkerError,
+    Detector,
+    Tiling,
+    gather,
+    make_views,
+    predict_rows,
+    save_detector,
+)
 from odkit.runs import EventLog, Run
 from odkit.system import write_file
 from odkit.training.checkpoints import Progress
 from odkit.training.distributed import all_gather, broadcast, broadcast_tensors, rank, world_size
 from odkit.training.errors import is_out_of_memory
-from odkit.training.recipe import DTYPES, Choices
+from odkit.training.recipe import Choices
 
 PREVIEW_IMAGES = 4
 PREVIEW_SCORE = 0.3
@@ -32,6 +41,8 @@ class Validation:
         self.settings = run.settings
         self.dataset: Dataset = run.dataset(self.settings.val_split)
         self.batch_size = choices.micro_batch_size
+        tiling = Tiling(**choices.tiles) if choices.tiles else None
+        self.views = len(make_views(self.dataset, tiling).images)  # images, or their tiles
 
     def judge(self, detector: Detector, epoch: int, at: Progress, stop: Callable[[], bool]) -> bool:
         """Evaluate a detector after an epoch (1-based); keep it where it is the best so far, and note that in `at`.

@@ -51,29 +51,6 @@ def test_one_image_more_is_too_close_to_call():
     assert close.low <= 0 <= close.high
 
 
-def test_drawing_every_image_once_gives_the_evaluations_own_figures():
-    from odkit.analysis.comparison import _resampled_ap50
-
-    for seed in range(4):
-        evaluation = evaluate(*random_case(seed, images=20))
-        once = _resampled_ap50(evaluation, np.ones((2, 20), np.int64))
-        np.testing.assert_allclose(once, np.stack([evaluation.class_ap50] * 2), atol=1e-9)
-        twice = _resampled_ap50(evaluation, np.full((1, 20), 2))
-        np.testing.assert_allclose(twice[0], evaluation.class_ap50, atol=0.02)
-
-
-def test_drawing_images_is_evaluating_those_images():
-    from odkit.analysis.comparison import _resampled_ap50
-
-    dataset, predictions = random_case(2, images=20)
-    chosen = np.arange(0, 20, 2)
-    draw = np.zeros((1, 20), np.int64)
-    draw[0, chosen] = 1
-    found = predictions.for_dataset(dataset)  # with image ids, so that a selection finds its own
-    part = evaluate(dataset.select(chosen), found)
-    np.testing.assert_allclose(_resampled_ap50(evaluate(dataset, found), draw)[0], part.class_ap50, atol=1e-9)
-
-
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     inside = 0

@@ -1,5 +1,7 @@
 """COCO's figures against pycocotools, and everything a person sees next against cases worked out by hand."""
 
+import dataclasses
+import html
 import json
 import math
 
@@ -183,10 +185,58 @@ def test_classes_are_matched_by_name_and_images_by_id():
     assert part.curves["bird"].recall[-1] == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_class_tables_that_differ(seed):
+    """Held against the same data under one table: the detector's own classes there and empty, or taken out."""
+    dataset, found = random_case(seed)
+    gone = NAMES[0]
+    # the folder lacks a class: as if nobody had labelled or predicted it
+    lacking = evaluate(dataset.with_classes({gone: None}), found)
+    without = found.select(found.classes != 0)
+    assert lacking.metrics == pytest.approx(
+        evaluate(dataset.select_boxes(dataset.box_classes != 0), without).metrics, nan_ok=True
+    )
+    left_out = int((found.classes == 0).sum())
+    (note,) = lacking.notes
+    assert note.startswith(f"The dataset does not have {gone!r}: {left_out:,} predictions left out")
+    assert len(lacking.predictions) == len(without)
+    assert lacking.class_known.all()
+    # the detector lacks one: missed, as if it had never predicted it
+    keep = np.flatnonzero(found.classes != 0)
+    poorer = dataclasses.replace(
+        found, **{c: getattr(found, c)[keep] for c in ("boxes", "scores", "images")},
+        classes=found.classes[keep] - 1, class_names=found.class_names[1:],
+    )  # fmt: skip
+    missing = evaluate(dataset, poorer)
+    assert missing.metrics == pytest.approx(evaluate(dataset, without).metrics, nan_ok=True)
+    boxes = int((dataset.box_classes == 0).sum())
+    assert boxes
+    assert missing.per_class[0]["ap"] == 0
+    assert missing.class_known.tolist() == [False, *[True] * (len(NAMES) - 1)]
+    assert missing.notes == (
+        f"The detector does not know {gone!r}: {boxes:,} boxes count as missed (with_classes() judges without them).",
+    )
+    for shown in (repr(missing), html.unescape(missing._repr_html_())):
+        assert missing.notes[0] in shown
+    assert missing.to_dict()["notes"] == list(missing.notes)
+    alone = evaluate(dataset.with_classes(list(poorer.class_names)), poorer)
+    assert alone.notes == ()
+    assert alone.ap == pytest.approx(np.nanmean(missing.class_ap[1:]))
+
+
+def test_a_class_under_another_name_is_pointed_at():
+    dataset = make_dataset(TRUTH, images=3)
+    notes = evaluate(dataset, make_predictions(FOUND, names=("Cats", "dog", "bird", "fish"))).notes
+    assert notes[-1] == "If these are the same, rename them first: dataset.with_classes({'cat': 'Cats'})."
+    assert evaluate(dataset, make_predictions(FOUND)).notes == ()
+
+
 def test_refusals_name_the_fault_and_the_way_out():
     dataset, found = make_dataset(TRUTH, images=3), make_predictions(FOUND)
-    with pytest.raises(ValueError, match=r"only the predictions know 'cow'; only the dataset has 'fish'"):
-        evaluate(dataset, make_predictions(FOUND, names=("cat", "dog", "bird", "cow")))
+    with pytest.raises(
+        ValueError, match=r"only the predictions know 'a', 'b', 'c', 'd'; only the dataset has 'cat'"
+    ):
+        evaluate(dataset, make_predictions(FOUND, names=("a", "b", "c", "d")))
     with pytest.raises(ValueError, match=r"image 2, made has images 0 to 1"):
         evaluate(dataset.select([0, 1]), found)
     seen = make_predictions(FOUND[:4], image_ids=("0.jpg",))
@@ -214,6 +264,18 @@ def test_it_shows_itself_as_text_html_and_json(by_hand):
     assert plain["ap50"] == pytest.approx(by_hand.ap50)
     assert plain["per_class"][3]["ap"] is None
     assert [row["class"] for row in plain["per_class"]] == list(NAMES)
+
+
+def test_it_says_which_split_it_is_of(by_hand):
+    data, found = by_hand.dataset, by_hand.predictions
+    for splits, split, name in (
+        (["val"] * 3, "val", "made, val"),
+        (["val", "val", "test"], "", "made"),
+        (["val", "val", ""], "", "made"),
+    ):
+        evaluation = evaluate(data.replace(image_splits=splits), found)
+        assert (evaluation.split, evaluation.data_name) == (split, name)
+        assert f"Evaluation on {name}: 3 images" in repr(evaluation)
 
 
 def test_names_are_escaped_in_html():

@@ -223,6 +223,18 @@ def test_figures_of_an_evaluation(dataset, predictions):
         assert figure._repr_png_()
 
 
+def test_a_title_says_which_split_the_figures_are_of(dataset, predictions):
+    of_val = evaluate(dataset.split("val"), predictions)
+    for draw in (figures.precision_recall, figures.confusion_matrix, figures.per_class_ap):
+        assert ", val images" in texts(draw(of_val))
+        assert "val images" not in texts(draw(evaluate(dataset, predictions)))
+    for draw in (figures.mistake_costs, figures.mistakes_by_class):
+        assert ", val images" in texts(draw(mistakes(of_val, score=0.5)))
+    assert ", val images" in texts(figures.comparison_bars(compare(of_val, of_val, samples=5)))
+    of_train = evaluate(dataset.split("train"), predictions)
+    assert " images" not in texts(figures.per_class_ap({"val": of_val, "train": of_train}))
+
+
 def test_figures_of_a_dataset(dataset):
     bars = figures.class_distribution(dataset)
     assert "train" in texts(bars)

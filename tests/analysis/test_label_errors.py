@@ -11,7 +11,7 @@ from odkit.analysis.evaluation import evaluate
 from odkit.analysis.label_errors import Suspect, corrected, find_suspects
 from odkit.data.boxes import box_iou
 from odkit.data.demo.faults import demo_faults
-from tests.helpers import fault_ranks, make_dataset, make_predictions
+from tests.helpers import NAMES, fault_ranks, make_dataset, make_predictions
 
 GOOD = [(k, k % 2, (20 + k, 20, 80 + k, 80)) for k in range(40)]  # one sound label in each of forty images
 SEEN = [(k, label, 0.9 + k / 1000, box) for k, label, box in GOOD]
@@ -113,6 +113,18 @@ def test_predictions_on_crowds_accuse_nobody():
 def test_a_class_that_is_never_found_is_not_spurious():
     labels = [*GOOD, *((k, 2, (200, 200, 260, 260)) for k in range(40))]
     assert suspects(labels, SEEN) == []
+
+
+def test_labels_of_classes_that_the_detector_does_not_know_are_not_called_wrong():
+    def image(k):
+        return [(k, 0, (50, 50, 150, 150)), (k, 1, (200, 200, 300, 300))]
+
+    dataset = make_dataset([row for k in range(40) for row in image(k)], images=40)
+    sure = [(k, 0, 0.9, (50, 50, 150, 150)) for k in range(40)]
+    taken_for_another = [(k, 0, 0.9, (200, 200, 300, 300)) for k in range(12)]
+    every, alone = (make_predictions(sure + taken_for_another, names=names) for names in (NAMES, NAMES[:1]))
+    assert {one.kind for one in find_suspects(evaluate(dataset, every))} == {"wrong_class"}
+    assert find_suspects(evaluate(dataset, alone)) == []
 
 
 def planted(seed, images=150):

@@ -83,7 +83,7 @@ def test_buttons_reach_the_worker_while_the_cell_waits(lab: Lab, page: Page) -> 
         "images/s",
         "data wait",
         "memory",
-        "Held-out images",
+        "Validation images",
     ):
         shown.get_by_text(name).first.wait_for()
     assert shown.locator("svg image").count() == 4, "held-out images with what is found in them"
@@ -147,7 +147,7 @@ def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page) -> None
     assert points.split()[-1].startswith("458.0,"), (
         "the curve ends at the right end, so it begins at the left one"
     )
-    shown.get_by_text("Held-out images").wait_for()
+    shown.get_by_text("Validation images").wait_for()
     shot(page, "attached")
 
     shown.get_by_role("button", name="Finish this epoch").click()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from odkit.data.dataset import Dataset, SourceProblem, concatenate, file_hash
+from odkit.data.dataset import Dataset, SourceProblem, concatenate
+from odkit.data.image_facts import file_hash
 
 
 def made(**columns: Any) -> Dataset:
@@ -239,6 +240,98 @@ def test_replace_validates_again() -> None:
 def test_a_dataset_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         made().name = "other"  # type: ignore[misc]
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+def of_classes(*names: str) -> Dataset:
+    """An image a box, a box a class; the last box is of unknown class."""
+    count = len(names) + 1
+    return made(
+        class_names=names,
+        image_paths=[f"/none/{k}.jpg" for k in range(count)],
+        image_sizes=np.full((count, 2), 99),
+        image_splits=None,
+        boxes=[[0, 0, k + 1, 9] for k in range(count)],
+        box_classes=[*range(len(names)), -1],
+        box_images=range(count),
+        box_crowd=None,
+        box_ids=[f"b{k}" for k in range(count)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "of_boxes", "note"),
+    [
+        ({"b": "x"}, ("a", "x", "c"), {"b0": "a", "b1": "x", "b2": "c"}, "'b' is now 'x'"),
+        ({"a": "x", "c": "x"}, ("x", "b"), {"b0": "x", "b1": "b", "b2": "x"}, "'a' and 'c' are now 'x'"),
+        ({"a": "c"}, ("c", "b"), {"b0": "c", "b1": "b", "b2": "c"}, "'a' and 'c' are now 'c'"),
+        (
+            {"a": "b", "b": "a"},
+            ("b", "a", "c"),
+            {"b0": "b", "b1": "a", "b2": "c"},
+            "'a' is now 'b'; 'b' is now 'a'",
+        ),
+        (
+            {"a": None, "b": "x"},
+            ("x", "c"),
+            {"b1": "x", "b2": "c"},
+            "'b' is now 'x'; 'a' dropped with 1 box, which leaves 1 image without any",
+        ),
+        (
+            ["c", "a"],
+            ("c", "a"),
+            {"b0": "a", "b2": "c"},
+            "'b' dropped with 1 box, which leaves 1 image without any",
+        ),
+        (("c", "b", "a"), ("c", "b", "a"), {"b0": "a", "b1": "b", "b2": "c"}, "in another order"),
+        ({}, ("a", "b", "c"), {"b0": "a", "b1": "b", "b2": "c"}, ""),
+        (["a", "b", "c"], ("a", "b", "c"), {"b0": "a", "b1": "b", "b2": "c"}, ""),
+    ],
+    ids=str,
+)
+def test_classes_are_renamed_merged_dropped_and_put_in_order(
+    classes: Any, names: tuple[str, ...], of_boxes: dict[str, str], note: str
+) -> None:
+    dataset = of_classes("a", "b", "c")
+    before = dataset.fingerprint()
+    new = dataset.with_classes(classes)
+    assert new.class_names == names
+    found = {
+        str(box): new.class_names[k] if k >= 0 else "unknown"
+        for box, k in zip(new.box_ids, new.box_classes, strict=True)
+    }
+    assert found == {**of_boxes, "b3": "unknown"}
+    for box, corner in zip(new.box_ids, new.boxes[:, 2], strict=True):
+        assert corner == int(box[1:]) + 1  # each keeps its place
+    assert new.image_ids.tolist() == dataset.image_ids.tolist()
+    assert new.notes == ((*dataset.notes, f"classes: {note}") if note else dataset.notes)
+    assert (new.fingerprint() == before) == (not note)
+    assert (dataset.fingerprint(), dataset.class_names) == (before, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (
+            {"plateled": "x"},
+            KeyError,
+            "no class 'plateled' in dataset, which has platelet, RBC; did you mean 'platelet'",
+        ),
+        (["rbc"], KeyError, "did you mean 'RBC'"),
+        (["zzz"], KeyError, "which has platelet, RBC$"),
+        (["RBC", "RBC"], ValueError, "'RBC' stands more than once"),
+        ({"RBC": " "}, ValueError, "empty name"),
+        ([], ValueError, "without any class"),
+        ({"RBC": None, "platelet": None}, ValueError, "without any class"),
+        ("RBC", ValueError, "takes a list or a mapping of names, not 'RBC' alone"),
+    ],
+    ids=str,
+)
+def test_classes_that_cannot_be(classes: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        of_classes("platelet", "RBC").with_classes(classes)
 
 
 # -- splits ------------------------------------------------------------------------------------------------------------

@@ -103,3 +103,29 @@ def test_predictions_follow_their_images_into_another_selection():
     assert found.for_dataset(DATASET.select([1, 0])).images.tolist() == [0]
     assert len(found.for_dataset(DATASET.select([0]))) == 0
     assert found.for_dataset(DATASET).image_ids == ("a.jpg", "b.jpg")
+
+
+def test_classes_that_one_side_lacks_are_refused_or_left_out():
+    found = make(
+        boxes=[[0, 0, k, k] for k in (1, 2, 3)],
+        scores=[0.1, 0.2, 0.3],
+        classes=[0, 1, 2],
+        images=[0, 0, 1],
+        class_names=("cow", "dog", "horse"),
+    )
+    with pytest.raises(
+        ValueError, match=r"only the predictions know 'cow', 'horse'; only the dataset has 'cat'"
+    ):
+        found.for_dataset(DATASET)
+    with pytest.raises(ValueError, match="with_classes"):
+        found.to_coco(DATASET)
+    here = found.for_dataset(DATASET, same_classes=False)
+    assert (here.class_names, here.classes.tolist(), here.scores.tolist()) == (
+        ("cat", "dog"),
+        [1],
+        pytest.approx([0.2]),
+    )
+    none = make(scores=[], boxes=[], classes=[], images=[], class_names=("dog", "cow"))
+    assert none.for_dataset(DATASET, same_classes=False).class_names == ("cat", "dog")
+    with pytest.raises(ValueError, match="differ"):
+        make(class_names=("cow", "horse")).for_dataset(DATASET, same_classes=False)

@@ -1,5 +1,6 @@
 """Detectors: every entry of the catalogue builds, trains and predicts; rows carried over by name; honest weights."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -13,10 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from torchvision.models import WeightsEnum
 
+from odkit.detection import torchvision as torchvision_family
 from odkit.detection import weights
-from odkit.detection.catalogue import CATALOGUE, list_detectors
+from odkit.detection.catalogue import CATALOGUE, TORCHVISION_WEIGHTS, list_detectors
 from odkit.detection.detector import Detector, build_detector, load_detector, save_detector
+from odkit.detection.family import Published
 from odkit.detection.weights import WeightsUnavailableError, find_weights, weights_file
 from odkit.detection.weights_cache import STARTER_WEIGHTS
 
@@ -34,7 +38,7 @@ def a_batch(size: int = 64) -> tuple[list[torch.Tensor], list[dict[str, torch.Te
     return images, targets
 
 
-LIGHT = ("starter", "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn")
+LIGHT = ("starter", "ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "dfine_nano")
 
 
 @pytest.mark.parametrize(
@@ -96,10 +100,19 @@ def test_unknown_names_get_the_nearest() -> None:
     assert {row["name"] for row in list_detectors()} == set(CATALOGUE)
 
 
+def test_every_entry_says_its_licences_and_they_are_permissive() -> None:
+    for row in list_detectors():
+        for licence in (row["code_licence"], row["weights_licence"]):
+            assert licence.split(",")[0] in ("Apache-2.0", "BSD-3-Clause", "MIT"), row["name"]
+        theirs = CATALOGUE[row["name"]].weights
+        # torchvision's, where it is torchvision that publishes them, and nowhere else
+        assert (row["weights_licence"] == TORCHVISION_WEIGHTS) == isinstance(theirs, WeightsEnum)
+
+
 def test_the_starter_is_bundled_small_and_plain() -> None:
-    assert STARTER_WEIGHTS.stat().st_size < 4_000_000
+    assert STARTER_WEIGHTS.stat().st_size < 9_000_000
     detector = build_detector("starter", NAMES)
-    assert 1.4e6 < sum(p.numel() for p in detector.parameters()) < 2.1e6
+    assert 3e6 < sum(p.numel() for p in detector.parameters()) < 4e6
     assert not any(isinstance(p, torch.Tensor) and not torch.isfinite(p).all() for p in detector.parameters())
 
 
@@ -113,7 +126,7 @@ def test_starter_and_demo_share_no_class() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "background"),
     [
-        ("starter", "head.classification_head.cls_logits", False),
+        ("starter", "head.classes", False),
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "roi_heads.box_predictor.cls_score", True),
     ],
 )
@@ -183,10 +196,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Pat
     made = tmp_path / "made.pth"
     torch.save(module.state_dict(), made)
     digest = hashlib.sha256(made.read_bytes()).hexdigest()[:8]
-    file_name = f"published-{digest}.pth"
-    monkeypatch.setattr(
-        weights, "weights_file", lambda _: tmp_path / "torch" / "hub" / "checkpoints" / file_name
-    )
+    theirs = CATALOGUE[name].weights
+    own = Published(theirs.url, f"published-{digest}.pth", digest, theirs.meta)
+    monkeypatch.setitem(CATALOGUE, name, dataclasses.replace(CATALOGUE[name], weights=own))
     return name, made
 
 
@@ -256,7 +268,11 @@ def test_without_a_network_the_error_says_the_ways_out(tmp_path: Path) -> None:
     assert str(tmp_path) in done.stdout
 
 
-NORMED = [name for name, entry in CATALOGUE.items() if entry.weights and name != "ssd300_vgg16"]  # has none
+NORMED = [
+    name
+    for name, entry in CATALOGUE.items()
+    if entry.weights and entry.family is torchvision_family and name != "ssd300_vgg16"  # it has none
+]
 
 
 @pytest.mark.parametrize("name", NORMED)

@@ -45,7 +45,7 @@ def test_a_batch_is_one_tensor() -> None:
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", ["starter", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
 def test_pixels_are_torchvisions_own(name: str) -> None:
     transform = CATALOGUE[name].build(3).transform
     detector = build_detector(name, ["a", "b"], weights="random")

@@ -47,7 +47,7 @@ def test_damaged_files_are_found_within_a_budget(tmp_path: Path) -> None:
     (tmp_path / f"good-{SOUND}.pth").write_bytes(b"weights")
     (tmp_path / "own.pth").write_bytes(b"no digits, no judgement")
     assert damaged_weights(tmp_path) == (1, [])
-    bad = tmp_path / f"broken-{SOUND}.pth"
+    bad = tmp_path / f"broken-{SOUND}.safetensors"
     bad.write_bytes(b"weig")
     assert damaged_weights(tmp_path) == (2, [bad])
     assert damaged_weights(tmp_path, budget=4) == (1, [bad])  # what is too much to read now is left

@@ -7,7 +7,7 @@ import torch
 
 from bench import gpu as bench
 from odkit.detection import list_detectors
-from odkit.training.recipe import DTYPES
+from odkit.detection.devices import DTYPES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

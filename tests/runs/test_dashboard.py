@@ -61,8 +61,8 @@ while "--wait" in sys.argv and not wish.exists():
     time.sleep(0.02)
 log.write("end", step=step, reason="stopped" if wish.exists() else "finished", message="")
 """
-EPOCH_1 = "epoch 1/2  loss 0.333  AP 0.100  AP50 0.200 *  20.0 images/s  0:02"
-EPOCH_2 = "epoch 2/2  loss 0.167  AP 0.200  AP50 0.400 *  20.0 images/s  0:02"
+EPOCH_1 = "epoch 1/2  loss 0.333  val AP 0.100  AP50 0.200 *  20.0 images/s  0:02"
+EPOCH_2 = "epoch 2/2  loss 0.167  val AP 0.200  AP50 0.400 *  20.0 images/s  0:02"
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_epoch_line() -> None:
     assert epoch_line({"epoch": 3, "loss": 0.5}, 12) == "epoch  3/12  loss 0.500"
     assert (
         epoch_line({"epoch": 3, "loss": None, "ap": 0.25, "ap50": None}, 3)
-        == "epoch 3/3  loss -  AP 0.250  AP50 -  "
+        == "epoch 3/3  loss -  val AP 0.250  AP50 -  "
     )
 
 
@@ -186,6 +186,29 @@ CHOICES = {
     "optimizer": "adamw",
     "learning_rate": 0.001,
 }
+
+
+def test_a_larger_input_size_and_tiles_are_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    log = EventLog(run.path / "events.jsonl")
+    own = {"image_size": "the detector's own: nine in ten boxes are 20 px or larger"}
+    grown = {
+        "image_size": "nine in ten boxes are 16 px or larger",
+        "tiles": "tiles of 800 px make that 16 px",
+    }
+    for reasons, tiles in ((own, {}), (grown, {"size": 800, "overlap": 100, "whole": False})):
+        log.write(
+            "start",
+            step=0,
+            from_step=0,
+            device="cpu",
+            choices={**CHOICES, "reasons": reasons, "tiles": tiles},
+        )
+    log.close()
+    show_terminal(run)
+    first, second, *notes = capsys.readouterr().out.splitlines()
+    assert ", 64 px, bf16" in first
+    assert ", 64 px from tiles of 800 px, bf16" in second
+    assert notes == [f"note: 64 px: {grown['image_size']}", f"note: tiles: {grown['tiles']}"]
 
 
 def test_a_log_gets_a_line_every_half_minute(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,7 +363,7 @@ def test_dashboard_shows_what_there_is(run: Run) -> None:
     board.follow()
     assert "epoch 2 of 2" in board.head.value
     assert "step 6 of 6" in board.head.value
-    assert "best AP 0.200 in epoch 2" in board.head.value
+    assert "best val AP 0.200 in epoch 2" in board.head.value
     for fact in ("0.001", "20.0", "10%", "1.00 GB", "none yet"):
         assert f"<b>{fact}</b>" in board.facts.value
     assert "GPU memory" not in board.facts.value

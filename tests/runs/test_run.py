@@ -208,16 +208,16 @@ def test_a_long_log_is_not_read_whole_to_say_how_a_run_stands(run: Run) -> None:
     write(run, {"event": "start", "step": 6, "from_step": 6, "from_epoch": 2}, {**END, "reason": "stopped"})
     assert run.state == "stopped"
     summary = run.summary()
-    assert (summary["epoch"], summary["loss"], summary["ap"], summary["minutes"]) == (2, 0.75, 0.5, 1.0)
+    assert (summary["epoch"], summary["loss"], summary["val_ap"], summary["minutes"]) == (2, 0.75, 0.5, 1.0)
     assert "stopped" in repr(run)
 
 
 def test_summary_leaves_out_what_was_done_over(run: Run) -> None:
     write(run, start(), *epoch(1, 3, 0.5), *epoch(2, 6, 0.75), *epoch(3, 9, 0.8))
     write(run, {"event": "start", "step": 6, "from_step": 6, "from_epoch": 1}, *steps(7, 8))
-    assert (run.summary()["epoch"], run.summary()["ap"]) == (1, 0.5)
+    assert (run.summary()["epoch"], run.summary()["val_ap"]) == (1, 0.5)
     write(run, start(0))
-    assert (run.summary()["epoch"], run.summary()["ap"]) == (0, None)
+    assert (run.summary()["epoch"], run.summary()["val_ap"]) == (0, None)
     assert run.history() == []
 
 
@@ -328,9 +328,36 @@ def test_create_run_deals_splits_where_there_are_none(dataset: Dataset, tmp_path
     assert set(dealt[0]) == {"train", "val"}
 
 
-def test_create_run_leaves_the_test_split_out(dataset: Dataset, tmp_path: Path) -> None:
+def test_create_run_sets_the_test_split_aside(dataset: Dataset, tmp_path: Path) -> None:
     three = dataset.with_splits(val=0.25, test=0.25)
-    assert set(create_run(three, SMALL, tmp_path).dataset().split_counts()) == {"train", "val"}
+    run = create_run(three, SMALL, tmp_path)
+    assert set(run.dataset().split_counts()) == {"train", "val"}
+    assert run.dataset("test").fingerprint() == three.split("test").fingerprint()
+    assert run.config["test_images"] == len(three.split("test"))
+    two = create_run(three.select(three.image_splits != "test"), SMALL, tmp_path)
+    assert two.config["fingerprint"] == run.config["fingerprint"]  # what is trained on is the same
+    with pytest.raises(KeyError, match=r"no split 'test'; its splits: train .*, val"):
+        two.dataset("test")
+
+
+def test_what_chooses_the_epoch_is_no_test_split(dataset: Dataset, tmp_path: Path) -> None:
+    named = dataset.replace(image_splits=np.where(dataset.image_splits == "val", "test", "train"))
+    run = create_run(named, dataclasses.replace(SMALL, val_split="test"), tmp_path)
+    assert run.dataset("test").fingerprint() == run.dataset().split("test").fingerprint()
+    assert not (run.path / "test.npz").exists()
+    other = dataclasses.replace(SMALL, val_split="test", test_split="held out")
+    halves = named.image_splits.copy()
+    halves[np.flatnonzero(halves == "train")[:3]] = "held out"
+    assert len(create_run(named.replace(image_splits=halves), other, tmp_path).dataset("held out")) == 3
+
+
+def test_faults_of_the_test_split_are_told_before_training(dataset: Dataset, tmp_path: Path) -> None:
+    three = dataset.with_splits(val=0.25, test=0.25)
+    classes = three.box_classes.copy()
+    classes[np.flatnonzero(three.image_splits[three.box_images] == "test")[0]] = -1
+    with pytest.raises(ValueError, match="1 finding with which training would crash or go wrong"):
+        create_run(three.replace(box_classes=classes), SMALL, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_create_run_refuses_what_cannot_train(dataset: Dataset, tmp_path: Path) -> None:
@@ -464,11 +491,14 @@ def test_summary_and_repr(run: Run) -> None:
         "epoch": 2,
         "epochs": 3,
         "loss": 1.25,
-        "ap": 0.25,
-        "ap50": 0.35,
+        "val_ap": 0.25,
+        "val_ap50": 0.35,
+        "test_ap": None,
+        "test_low": None,
+        "test_high": None,
         "minutes": 1.0,
     }
-    assert repr(run) == "Run 'one': finished, starter, epoch 2/3, best AP 0.250, AP50 0.350"
+    assert repr(run) == "Run 'one': finished, starter, epoch 2/3, best val AP 0.250, AP50 0.350"
     assert "finished" in run._repr_html_()
 
 

@@ -15,6 +15,8 @@ def test_wrong_settings_are_all_named_at_once() -> None:
         make_settings({"epochs": 0, "augment": "wild"})
     with pytest.raises(ValueError, match="micro_batch_size"):
         Settings(batch_size=4, micro_batch_size=8)
+    with pytest.raises(ValueError, match="tiles must be -1, 0 or 64 pixels and more, not 10"):
+        Settings(tiles=10)
     with pytest.raises(ValueError, match="evenly"):
         Settings(batch_size=5, processes=2)
     with pytest.raises(ValueError, match="device 'cuda:1' is one GPU, and 2 processes want one each"):

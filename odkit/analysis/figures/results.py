@@ -25,6 +25,12 @@ from odkit.analysis.figures.grid import (
 )
 from odkit.analysis.tide import KINDS, Mistakes
 
+
+def _whose(evaluation: Evaluation) -> str:
+    """The end of a title: of which split's images a figure is; "" where they are of several or of none."""
+    return f", {evaluation.split} images" if evaluation.split else ""
+
+
 # -- evaluation ----------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +89,7 @@ def precision_recall(evaluation: Evaluation) -> Figure:
         ylim=(0, 1.02),
         xlabel="recall",
         ylabel="precision",
-        title="Precision and recall at IoU 0.5",
+        title=f"Precision and recall at IoU 0.5{_whose(evaluation)}",
     )
     return figure
 
@@ -140,7 +146,7 @@ def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float |
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted", ylabel="is really")
-    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}")
+    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}{_whose(evaluation)}")
     return figure
 
 
@@ -186,7 +192,9 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
     axes.set_xlim(0, 1)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.set_title("AP by class" + (f" ({left_out} classes in the middle left out)" if left_out else ""))
+    whose = _whose(first) if {e.split for e in several.values()} == {first.split} else ""
+    some = f" ({left_out} classes in the middle left out)" if left_out else ""
+    axes.set_title(f"AP by class{whose}{some}")
     handles: list[Any] = [
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=INK, label="AP50")
     ]
@@ -217,7 +225,7 @@ def mistake_costs(found: Mistakes) -> Figure:
         (
             cost,
             [found.costs[kind] for kind in kinds],
-            f"AP50 they cost (AP50 is {found.evaluation.ap50:.3f})",
+            f"AP50 they cost (AP50 is {found.evaluation.ap50:.3f}{_whose(found.evaluation)})",
             "{:.3f}",
         ),
     ):
@@ -257,7 +265,7 @@ def mistakes_by_class(found: Mistakes, *, most: int = 30) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("missed boxes, and predictions")
-    axes.set_title(f"Right and wrong by class at score {found.score:.2f} and above")
+    axes.set_title(f"Right and wrong by class at score {found.score:.2f} and above{_whose(found.evaluation)}")
     figure.legend(loc="outside lower left", ncols=4)
     return figure
 
@@ -293,5 +301,7 @@ def comparison_bars(comparison: Comparison, *, most: int = 30) -> Figure:
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:+.2f}" if abs(value) > 1e-9 else "0")
     )
-    axes.set_title("Change of AP50 (green: better, red: worse, grey: too close to call)")
+    axes.set_title(
+        f"Change of AP50{_whose(comparison.second)} (green: better, red: worse, grey: too close to call)"
+    )
     return figure

@@ -1,15 +1,17 @@
-"""Figures of training: curves of one run or of several."""
+"""Figures of training: curves of one run or of several, and what more images would give."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, class_color, styled
+from odkit.analysis.learning_curve import FARTHEST, LearningCurve
 
 # -- training ------------------------------------------------------------------------------------------------------
 
@@ -64,6 +66,80 @@ def compare_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, title: st
         axis.set_ylim(0, None if key == "loss" else 1)
     handles = [Line2D([], [], color=class_color(k), label=name) for k, name in enumerate(runs)]
     figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 5) or 1)
+    return figure
+
+
+@styled
+def learning_curve(curve: LearningCurve) -> Figure:
+    """AP against the number of training images, with intervals, and the power law through it, dashed where it guesses.
+
+    Args:
+        curve: What `odkit.learning_curve` measured.
+    """
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    blue, present = CLASS_COLORS[0], curve.present
+    measured = np.array([point.images for point in curve.points])
+    for first, last, style, shade in (
+        (measured[0], present, "-", 0.12),
+        (present, FARTHEST * present, "--", 0.2),
+    ):
+        images = np.geomspace(first, last, 60)
+        ap, low, high = np.array([curve.predict(float(n)) for n in images]).T
+        axes.fill_between(images, low, high, color=blue, alpha=shade, linewidth=0)
+        axes.plot(images, ap, style, color=blue, linewidth=1.6)
+    aps = np.array([point.ap for point in curve.points])
+    below, above = (aps - [p.low for p in curve.points], [p.high for p in curve.points] - aps)
+    axes.errorbar(
+        measured,
+        aps,
+        np.clip([below, above], 0, None),
+        fmt="o",
+        color=INK,
+        markersize=6,
+        elinewidth=1.4,
+        capsize=3,
+        zorder=3,
+    )
+    for point in curve.points:
+        if len(point.aps) > 1:
+            axes.plot([point.images] * len(point.aps), point.aps, "_", color=INK, markersize=8, zorder=3)
+    twice = curve.predict(2 * present)
+    axes.plot([2 * present], [twice.ap], "o", color="white", markeredgecolor=blue, markersize=7, zorder=3)
+    axes.annotate(
+        f"about {twice.ap:.2f}\n({twice.low:.2f} to {twice.high:.2f})",
+        (2 * present, twice.low),
+        (0, -6),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        color=INK,
+    )
+    axes.axvline(present, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f" now: {present:,}",
+        (present, 1),
+        (2, -2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+        color=QUIET,
+    )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([*measured.tolist(), 2 * present, FARTHEST * present]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low - 0.03, 0), min(high + 0.03, 1.02))
+    axes.grid(axis="y")
+    axes.set(xlabel="training images (logarithmic)", ylabel=f"AP on {curve.judged_on:,} validation images")
+    axes.set_title(f"What more pictures would give: {curve.name}")
+    handles = [
+        Line2D([], [], color=INK, marker="o", linestyle="", label="measured, 95% interval"),
+        Line2D([], [], color=blue, label="power law"),
+        Line2D([], [], color=blue, linestyle="--", label="extrapolated, 95% band"),
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3)
     return figure
 
 

@@ -334,6 +334,18 @@ def _duplicate_across_splits(subject: Subject) -> Iterator[Hit]:
             )
 
 
+def _near_duplicate_across_splits(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    for image, others in subject.leaks.items():
+        similarity, likest = others[0]
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        yield Hit(
+            f"in {data.image_splits[image]}, looks the same as {data.image_ids[likest]} in "
+            f"{data.image_splits[likest]} (similarity {similarity:.3f}){more}",
+            image,
+        )
+
+
 def _other_labels(subject: Subject, copy: int, keep: int) -> str:
     data = subject.dataset
     a, b = data.boxes_of(copy), data.boxes_of(keep)
@@ -524,6 +536,13 @@ CHECKS: dict[str, Check] = {
         "drops the image",
         _duplicate_across_splits,
     ),
+    "near_duplicate_across_splits": Check(
+        "warning",
+        "image much like one in another split",
+        "The same shot, or the next of a burst, is trained on and tested with: the measured accuracy is too high.",
+        "Look at both; put them into one split, or deal the images anew: dataset.with_splits().",
+        find=_near_duplicate_across_splits,
+    ),
     "duplicate_image": Check(
         "warning",
         "image held twice",
@@ -556,7 +575,7 @@ CHECKS: dict[str, Check] = {
         "info",
         "class without boxes",
         "It stands in the class table, but nothing is labelled with it.",
-        "Remove it from the class table, or label some.",
+        "Remove it from the class table, dataset.with_classes({name: None}), or label some.",
         find=_unused_class,
     ),
     "class_imbalance": Check(

@@ -22,6 +22,7 @@ class Files:
     details: NDArray[np.object_]
     modes: NDArray[np.object_]
     pixels: NDArray[np.object_]
+    looks: NDArray[np.object_]  # grey thumbnails, b"" where not decoded
     num_workers: int
 
     @property
@@ -52,5 +53,6 @@ def read_files(dataset: Dataset, decode: bool, num_workers: int | None) -> Files
         details=column("detail", object),
         modes=column("mode", object),
         pixels=column("pixels", object),
+        looks=column("look", object),
         num_workers=num_workers,
     )

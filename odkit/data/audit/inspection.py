@@ -36,8 +36,8 @@ def audit(
 
     Args:
         dataset: What to look at.
-        decode: Decode every image in full, which finds those cut short and those with equal pixels; without it only
-            headers are read, and files of equal length compared.
+        decode: Decode every image in full, which finds those cut short, those with equal pixels and those that look
+            the same; without it only headers are read, and files of equal length compared.
         num_workers: Threads that read images; None: two more than this process may use CPU cores.
         files: Open the image files at all; False looks at the columns alone.
         tiny: Boxes with a side below this are listed, in pixels.

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from odkit.data.audit.files import Files
 from odkit.data.boxes import clip_boxes
-from odkit.data.dataset import UNKNOWN_CLASS, Dataset, file_hash
-from odkit.data.image_facts import in_threads
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.image_facts import file_hash, in_threads
+from odkit.data.similarity import similar_pairs
 
 OVERHANG = 0.5  # pixels over the border that are put down to rounding
 _FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
@@ -173,6 +174,25 @@ class Subject:
                 what = {i: "bytes" if hashes[i] == hashes[keep] else "pixels" for i in part if i != keep}
                 found += [(copy, keep, same) for copy, same in what.items()]
         return sorted(found)
+
+    @cached_property
+    def leaks(self) -> dict[int, list[tuple[float, int]]]:
+        """Images that look like others which are held out more, by index: (similarity, the other), likest first.
+
+        Exact copies are left out: `copies` has them.
+        """
+        if self.files is None:
+            return {}
+        splits = self.dataset.image_splits.tolist()
+        original = {copy: keep for copy, keep, _ in self.copies}
+        found: dict[int, list[tuple[float, int]]] = {}
+        pairs = similar_pairs(self.files.looks.tolist())
+        for pair in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.similarity.tolist(), strict=True):
+            keep, leak = sorted(pair[:2], key=lambda i: (_held_out_rank(splits[i]), i))
+            across = splits[keep] != splits[leak] and splits[keep] and splits[leak]
+            if across and original.get(keep, keep) != original.get(leak, leak):
+                found.setdefault(leak, []).append((pair[2], keep))
+        return {leak: sorted(found[leak], key=lambda one: (-one[0], one[1])) for leak in sorted(found)}
 
     def _hashes(self, paths: list[str]) -> list[str]:
         assert self.files is not None

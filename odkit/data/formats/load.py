@@ -78,7 +78,8 @@ def load_dataset(
         path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
         format: "coco", "voc", "yolo" or "csv"; None to find out.
         seed: Seed of the deal where images are dealt to splits.
-        val: Share of the images that is dealt to "val" where the dataset has no such split; 0 to deal none.
+        val: Share of the images that is dealt to "val" where the dataset has no such split; 0 to deal none. Dealing
+            decodes every image once (see `Dataset.with_splits`), which is remembered: an audit then has less to do.
         first_pixel: For VOC: the number of an image's first pixel in the corners, 1 or 0; None to find out.
 
     Raises:

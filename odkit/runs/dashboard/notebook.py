@@ -49,6 +49,7 @@ _COLUMNS = {
     "images_per_second": 1,
     "seconds": 1,
 }  # of the table of epochs: digits after the point
+_JUDGED = ("ap", "ap50", "ap75")  # of the validation images
 
 # -- a notebook that nobody watches ------------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ def _table_text(history: Sequence[dict[str, Any]]) -> str:
 def _table_html(text: str, history: Sequence[dict[str, Any]]) -> str:
     judged = [row for row in history if row.get("ap") is not None]
     best = max(judged, key=lambda row: row["ap"], default=None)  # the first, where several are equal
-    head = "".join(f"<th>{key.replace('_', ' ')}</th>" for key in _COLUMNS)
+    head = "".join(f"<th>{'val ' * (key in _JUDGED)}{key.replace('_', ' ')}</th>" for key in _COLUMNS)
     body = ""
     for row in history:
         bold = ' style="font-weight:bold"' if row is best else ""
@@ -198,7 +199,9 @@ class Dashboard:
         else:
             line = start_line(at.start)
         best = (
-            f" &middot; best AP {number_text(at.best['ap'])} in epoch {at.best['epoch']}" if at.best else ""
+            f" &middot; best val AP {number_text(at.best['ap'])} in epoch {at.best['epoch']}"
+            if at.best
+            else ""
         )
         inside = at.step % at.steps_per_epoch if at.steps_per_epoch else 0
         whole = bool(at.last) and inside == 0
@@ -280,5 +283,5 @@ class Dashboard:
         )
         some = any(shown["boxes"] for shown in preview["images"])
         what = "predictions with a score of 0.3 and more" if some else "nothing found with a score of 0.3 yet"
-        title = quiet_svg(f"Held-out images after epoch {preview['epoch']}: {what} (dashed: ground truth)")
+        title = quiet_svg(f"Validation images after epoch {preview['epoch']}: {what} (dashed: ground truth)")
         self._set(self.strip, f'{title}<div style="display:flex;flex-wrap:wrap;gap:8px">{pictures}</div>')

@@ -128,17 +128,29 @@ def start_line(event: dict[str, Any]) -> str:
     why = f" ({reason})" if reason else ""
     what = [f"{settings.get('detector', 'detector')} on {event.get('device', '?')}{why}"]
     if choices:
-        what.append(f"batches of {choices['batch_size']}, {choices['image_size']} px, {choices['precision']}")
+        size, tiles = f"{choices['image_size']} px", choices.get("tiles")
+        size += f" from tiles of {tiles['size']} px" if tiles else ""
+        what.append(f"batches of {choices['batch_size']}, {size}, {choices['precision']}")
         what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
     resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
     return resumed + ", ".join(what)
 
 
 def start_notes(event: Mapping[str, Any]) -> list[str]:
-    """What a person should know of a start event's choices: data workers fewer than wanted, or none for a GPU."""
+    """What a person should know of a start event's choices.
+
+    A larger input size than the detector's own, tiles chosen or proposed, data workers fewer than wanted, or none for a
+    GPU.
+    """
     settings, choices = event.get("settings", {}), event.get("choices", {})
-    reason = choices.get("reasons", {}).get("num_workers", "")
-    notes = [f"note: {reason}"] if "/dev/shm" in reason else []
+    reasons = choices.get("reasons", {})
+    notes = []
+    if not reasons.get("image_size", "the detector's own").startswith("the detector's own"):
+        notes.append(f"note: {choices['image_size']} px: {reasons['image_size']}")
+    if "tiles" in reasons:
+        notes.append(f"note: tiles: {reasons['tiles']}")
+    reason = reasons.get("num_workers", "")
+    notes += [f"note: {reason}"] if "/dev/shm" in reason else []
     workers = event.get("num_workers", settings.get("num_workers"))
     if workers == 0 and str(event.get("device", "")).startswith("cuda"):
         notes.append(
@@ -174,7 +186,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {number_text(row.get('loss'))}"]
     if row.get("ap") is not None:
         parts.append(
-            f"AP {number_text(row['ap'])}  AP50 {number_text(row.get('ap50'))}{' *' if row.get('best') else '  '}"
+            f"val AP {number_text(row['ap'])}  AP50 {number_text(row.get('ap50'))}{' *' if row.get('best') else '  '}"
         )
     if row.get("images_per_second"):
         parts.append(f"{row['images_per_second']:.1f} images/s")

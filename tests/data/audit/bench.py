@@ -250,6 +250,13 @@ def duplicate_across_splits(bench):
     return ["leak.png", ""]
 
 
+def near_duplicate_across_splits(bench):
+    bench.add("again.jpg", "train")
+    with Image.open(bench.path("17.png")) as image:
+        image.point(lambda value: value * 0.9 + 12).save(bench.path("again.jpg"), quality=90)
+    return ["again.jpg", ""]
+
+
 def no_boxes(bench):
     bench.labels = []
     return ["", ""]
@@ -280,6 +287,7 @@ PLANTS = {
         ("unknown_size", unknown_size),
         ("duplicate_image", duplicate_image),
         ("duplicate_across_splits", duplicate_across_splits),
+        ("near_duplicate_across_splits", near_duplicate_across_splits),
         ("class_missing_in_split", class_missing_in_split),
         ("small_split", small_split),
         ("without_split", without_split),

@@ -142,6 +142,34 @@ def test_held_out_copies_stay_held_out(tmp_path):
     assert "duplicate_across_splits" not in audit(view).counts
 
 
+def test_images_alike_in_two_splits_are_named_on_both_sides(tmp_path):
+    """One finding an image, at the one that is held out less; copies, one split, and no split are not its business."""
+    bench = Bench(tmp_path)
+
+    def again(name, split, of, shift):
+        bench.add(name, split)
+        with Image.open(bench.path(of)) as image:
+            image.point(lambda value: value * 0.9 + shift).save(bench.path(name))
+
+    again("a.png", "train", "12.png", 5)
+    again("b.png", "test", "12.png", 9)
+    again("c.png", "train", "00.png", 5)
+    again("d.png", "", "13.png", 5)
+    bench.add("e.png", "train")
+    shutil.copyfile(bench.path("14.png"), bench.path("e.png"))
+    dataset = bench.build()
+    found = audit(dataset).of("near_duplicate_across_splits")
+    messages = {f.image: f.message for f in found}
+    assert messages == {
+        "12.png": "in val, looks the same as b.png in test (similarity 1.000)",
+        "a.png": "in train, looks the same as b.png in test (similarity 1.000), and 1 more",
+    }
+    assert {(f.severity, f.repair) for f in found} == {("warning", "")}
+    assert audit(dataset).of("near_duplicate_across_splits") == found
+    assert [f.image for f in audit(dataset).of("duplicate_across_splits")] == ["e.png"]
+    assert "near_duplicate_across_splits" not in audit(dataset.with_splits(val=0.3)).counts
+
+
 def test_many_inverted_boxes_are_called_into_question(tmp_path):
     bench = Bench(tmp_path)
     for label in bench.labels[:30]:

@@ -39,13 +39,15 @@ def test_header_only_sees_all_but_damaged_pixels(tmp_path):
     planted = {(kind, *plant(bench)) for plant, kind in PLANTS.items()}
     dataset = bench.build()
     assert spots(audit(dataset)) - spots(audit(dataset, decode=False)) == {
-        ("unreadable_image", "cut.jpg", "")
+        ("unreadable_image", "cut.jpg", ""),
+        ("near_duplicate_across_splits", "again.jpg", ""),
     }
     columns_alone = {kind for kind, *_ in spots(audit(dataset, files=False))}
     on_files = {kind for kind, *_ in planted} - columns_alone
     assert on_files == {
         "missing_image", "unreadable_image", "huge_image", "wrong_size", "exif_orientation", "exif_undecided",
         "deep_pixels", "duplicate_image", "duplicate_across_splits",
+        "near_duplicate_across_splits",
     }  # fmt: skip
 
 

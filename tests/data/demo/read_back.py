@@ -4,7 +4,8 @@ from pathlib import Path
 
 import orjson
 
-from odkit.data.dataset import Dataset, file_hash
+from odkit.data.dataset import Dataset
+from odkit.data.image_facts import file_hash
 
 
 def contents_of(folder: Path) -> dict[str, str]:

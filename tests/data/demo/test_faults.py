@@ -8,10 +8,10 @@ from PIL import Image
 
 import odkit as od
 from odkit.data.boxes import box_iou
-from odkit.data.dataset import file_hash
 from odkit.data.demo.dataset import demo_dataset, write_demo
 from odkit.data.demo.faults import demo_faults
 from odkit.data.demo.parts import demo_image
+from odkit.data.image_facts import file_hash
 from tests.data.demo.read_back import contents_of, labels_of
 
 LABEL_FAULTS = {

@@ -1,0 +1,320 @@
+"""How far COCO's figures move with the images: the same figures on images drawn anew, and the intervals they span.
+
+Each image is matched once; a draw only says how often an image counts. What comes out is what `evaluate` says of a
+dataset that holds each image as often as it was drawn, to the last digits; only where an image has several predictions
+of one class with the very same score are its copies not counted one after the other. (hotcoco's own bootstrap counts
+an image that is drawn twice once.)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odkit.analysis.matching import Matches, match, within_limit
+from odkit.data import Dataset, Predictions
+from odkit.system import InputError, progress_bar
+
+IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+"""The overlaps over which COCO's AP and AR are the mean."""
+FIGURES = ("ap", "ap50", "ap75", "ar")
+_RECALLS = np.linspace(0, 1, 101)  # at which COCO reads a precision; not k / 100: some differ in the last bit
+_AT_ONCE = 4_000_000  # predictions times draws that are looked at together: some tens of megabytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Intervals:
+    """COCO's figures with their 95% intervals: over all classes, and for each.
+
+    A row has class, boxes, and for each of ap, ap50, ap75 and ar the figure itself, as "ap", and the interval's ends,
+    as "ap_low" and "ap_high"; nan where there is no ground truth to measure on.
+
+    Attributes:
+        images: Number of images.
+        samples: How often as many images were drawn from them.
+        total: The row over all classes; its class is "all".
+        per_class: One row a class.
+    """
+
+    images: int
+    samples: int
+    total: dict[str, Any]
+    per_class: list[dict[str, Any]]
+
+    def of(self, figure: str = "ap", class_name: str | None = None) -> tuple[float, float]:
+        """The ends of one interval: of "ap", "ap50", "ap75" or "ar", over all classes or of one.
+
+        Raises:
+            InputError: There is no such figure or class.
+        """
+        rows = [self.total] if class_name is None else [r for r in self.per_class if r["class"] == class_name]
+        if figure not in FIGURES or not rows:
+            names = ", ".join(row["class"] for row in self.per_class)
+            raise InputError(
+                f"no interval of {figure!r} for {class_name or 'all classes'!r}; there are {', '.join(FIGURES)} "
+                f"for the classes {names}"
+            )
+        return rows[0][f"{figure}_low"], rows[0][f"{figure}_high"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values for JSON; nan becomes None."""
+        return {
+            "images": self.images,
+            "samples": self.samples,
+            "total": without_nan(self.total),
+            "per_class": [without_nan(row) for row in self.per_class],
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Intervals":
+        """What `to_dict()` made plain."""
+        return cls(
+            images=plain["images"],
+            samples=plain["samples"],
+            total=_with_nan(plain["total"]),
+            per_class=[_with_nan(row) for row in plain["per_class"]],
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([self._caption(), *self.lines()])
+
+    def _repr_html_(self) -> str:
+        return self.table_html(self._caption())
+
+    def _caption(self) -> str:
+        return f"95% intervals: {self.images:,} images, drawn anew {self.samples:,} times"
+
+    def lines(self) -> list[str]:
+        """The table as lines of text: a figure and its interval in a cell."""
+        rows = self._rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return [
+            f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}"
+            + "".join(f"  {cell:<{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)).rstrip()
+            for row in rows
+        ]
+
+    def table_html(self, caption: str) -> str:
+        """The table as HTML under a caption."""
+
+        def line(tag: str, row: Sequence[str]) -> str:
+            sides = ["left", "right"] + ["left"] * len(FIGURES)
+            cells = zip(sides, row, strict=True)
+            return (
+                "<tr>"
+                + "".join(f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for side, cell in cells)
+                + "</tr>"
+            )
+
+        head, *rows, total = self._rows()
+        body = "".join(line("td", row) for row in rows) + line("th", total)
+        return (
+            f"<table><caption>{escape(caption)}</caption><thead>{line('th', head)}</thead>"
+            f"<tbody>{body}</tbody></table>"
+        )
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows = [
+            (row["class"], f"{row['boxes']:,}", *(_text(row, figure) for figure in FIGURES))
+            for row in (*self.per_class, self.total)
+        ]
+        return [("class", "boxes", *(figure.upper() for figure in FIGURES)), *rows]
+
+
+def _text(row: dict[str, Any], figure: str) -> str:
+    """A figure of a row with its interval, as "0.692 (0.640 to 0.741)"; a dash where there is none."""
+    value, low, high = (row[key] for key in (figure, f"{figure}_low", f"{figure}_high"))
+    return "—" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+class Judged(Protocol):
+    """What is needed of an evaluation to judge it on other draws of its images, besides the figures themselves."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+    @property
+    def predictions(self) -> Predictions: ...
+    @property
+    def max_detections(self) -> int: ...
+    @property
+    def class_boxes(self) -> NDArray[np.int64]: ...
+    def matches(self, iou: float = 0.5) -> Matches: ...
+
+
+def bootstrap(evaluation: Judged, *, samples: int, seed: int) -> Intervals:
+    """The 95% intervals of an evaluation's figures; see `Evaluation.intervals`."""
+    if samples < 1:
+        raise InputError(f"samples must be 1 or more, not {samples}")
+    ap, recall = resampled(evaluation, draw_images(len(evaluation.dataset), samples, seed), IOUS)
+    drawn = {"ap": ap.mean(2), "ap50": ap[..., 0], "ap75": ap[..., 5], "ar": recall.mean(2)}  # each [S, K]
+
+    def row(
+        name: str, boxes: int, figures: dict[str, float], values: dict[str, NDArray[Any]]
+    ) -> dict[str, Any]:
+        ends = {figure: interval(float(figures[figure]), values[figure]) for figure in FIGURES}
+        intervals = {f"{f}_{end}": ends[f][k] for f in FIGURES for k, end in enumerate(("low", "high"))}
+        return {"class": name, "boxes": boxes, **{f: float(figures[f]) for f in FIGURES}, **intervals}
+
+    of_classes = {f: getattr(evaluation, f"class_{f}") for f in FIGURES}
+    boxes = evaluation.class_boxes.tolist()
+    return Intervals(
+        images=len(evaluation.dataset),
+        samples=samples,
+        total=row(
+            "all",
+            sum(boxes),
+            {f: getattr(evaluation, f) for f in FIGURES},
+            {f: mean_over_classes(values) for f, values in drawn.items()},
+        ),
+        per_class=[
+            row(
+                name,
+                boxes[k],
+                {f: v[k] for f, v in of_classes.items()},
+                {f: v[:, k] for f, v in drawn.items()},
+            )
+            for k, name in enumerate(evaluation.dataset.class_names)
+        ],
+    )
+
+
+def draw_images(images: int, samples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each image is drawn where as many are drawn with replacement as there are, [samples, images]."""
+    if not images:
+        return np.zeros((samples, 0), np.uint8)
+    rng, chance = np.random.default_rng(seed), np.full(images, 1 / images)
+    # a few at a time: a multinomial is eight bytes a number, and nothing is drawn 256 times
+    parts = [
+        rng.multinomial(images, chance, size=min(100, samples - start)).astype(np.uint8)
+        for start in range(0, samples, 100)
+    ]
+    return np.concatenate(parts)
+
+
+def resampled(
+    evaluation: Judged, draws: NDArray[Any], ious: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AP and recall of each class on each draw of images at each overlap, both float64 [S, K, T].
+
+    Nan where a draw has no box of the class.
+
+    Args:
+        evaluation: What was found.
+        draws: How often each image was drawn, integers [S, N].
+        ious: Overlaps, T of them.
+    """
+    data, found = evaluation.dataset, evaluation.predictions
+    classes = len(data.class_names)
+    ap = np.full((len(draws), classes, len(ious)), np.nan)
+    recall = ap.copy()
+    kept = np.flatnonzero(within_limit(found, evaluation.max_detections))
+    order = kept[np.lexsort((-found.scores[kept].astype(np.float64), found.classes[kept]))]
+    first = np.searchsorted(found.classes[order], np.arange(classes + 1))
+    bar = progress_bar(total=len(ious) + classes, desc="intervals", unit="step", delay=2)
+    with bar:
+        hits = []  # at each overlap: whether a prediction, in this order, is right; and whether it is left out
+        for iou in ious:
+            matched = _matched(evaluation, iou)
+            hits.append((matched.boxes[order] >= 0, matched.kinds[order] == "ignored"))
+            bar.update()
+        for k in range(classes):
+            there = data.box_images[(data.box_classes == k) & ~data.box_crowd]
+            counts = np.bincount(there, minlength=len(data))
+            rows = slice(first[k], first[k + 1])
+            images = found.images[order[rows]]
+            step = max(_AT_ONCE // max(len(images), 1), 1)
+            for start in range(0, len(draws), step):
+                part = slice(start, start + step)
+                positives = draws[part] @ counts  # [s]
+                weights = draws[part][:, images]  # [s, P]
+                places = [(np.flatnonzero(true[rows]), np.flatnonzero(out[rows])) for true, out in hits]
+                ap[part, k], recall[part, k] = _figures(weights, positives, places)
+            bar.update()
+    return ap, recall
+
+
+def _matched(evaluation: Judged, iou: float) -> Matches:
+    """The matches at an overlap; those at 0.5, which other figures want too, stay with the evaluation."""
+    if iou == 0.5:
+        return evaluation.matches()
+    return match(evaluation.dataset, evaluation.predictions, iou, max_detections=evaluation.max_detections)
+
+
+def _figures(
+    weights: NDArray[Any], positives: NDArray[np.int64], places: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """COCO's AP and recall of one class's predictions in order of score, each counted `weights` [s, P] times.
+
+    Between two right predictions precision only falls, so that the right ones alone say what COCO reads.
+
+    Args:
+        weights: How often each prediction counts.
+        positives: Number of boxes to be found on each draw, [s].
+        places: For each of T overlaps, which of the P predictions are right and which are left out.
+
+    Returns:
+        Float64 [s, T] each; nan where there is nothing to be found.
+    """
+    ap, recall = np.full((2, len(weights), len(places)), np.nan)
+    good = positives > 0
+    total = np.cumsum(weights, axis=1, dtype=np.int32)
+    # how many of COCO's recalls are reached with so many right ones, [s, most + 1]
+    most = int(positives.max(initial=0))
+    reached = np.searchsorted(_RECALLS, np.arange(most + 1) / np.maximum(positives, 1)[:, None], side="right")
+    for t, (true, out) in enumerate(places):
+        if not len(true):
+            ap[good, t] = recall[good, t] = 0
+            continue
+        right = np.cumsum(weights[:, true], axis=1, dtype=np.int32)
+        counted = total[:, true]
+        if len(out):
+            left_out = np.cumsum(weights[:, out], axis=1, dtype=np.int32)
+            left_out = np.concatenate([np.zeros((len(weights), 1), np.int32), left_out], axis=1)
+            counted = counted - left_out[:, np.searchsorted(out, true)]
+        precision = right / np.maximum(counted, 1)
+        falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        reads = np.diff(np.take_along_axis(reached, right.astype(np.int64), axis=1), axis=1, prepend=0)
+        ap[good, t] = ((reads * falling).sum(1) / len(_RECALLS))[good]
+        recall[good, t] = right[good, -1] / positives[good]
+    return ap, recall
+
+
+def mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each row [S, K] over the classes that have a figure; nan where none has."""
+    count = (~np.isnan(values)).sum(1)
+    return np.where(count > 0, np.nansum(values, axis=1) / np.maximum(count, 1), np.nan)
+
+
+def interval(figure: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95% of a figure's values on drawn images, put so that their median is the figure; within 0 and 1.
+
+    The median is moved because AP, which makes precision fall, comes out the higher the fewer different images there
+    are, and a draw has but two thirds of them: without it the figure itself could lie outside.
+    """
+    low, high = middle(drawn)
+    shift = figure - float(np.median(drawn[np.isfinite(drawn)])) if math.isfinite(low) else math.nan
+    return max(low + shift, 0.0), min(high + shift, 1.0)
+
+
+def middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95% of the values that are numbers; nan where none is."""
+    good = values[np.isfinite(values)]
+    if not len(good):
+        return math.nan, math.nan
+    low, high = np.quantile(good, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it: None for nan."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()
+    }
+
+
+def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in row.items()}
