@@ -12,6 +12,7 @@ from .run import run_row as run_row
 from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import make_settings as make_settings
+from .settings import with_epochs as with_epochs
 from .trackers import export_mlflow as export_mlflow
 from .trackers import export_tensorboard as export_tensorboard
 from .worker import STOP_SIGNALS as STOP_SIGNALS

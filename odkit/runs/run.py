@@ -53,7 +53,7 @@ from odkit.data import Dataset, Predictions
 from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests
-from odkit.runs.settings import Settings, make_settings, resumed_settings
+from odkit.runs.settings import Settings, make_settings, resumed_settings, with_epochs
 from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
 from odkit.system import InputError, sync_folder, write_file
 
@@ -285,7 +285,7 @@ class Run:
             raise RunError(f"{self.name} is running; stop it first")
         config = self.config
         old = make_settings(config["settings"])
-        new = resumed_settings(old, changes)
+        new = with_epochs(resumed_settings(old, changes), config["images"][old.train_split])
         if reason := self._nothing_left(old, new):
             raise RunError(
                 f"{reason}; resume(epochs=...) or resume(minutes=...) with more, counted from the run's beginning, "
@@ -427,7 +427,7 @@ def fine_tune(
     dataset: Dataset,
     *,
     detector: str = "starter",
-    epochs: int = 12,
+    epochs: int = 0,
     folder: str | Path = RUNS,
     name: str | None = None,
     wait: bool = True,
@@ -440,7 +440,7 @@ def fine_tune(
             has none). Its "test" split, if there is one, stays aside for `Run.test`. It must have no fatal audit
             findings.
         detector: A name of the catalogue.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; 0: by their number, or as many as fit into `minutes`.
         folder: Where run folders are made.
         name: Name of the run folder; None: made from dataset and detector, numbered.
         wait: Show the progress until the end; False returns at once. Either way the run outlives the kernel.
@@ -478,6 +478,8 @@ def create_run(
             f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
         )
     require_trainable(dataset.select(use | aside))
+    chosen = [] if settings.epochs else ["epochs"]
+    settings = with_epochs(settings, used.split_counts()[settings.train_split])
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
     used.save(path / "dataset.npz")
     if len(test):
@@ -490,6 +492,7 @@ def create_run(
         "fingerprint": used.fingerprint(),
         "images": used.split_counts(),
         "test_images": len(test),
+        "chosen": chosen,
     }
     _write_json(path / "config.json", config)
     return Run(path)

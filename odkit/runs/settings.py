@@ -14,7 +14,7 @@ MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", 
 """Settings that a resumed run may change: they leave every step that was taken as it was."""
 
 _AT_LEAST = {
-    "epochs": 1,
+    "epochs": 0,
     "batch_size": 0,
     "micro_batch_size": 0,
     "image_size": 0,
@@ -32,10 +32,19 @@ _AT_LEAST = {
     "keep": 1,
     "worker_timeout": 0,
 }
-_BETWEEN = {"warmup": (0, 1), "ema": (0, 0.99999), "multi_scale": (0, 0.5), "layer_decay": (0.01, 1)}
+_BETWEEN = {
+    "warmup": (0, 1),
+    "ema": (0, 0.99999),
+    "multi_scale": (0, 0.5),
+    "mosaic": (0, 1),
+    "mixup": (0, 1),
+    "class_balance": (0, 1),
+    "layer_decay": (0.01, 1),
+}
 _CHOICES = {
     "optimizer": ("auto", "adamw", "sgd"),
     "augment": ("auto", "none", "flip", "photo", "strong"),
+    "orientation": ("auto", "upright", "mirror", "turn", "any"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 
@@ -53,8 +62,8 @@ class Settings:
     tiles: int = -1
     """Side in pixels of overlapping tiles that large images are seen as, each resized to `image_size`; 0: none.
     -1: on a GPU chosen where boxes stay too small at any sensible size; on a CPU said."""
-    epochs: int = 12
-    """Passes over the training images."""
+    epochs: int = 0
+    """Passes over the training images; 0: by the number of images, or as many as fit into `minutes`."""
     minutes: float = 0.0
     """Time budget in minutes: the number of epochs is fitted to it after the first steps; 0: none."""
     batch_size: int = 0
@@ -75,6 +84,15 @@ class Settings:
     """Decay of the averaged weights that are evaluated and saved (it warms up); 0: no averaging."""
     augment: Literal["auto", "none", "flip", "photo", "strong"] = "auto"
     """How training images are varied: flips; and light, colour, blur; and zoom. "auto": by the length of the run."""
+    orientation: Literal["auto", "upright", "mirror", "turn", "any"] = "auto"
+    """How training images may lie: as they are, mirrored, turned by quarters, or both. "auto": mirrored, unless
+    classes look like letters or numbers, which a mirror makes into something else."""
+    mosaic: float = 0.0
+    """Share of training images that are put together from four, but for the last quarter of the epochs."""
+    mixup: float = 0.0
+    """Share of training images that are blended with another, but for the last quarter of the epochs."""
+    class_balance: float = 0.0
+    """Show images of classes that are in less than this share of the images more often; 0: all equally often."""
     multi_scale: float = 0.0
     """Vary the image size from batch to batch by up to this share, 0 to 0.5."""
     freeze_epochs: int = 0
@@ -145,6 +163,20 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+IMAGES_OF_A_RUN = 5000  # images seen, one by one: what a small dataset is trained for
+EPOCHS = (12, 60)  # for any number of images
+
+
+def fitting_epochs(images: int) -> int:
+    """Passes over a number of training images, where nothing else is said."""
+    return min(max(round(IMAGES_OF_A_RUN / max(1, images)), EPOCHS[0]), EPOCHS[1])
+
+
+def with_epochs(settings: Settings, images: int) -> Settings:
+    """The settings with the number of epochs filled in that fits so many training images, where it was left open."""
+    return settings if settings.epochs else dataclasses.replace(settings, epochs=fitting_epochs(images))
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:

@@ -4,13 +4,19 @@ Drawn here, by data workers; the pixels are changed a batch at a time where the 
 (`odkit.detection.pixels`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from odkit.detection import Changes
+from odkit.detection import GREY, Changes, Item
 
 AUGMENTATIONS = ("none", "flip", "photo", "strong")
-"""none; left-right flips; flips and light, colour and blur; the same with zoom in and out."""
+"""none; flips and turns; these and light, colour and blur; the same with zoom in and out."""
+
+ORIENTATIONS = ("upright", "mirror", "turn", "any")
+"""As they are; left and right may change places; turned by quarters; both, all eight ways of laying a photo down."""
 
 Boxes = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -64,6 +70,65 @@ def draw(
         colour[None].astype(np.float32),
     )
     return change, boxes[whole], labels[whole]
+
+
+def turned(item: Item, quarters: int) -> Item:
+    """An image and its boxes turned by so many quarters, counterclockwise."""
+    image, boxes = item.image, item.boxes
+    for _ in range(quarters % 4):
+        width = image.shape[-1]
+        image = image.rot90(1, (-2, -1))
+        boxes = np.column_stack([boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]])
+    return item._replace(image=image.contiguous(memory_format=torch.preserve_format), boxes=boxes)
+
+
+def mosaic(rng: np.random.Generator, item: Item, parts: Sequence[Item]) -> Item:
+    """Four images around a point of a canvas of the first one's size (Bochkovskiy et al., 2020, arXiv:2004.10934).
+
+    What of an image doesn't fit into its quarter is cut, and a box stays if its centre is seen.
+
+    Args:
+        rng: Draws the point and the cuts.
+        item: Whose place it takes.
+        parts: Top left, top right, bottom left and bottom right, at the sizes that they are to have.
+    """
+    height, width = item.image.shape[-2:]
+    canvas = torch.full_like(item.image, GREY)
+    size = np.array([width, height])
+    middle = (size * rng.uniform(0.3, 0.7, 2)).astype(np.int64)
+    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    for quarter, part in enumerate(parts):
+        right, below = quarter % 2, quarter // 2
+        after = np.array([right, below], bool)
+        room = np.where(after, size - middle, middle)
+        own = np.array(part.image.shape[:0:-1])
+        shown = np.minimum(own, room)
+        cut = (rng.random(2) * (own - shown + 1)).astype(np.int64)  # the part of the image that shows starts here
+        start = np.where(after, middle, middle - shown)
+        (x, y), (left, top), (w, h) = start.tolist(), cut.tolist(), shown.tolist()
+        canvas[:, y : y + h, x : x + w] = part.image[:, top : top + h, left : left + w]
+        centres = (part.boxes[:, :2] + part.boxes[:, 2:]) / 2 - cut
+        seen = ((centres > 0) & (centres < shown)).all(1)
+        moved = (part.boxes[seen] - np.tile(cut, 2)).clip(0, np.tile(shown, 2)) + np.tile(start, 2)
+        boxes.append(moved.astype(np.float32))
+        labels.append(part.labels[seen])
+    return item._replace(image=canvas, boxes=np.concatenate(boxes), labels=np.concatenate(labels))
+
+
+def blended(item: Item, other: Item) -> Item:
+    """Two images half and half, with the boxes of both (mixup: Zhang et al., 2019, arXiv:1902.04103)."""
+    image = item.image.clone()
+    height, width = (min(a, b) for a, b in zip(image.shape[-2:], other.image.shape[-2:], strict=True))
+    common = (slice(None), slice(height), slice(width))
+    image[common] = ((image[common].int() + other.image[common]) // 2).to(torch.uint8)
+    centres = (other.boxes[:, :2] + other.boxes[:, 2:]) / 2
+    seen = (centres < [width, height]).all(1)
+    boxes = other.boxes[seen].clip(0, [width, height] * 2).astype(np.float32)
+    return item._replace(
+        image=image,
+        boxes=np.concatenate([item.boxes, boxes]),
+        labels=np.concatenate([item.labels, other.labels[seen]]),
+    )
 
 
 def _zoom(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,23 @@ from torch.utils.data import DataLoader, Sampler
 from odkit.data import Dataset
 from odkit.detection import PREFETCH, DetectionImages, Item, Pack, Tiling, settle
 from odkit.system import InputError
-from odkit.training.augment import AUGMENTATIONS, draw
+from odkit.training.augment import AUGMENTATIONS, ORIENTATIONS, blended, draw, mosaic, turned
 
+MOSAIC_SCALES = (0.4, 1.0)  # of an image's size, for each part of a mosaic
 EMPTY_TILES = 0.25  # tiles without a box that an epoch has for each one with boxes
 
 
+class Turn(NamedTuple):
+    """One image's turn in a batch."""
+
+    row: int
+    epoch: int = 0  # 0-based
+    batch: int = 0  # its number in the epoch
+    composed: bool = False  # whether it may be a mosaic or a blend of several images
+
+
 class TrainingImages(DetectionImages):
-    """Images of a Dataset, varied at random; indexed by (row, epoch, batch number), or by row for the first epoch.
+    """Images of a Dataset, varied at random; indexed by Turn, or by row for the first epoch.
 
     A row is an image. Where images are cut into tiles it is a tile: all those with boxes, and a part of those without,
     another one each epoch, as most of large images may be background.
@@ -32,13 +42,19 @@ class TrainingImages(DetectionImages):
         square: bool = False,
         tiling: Tiling | None = None,
         augment: str = "none",
+        orientation: str = "mirror",
+        mosaic: float = 0.0,
+        mixup: float = 0.0,
         seed: int = 0,
         multi_scale: float = 0.0,
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise InputError(f"augment must be one of {', '.join(AUGMENTATIONS)}, not {augment!r}")
+        if orientation not in ORIENTATIONS:
+            raise InputError(f"orientation must be one of {', '.join(ORIENTATIONS)}, not {orientation!r}")
         super().__init__(dataset, image_size=image_size, square=square, tiling=tiling)
-        self.augment, self.seed, self.multi_scale = augment, seed, multi_scale
+        self.augment, self.orientation, self.seed, self.multi_scale = augment, orientation, seed, multi_scale
+        self.mosaic, self.mixup = mosaic, mixup
         self._always = np.arange(len(self.views.images))
         self._by_turns, self._empty = np.zeros(0, np.int64), 0
         if tiling is not None:
@@ -63,19 +79,49 @@ class TrainingImages(DetectionImages):
         """The file of the image that a row is, or is a tile of, in an epoch (0-based)."""
         return str(self.dataset.image_paths[self.views.images[self.view_of(row, epoch)]])
 
-    def __getitem__(self, index: int | tuple[int, int, int]) -> Item:
-        row, epoch, batch = index if isinstance(index, tuple) else (index, 0, 0)
-        view = self.view_of(row, epoch)
-        item = self.read(view, self._size_of_batch(epoch, batch))
+    def __getitem__(self, index: int | tuple[int, ...]) -> Item:
+        turn = Turn(*index) if isinstance(index, tuple) else Turn(index)
+        view = self.view_of(turn.row, turn.epoch)
+        size = self._size_of_batch(turn.epoch, turn.batch)
         if self.augment == "none":
-            return item
+            return self.read(view, size)
+        rng = np.random.default_rng([self.seed, turn.epoch, view])
+        item, kind = self.read(view, size), self.augment
+        if turn.composed and (self.mosaic or self.mixup):
+            item, made = self._composed(item, turn, size)
+            # the parts of a mosaic have their own sizes: it is not zoomed again
+            kind = "photo" if made and kind == "strong" else kind
+        flip = False
+        if self.orientation in ("mirror", "any"):
+            # Both ways by turns, from either (Jordan, 2024, arXiv:2404.00498): of the few epochs of a fine-tuning,
+            # draws would show some images one way alone.
+            first = np.random.default_rng([self.seed, view, 404]).random() < 0.5
+            flip = bool(first != (turn.epoch % 2 == 1))
+        if self.orientation in ("turn", "any"):
+            item = self._turned(item, turn, view)
         height, width = item.image.shape[-2:]
-        rng = np.random.default_rng([self.seed, epoch, view])
-        # Both ways by turns, from either (Jordan, 2024, arXiv:2404.00498): of the few epochs of a fine-tuning, draws
-        # would show some images one way alone.
-        flip = (np.random.default_rng([self.seed, view, 404]).random() < 0.5) != (epoch % 2 == 1)
-        change, boxes, labels = draw(self.augment, rng, width, height, item.boxes, item.labels, flip=flip)
+        change, boxes, labels = draw(kind, rng, width, height, item.boxes, item.labels, flip=flip)
         return item._replace(boxes=boxes, labels=labels, change=change)
+
+    def _composed(self, item: Item, turn: Turn, size: int) -> tuple[Item, bool]:
+        """The image as one of four of a mosaic, or blended with another, or as it is; and whether it is a mosaic."""
+        rng = np.random.default_rng([self.seed, turn.epoch, turn.row, 411])
+        is_mosaic, is_blend = rng.random(2) < (self.mosaic, self.mixup)
+        others = [self.view_of(int(row), turn.epoch) for row in rng.integers(len(self), size=4)]
+        if is_mosaic:
+            views = [self.view_of(turn.row, turn.epoch), *others[:3]]
+            sizes = (size * rng.uniform(*MOSAIC_SCALES, 4)).round().astype(int).tolist()
+            parts = [self.read(view, max(32, some)) for view, some in zip(views, sizes, strict=True)]
+            item = mosaic(rng, item, parts)
+        if is_blend:
+            item = blended(item, self.read(others[3], size))
+        return item, bool(is_mosaic)
+
+    def _turned(self, item: Item, turn: Turn, view: int) -> Item:
+        """Turned by quarters: the images of a batch all lie or all stand, as they are padded to one size."""
+        standing = np.random.default_rng([self.seed, turn.epoch, turn.batch, 90]).integers(2)
+        half = np.random.default_rng([self.seed, turn.epoch, view, 180]).integers(2)
+        return turned(item, int(standing + 2 * half))
 
     def _size_of_batch(self, epoch: int, batch: int) -> int:
         """One size a batch (multi-scale training), a multiple of 32 pixels."""
@@ -86,36 +132,69 @@ class TrainingImages(DetectionImages):
         return max(64, round(size / 32) * 32)
 
 
-class EpochSampler(Sampler[list[tuple[int, int, int]]]):
-    """Batches of (row, epoch, batch number) in an order that depends on seed and epoch alone.
+class EpochSampler(Sampler[list[Turn]]):
+    """Batches of turns in an order that depends on seed and epoch alone.
 
     The last batch of an epoch is filled from the epoch's beginning, so that every batch has the same size, and each
     of `world` processes takes its own part of every batch: together they see exactly what one process would.
 
+    With `shares`, float64 [length], a row comes as often as its share says, and an epoch is as long as without.
+
     Attributes:
         epoch: The epoch to deal (0-based).
         start: Batches of that epoch to leave out: where a resumed run goes on.
+        composed: Whether that epoch may show mosaics and blends.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int = 0, world: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        world: int = 1,
+        rank: int = 0,
+        shares: NDArray[np.float64] | None = None,
+    ) -> None:
         if batch_size % world:
             raise InputError(f"a batch of {batch_size} images cannot be dealt evenly to {world} processes")
         self.length, self.batch_size, self.seed, self.world, self.rank = length, batch_size, seed, world, rank
-        self.epoch, self.start = 0, 0
+        self.epoch, self.start, self.composed = 0, 0, False
+        self.shares = shares
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.batch_size)
 
     def rows(self) -> NDArray[np.int64]:
         """The epoch's images in order, int64 [batches, batch]."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.length)
+        if self.shares is not None:
+            # systematic sampling: no row comes more than one time more or less often than its share says
+            ends = self.shares.cumsum() / self.shares.sum() * self.length
+            chosen = np.searchsorted(ends, np.arange(self.length) + rng.random())
+            order = chosen.clip(max=self.length - 1)[order]
         return np.resize(order, (len(self), self.batch_size))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        epoch, share = self.epoch, self.batch_size // self.world
+    def __iter__(self) -> Iterator[list[Turn]]:
+        epoch, composed, share = self.epoch, self.composed, self.batch_size // self.world
         for number, rows in list(enumerate(self.rows()))[self.start :]:
             mine = rows[self.rank * share : (self.rank + 1) * share]
-            yield [(int(row), epoch, number) for row in mine]
+            yield [Turn(int(row), epoch, number, composed) for row in mine]
+
+
+def balanced_shares(dataset: Dataset, least: float) -> NDArray[np.float64]:
+    """How often each image is to come, float64 [N], so that classes in few images are seen more often.
+
+    Repeat factors (Gupta et al., 2019, arXiv:1908.03195): an image comes as often as its rarest class asks for, which
+    is the root of `least` / f for a class in a share f of the images, and 1 for one in `least` of them or more.
+    """
+    pairs = np.unique(np.column_stack([dataset.box_images, dataset.box_classes]), axis=0)
+    within = np.bincount(pairs[:, 1], minlength=len(dataset.class_names)) / max(1, len(dataset))
+    repeats = np.sqrt(least / np.maximum(within, 1e-9)).clip(min=1)
+    shares = np.ones(len(dataset))
+    np.maximum.at(shares, pairs[:, 0], repeats[pairs[:, 1]])
+    return shares
 
 
 def training_loader(

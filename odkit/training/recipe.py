@@ -1,6 +1,8 @@
 """The recipe of a run: what the settings leave open is chosen here, each choice with its reason."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +15,13 @@ from odkit.runs import Settings
 from odkit.training.distributed import world_size
 
 LONG_RUN = 16  # epochs
+PLAIN_SHARE = 0.25  # of the epochs at the end that see no mosaics and blends
+# class names of things that are read, or tell left from right
+_READ = re.compile(
+    r"[a-z0-9]|\d+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(.*[ _-])?(letters?|digits?|numbers?|text|words?|plates?|signs?|logos?|left|right)([ _-].*)?",
+    re.IGNORECASE,
+)
 STEPS_AN_EPOCH = 50  # at least so many, before a batch on a GPU becomes larger than 16 images
 # Input size and tiles, in pixels that the detector sees:
 SMALL_SIDE = 16  # nine in ten boxes of every class shall have this side: two cells of the finest features
@@ -34,6 +43,7 @@ class Choices:
     weight_decay: float
     precision: str
     augment: str
+    orientation: str = "mirror"
     backbone_rate: float = 1.0  # factor on the learning rate in the backbone
     tiles: dict[str, Any] = field(default_factory=dict)  # the fields of a Tiling; none: images are seen whole
     reasons: dict[str, str] = field(default_factory=dict)
@@ -111,6 +121,7 @@ def choose(
     images: int,
     fitting: int | None = None,
     view: View | None = None,
+    class_names: Sequence[str] = (),
 ) -> Choices:
     """Batch, precision, optimizer and rates where the settings leave them open, with reasons.
 
@@ -120,6 +131,7 @@ def choose(
         images: Training images (or tiles) of an epoch.
         fitting: Images that the memory of a GPU holds at once.
         view: How they are shown; None: whole, at the size that was set, or the detector's own.
+        class_names: What is to be found.
     """
     entry = catalogue_entry(settings.detector)
     view = view or View(settings.image_size or entry.image_size, None, {})
@@ -152,6 +164,9 @@ def choose(
     augment: str = settings.augment
     if augment == "auto":
         augment, reasons["augment"] = _fitting_augmentation(settings)
+    orientation: str = settings.orientation
+    if orientation == "auto":
+        orientation, reasons["orientation"] = _fitting_orientation(class_names)
     precision, reasons["precision"] = choose_precision(settings, device)
     return Choices(
         batch_size=batch,
@@ -162,6 +177,7 @@ def choose(
         weight_decay=decay,
         precision=precision,
         augment=augment,
+        orientation=orientation,
         backbone_rate=backbone_rate,
         tiles=view.tiling._asdict() if view.tiling else {},
         reasons=reasons,
@@ -194,6 +210,14 @@ def _fitting_augmentation(settings: Settings) -> tuple[str, str]:
     if settings.minutes or settings.epochs >= LONG_RUN:
         return "strong", f"a run of {LONG_RUN} epochs or more sees each image often: vary its size too"
     return "flip", f"a run of under {LONG_RUN} epochs sees each image a few times: flips are variety enough"
+
+
+def _fitting_orientation(class_names: Sequence[str]) -> tuple[str, str]:
+    """Mirrored, but where the classes read like something that is read."""
+    for name in class_names:
+        if _READ.fullmatch(name.strip()):
+            return "upright", f"{name!r} looks like something that is read: a mirror would make it another"
+    return "mirror", "what is photographed looks as well in a mirror"
 
 
 def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> torch.optim.Optimizer:

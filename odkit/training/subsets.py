@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from odkit.analysis import LEAST_POINTS, LearningCurve, fit_learning_curve
 from odkit.data import Dataset
-from odkit.runs import RUNS, Run, RunError, Settings, create_run, make_settings
+from odkit.runs import RUNS, Run, RunError, Settings, create_run, make_settings, with_epochs
 from odkit.system import InputError, write_file
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
@@ -147,6 +147,7 @@ def plan_learning_curve(
     if not dataset.split_counts():
         dataset = dataset.with_splits(val=0.2, seed=settings.seed)
     train, val = dataset.split(settings.train_split), dataset.split(settings.val_split)
+    settings = with_epochs(settings, len(train))
     if not len(val.boxes):
         raise InputError(
             f"the {settings.val_split!r} split of {dataset.name} has no boxes: nothing to judge by"

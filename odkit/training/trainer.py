@@ -22,8 +22,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from odkit.data import ImageReadError
 from odkit.detection import (
@@ -46,7 +48,7 @@ from odkit.detection import (
 from odkit.runs import STOP_SIGNALS, EventLog, Run
 from odkit.system import odkit_version
 from odkit.training.average import Average
-from odkit.training.batches import EpochSampler, TrainingImages, training_loader
+from odkit.training.batches import EpochSampler, TrainingImages, balanced_shares, training_loader
 from odkit.training.checkpoints import (
     Progress,
     newest_checkpoint,
@@ -73,6 +75,7 @@ from odkit.training.errors import (
 )
 from odkit.training.loop import Step, train_epoch
 from odkit.training.recipe import (
+    PLAIN_SHARE,
     Choices,
     View,
     choose,
@@ -138,6 +141,8 @@ class Trainer:
         self.choices.reasons["device"] = device_reason(
             self.settings.device, self.device
         )  # a resume may change it
+        if "epochs" in self.run.config.get("chosen", ()):
+            self.choices.reasons["epochs"] = f"what {len(self.train_set)} training images were found to need"
         self.at = Progress(total_epochs=self.settings.epochs)
         if saved:
             self.at = self._progress(saved)
@@ -152,13 +157,14 @@ class Trainer:
             image_size=self.choices.image_size,
             processes=local_world_size(),
         )
-        self.images = self._images(self.choices.augment)
+        self.images = self._images(self.choices.augment, self.choices.orientation)
         self.sampler = EpochSampler(
             len(self.images),
             self.choices.batch_size,
             seed=self.settings.seed,
             world=world_size(),
             rank=rank(),
+            shares=self._shares(),
         )
         self.snapshot = Snapshot(self.detector)
         self.batch: Batch  # of the step under way
@@ -207,7 +213,7 @@ class Trainer:
                 precision=DTYPES[precision],
             )
             fitting = -all_reduce_max([-fitting])[0]
-        return choose(self.settings, self.device, len(self._images("none")), fitting, view)
+        return choose(self.settings, self.device, len(self._images("none")), fitting, view, self.run.class_names)
 
     def _progress(self, saved: dict[str, Any]) -> Progress:
         """A checkpoint's progress, its epochs as the settings are now: they may have changed for the resume."""
@@ -383,16 +389,26 @@ class Trainer:
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _images(self, augment: str) -> TrainingImages:
+    def _images(self, augment: str, orientation: str = "upright") -> TrainingImages:
         return TrainingImages(
             self.train_set,
             image_size=self.detector.image_size,
             square=self.detector.square,
             tiling=self.detector.tiling,
             augment=augment,
+            orientation=orientation,
+            mosaic=self.settings.mosaic,
+            mixup=self.settings.mixup,
             seed=self.settings.seed,
             multi_scale=self.settings.multi_scale,
         )
+
+    def _shares(self) -> NDArray[np.float64] | None:
+        """How often each row of an epoch comes; None: once."""
+        if not self.settings.class_balance:
+            return None
+        shares = balanced_shares(self.train_set, self.settings.class_balance)
+        return shares[[self.images.views.images[self.images.view_of(row, 0)] for row in range(len(self.images))]]
 
     def _loader(self) -> Any:
         return training_loader(
@@ -409,6 +425,7 @@ class Trainer:
         tries = 0
         while True:
             self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
+            self.sampler.composed = self.at.epoch < (1 - PLAIN_SHARE) * self.at.total_epochs
             began = time.monotonic()
             try:
                 batches = start_epoch(self.loader)
