@@ -26,7 +26,7 @@ RUN mkdir /plan && python3 /source/plan.py /source /plan
 FROM ${BASE_IMAGE} AS wheel
 COPY --from=plan /plan/build.txt /plan/
 RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /plan/build.txt
-COPY pyproject.toml README.md LICENSE /source/
+COPY pyproject.toml README.md LICENSE NOTICE /source/
 COPY odkit /source/odkit
 RUN /venv/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel /source
 

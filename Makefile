@@ -65,8 +65,9 @@ check: $(READY)  ## run the quick tests, in a minute or so: for every save
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+# What trains for hours is not among them: bench/accuracy.py and bench/tiles.py, each started by itself.
 bench: $(READY)  ## measure odkit beside the alternatives, on this machine
-	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out bench/accuracy.py bench/tiles.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 image:  ## build the container image with docker or podman
 	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) \

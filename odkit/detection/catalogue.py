@@ -95,7 +95,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         background=False,
         image_size=320,
         optimizer="adamw",
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         frozen=starter.STEM,
         frozen_norm_eps=starter.NORM_EPS,
     ),

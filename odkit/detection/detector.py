@@ -167,28 +167,45 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: The file is not a detector saved by odkit, or there is no such device.
+        InputError: The file is not a detector saved by this odkit, or there is no such device.
     """
     place = pick_device(device)
     path = Path(path)
     if path.is_dir():
         path = path / "detector.safetensors"
     about, state = read_safetensors(path)
-    detector = shaped_like(about["name"], about["class_names"], state, image_size=about["image_size"])
+    detector = shaped_like(
+        about["name"], about["class_names"], state, image_size=about["image_size"], origin=path
+    )
     detector.module.load_state_dict(state)
     detector.tiling = Tiling(**about["tiles"]) if "tiles" in about else None
     return detector.to(place).eval()
 
 
 def shaped_like(
-    name: str, class_names: Sequence[str], state: Mapping[str, Tensor], *, image_size: int | None = None
+    name: str,
+    class_names: Sequence[str],
+    state: Mapping[str, Tensor],
+    *,
+    image_size: int | None = None,
+    origin: str | Path = "the checkpoint",
 ) -> Detector:
-    """An untrained detector that a saved state dict fits: batch norms are frozen where they were when it was saved."""
+    """An untrained detector that a saved state dict fits: batch norms are frozen where they were when it was saved.
+
+    Raises:
+        InputError: It fits none; the message names its origin.
+    """
     detector = Detector(name, class_names, image_size=image_size)
     entry = catalogue_entry(name)
     own = [key for key in state if key.startswith(detector.family.BACKBONE)]
     if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in own):
         _freeze_batch_norms(backbone(detector.family, detector.module), entry.frozen_norm_eps)
+    shapes = {key: tensor.shape for key, tensor in detector.module.state_dict().items()}
+    if shapes != {key: tensor.shape for key, tensor in state.items()}:
+        raise InputError(
+            f"{origin} was saved by an odkit whose {name} was another network: open it with that version, or "
+            "fine-tune anew"
+        )
     return detector
 
 

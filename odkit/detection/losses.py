@@ -235,7 +235,7 @@ def _overlaps(boxes: Tensor, anchors: Tensor) -> Tensor:
     height = (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
     shared = width.mul_(height)
     union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - shared
-    return shared.div_(union)
+    return shared.div_(union.clamp_(min=1e-7))  # a box found may be a point too
 
 
 class _Foreground(NamedTuple):

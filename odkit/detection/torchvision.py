@@ -1,4 +1,4 @@
-"""torchvision's detectors, the starter among them: how one is built, and what their modules have in common."""
+"""torchvision's detectors: how one is built, and what their modules have in common."""
 
 import re
 from collections.abc import Callable, Mapping

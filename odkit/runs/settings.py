@@ -86,7 +86,7 @@ class Settings:
     """How training images are varied: flips; and light, colour, blur; and zoom. "auto": by the length of the run."""
     orientation: Literal["auto", "upright", "mirror", "turn", "any"] = "auto"
     """How training images may lie: as they are, mirrored, turned by quarters, or both. "auto": mirrored, unless
-    classes look like letters or numbers, which a mirror makes into something else."""
+    classes are letters, numbers, left and right: a mirror makes them others."""
     mosaic: float = 0.0
     """Share of training images that are put together from four, but for the last quarter of the epochs."""
     mixup: float = 0.0

@@ -79,7 +79,8 @@ def turned(item: Item, quarters: int) -> Item:
         width = image.shape[-1]
         image = image.rot90(1, (-2, -1))
         boxes = np.column_stack([boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]])
-    return item._replace(image=image.contiguous(memory_format=torch.preserve_format), boxes=boxes)
+    image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # channels last again
+    return item._replace(image=image, boxes=boxes)
 
 
 def mosaic(rng: np.random.Generator, item: Item, parts: Sequence[Item]) -> Item:
@@ -103,7 +104,8 @@ def mosaic(rng: np.random.Generator, item: Item, parts: Sequence[Item]) -> Item:
         room = np.where(after, size - middle, middle)
         own = np.array(part.image.shape[:0:-1])
         shown = np.minimum(own, room)
-        cut = (rng.random(2) * (own - shown + 1)).astype(np.int64)  # the part of the image that shows starts here
+        # the part of the image that shows starts here
+        cut = (rng.random(2) * (own - shown + 1)).astype(np.int64)
         start = np.where(after, middle, middle - shown)
         (x, y), (left, top), (w, h) = start.tolist(), cut.tolist(), shown.tolist()
         canvas[:, y : y + h, x : x + w] = part.image[:, top : top + h, left : left + w]

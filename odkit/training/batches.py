@@ -80,7 +80,7 @@ class TrainingImages(DetectionImages):
         return str(self.dataset.image_paths[self.views.images[self.view_of(row, epoch)]])
 
     def __getitem__(self, index: int | tuple[int, ...]) -> Item:
-        turn = Turn(*index) if isinstance(index, tuple) else Turn(index)
+        turn = Turn(*index) if isinstance(index, tuple) else Turn(index)  # type: ignore[arg-type]
         view = self.view_of(turn.row, turn.epoch)
         size = self._size_of_batch(turn.epoch, turn.batch)
         if self.augment == "none":

@@ -213,7 +213,9 @@ class Trainer:
                 precision=DTYPES[precision],
             )
             fitting = -all_reduce_max([-fitting])[0]
-        return choose(self.settings, self.device, len(self._images("none")), fitting, view, self.run.class_names)
+        return choose(
+            self.settings, self.device, len(self._images("none")), fitting, view, self.run.class_names
+        )
 
     def _progress(self, saved: dict[str, Any]) -> Progress:
         """A checkpoint's progress, its epochs as the settings are now: they may have changed for the resume."""
@@ -408,7 +410,9 @@ class Trainer:
         if not self.settings.class_balance:
             return None
         shares = balanced_shares(self.train_set, self.settings.class_balance)
-        return shares[[self.images.views.images[self.images.view_of(row, 0)] for row in range(len(self.images))]]
+        return shares[
+            [self.images.views.images[self.images.view_of(row, 0)] for row in range(len(self.images))]
+        ]
 
     def _loader(self) -> Any:
         return training_loader(

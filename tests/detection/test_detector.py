@@ -23,6 +23,7 @@ from odkit.detection.detector import Detector, build_detector, load_detector, sa
 from odkit.detection.family import Published
 from odkit.detection.weights import WeightsUnavailableError, find_weights, weights_file
 from odkit.detection.weights_cache import STARTER_WEIGHTS
+from odkit.system import InputError
 
 NAMES = ("cat", "teapot", "dog")
 
@@ -166,6 +167,16 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
         load_detector(tmp_path / "junk.safetensors")
     with pytest.raises(FileNotFoundError):
         load_detector(tmp_path / "absent.safetensors")
+
+
+def test_weights_of_another_network_of_that_name_are_refused(tmp_path: Path) -> None:
+    detector = build_detector("starter", NAMES, weights="random")
+    detector.module.head.classes = torch.nn.Conv2d(96, 3, 1)
+    path = save_detector(detector, tmp_path / "earlier.safetensors")
+    with pytest.raises(
+        InputError, match=r"earlier\.safetensors was saved by an odkit whose starter was another"
+    ):
+        load_detector(path)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

