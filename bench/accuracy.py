@@ -55,7 +55,7 @@ print("said " + json.dumps(said))
 
 # The data: how it is read, the split to judge on, and what its runs set beside the defaults.
 DATA: dict[str, dict[str, Any]] = {
-    "demo": {"split": "val", "settings": {"epochs": 7}, "what": "drawn, validation images"},
+    "demo": {"split": "val", "settings": {"epochs": 3}, "what": "drawn, validation images"},
     "bccd": {"split": "val", "settings": {}, "what": "blood cells, validation images", "format": "voc"},
     "cards": {"split": "test", "settings": {}, "what": "playing cards, test images", "format": "voc"},
 }
