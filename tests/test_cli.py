@@ -139,7 +139,7 @@ WRONG = {
     "test nothing": "is not a run folder",
     "replay nothing": "is not a run folder",
     "train nothing": "nothing",
-    "train demo --epochs 0 --seed -1": "epochs must be 1 or more, not 0",
+    "train demo --epochs -1 --seed -1": "epochs must be 0 or more, not -1",
     "train demo --batch-size 4 --micro-batch-size 8": "micro_batch_size (8) is larger than batch_size (4)",
     "audit nothing": "nothing",
     "evaluate nothing demo": "neither a run",
@@ -384,7 +384,7 @@ def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.C
     """Judged in another number format than a detector file is by itself."""
     data = squares(tmp_path / "images", 16)
     data.save(tmp_path / "squares.npz")
-    run = trained(data, tmp_path, "low", weights="pretrained", precision="bf16", epochs=1)
+    run = trained(data, tmp_path, "low", weights="pretrained", precision="bf16", learning_rate=2e-3, epochs=2)
     assert run.best["ap"] > 0.05
     args = ["evaluate", str(run.path), str(tmp_path / "squares.npz"), "--device", "cpu", "--json"]
     assert main(args) == 0
@@ -551,6 +551,12 @@ def test_detectors(capsys: pytest.CaptureFixture[str]) -> None:
     assert orjson.loads(capsys.readouterr().out) == odkit.list_detectors()
     assert main(["detectors"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("starter ")
+    assert main(["detectors", "--measure", "starter", "--json"]) == 0
+    first, second = orjson.loads(capsys.readouterr().out)[:2]
+    assert first["minutes_an_epoch"] > 0
+    assert "minutes_an_epoch" not in second
+    assert main(["detectors", "--measure", "startr"]) == 1
+    assert "did you mean 'starter'" in capsys.readouterr().err
 
 
 @pytest.mark.database

@@ -37,6 +37,7 @@ from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
 from .pixels import GREY as GREY
+from .speed import minutes_an_epoch as minutes_an_epoch
 from .tiles import SMALLEST_TILE as SMALLEST_TILE
 from .tiles import Tiling as Tiling
 from .tiles import fitting_tiling as fitting_tiling

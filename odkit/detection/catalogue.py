@@ -250,7 +250,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     "dfine_large": CatalogueEntry(
         build=dfine.dfine("large"),
         **DFINE,
-        summary="D-FINE large: the most accurate here; wants a GPU; its weights are fetched by hand",
+        summary="D-FINE large: the most accurate here; wants a GPU; download its weights yourself",
         weights=dfine.published("large", sha256="", ap=54.0, parameters=31_289_848, class_names=COCO),
         heavy=True,
         learning_rate=1.8e-4,

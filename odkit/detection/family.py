@@ -1,7 +1,8 @@
 """What a family of detectors answers, so that nothing else has to know what its modules are made of.
 
 A family is a file of functions with these names (`torchvision.py`, `dfine.py`); a detector's entry in the catalogue
-names its own, and says how a module is built.
+names its own, and says how a module is built. Predicting, saving and loading are the same for all: `inference.py` and
+`detector.py`.
 """
 
 import re

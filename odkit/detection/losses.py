@@ -1,4 +1,4 @@
-"""Losses of one-stage detectors: what torchvision computes image by image, for the whole batch at once.
+"""Losses of one-stage detectors, the whole batch at once: torchvision's, which it takes image by image, and aligned.
 
 A GPU is waited for once: to know which anchors are to find an object.
 """

@@ -198,7 +198,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out, eps=NORM_EPS, momentum=0.01)
+        self.norm = nn.BatchNorm2d(out, eps=NORM_EPS)
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ class Settings:
     """Longer side in pixels that images are resized to; 0: the detector's own, or larger where small boxes want it."""
     tiles: int = -1
     """Side in pixels of overlapping tiles that large images are seen as, each resized to `image_size`; 0: none.
-    -1: on a GPU chosen where boxes stay too small at any sensible size; on a CPU said."""
+    -1: where boxes stay too small at any sensible size, chosen on a GPU and proposed on a CPU."""
     epochs: int = 0
-    """Passes over the training images; 0: by the number of images, or as many as fit into `minutes`."""
+    """Passes over the training images. 0: by the number of images, or as many as fit into `minutes`."""
     minutes: float = 0.0
     """Time budget in minutes: the number of epochs is fitted to it after the first steps; 0: none."""
     batch_size: int = 0
@@ -83,16 +83,17 @@ class Settings:
     ema: float = 0.995
     """Decay of the averaged weights that are evaluated and saved (it warms up); 0: no averaging."""
     augment: Literal["auto", "none", "flip", "photo", "strong"] = "auto"
-    """How training images are varied: flips; and light, colour, blur; and zoom. "auto": by the length of the run."""
+    """How training images are varied. none: not at all; flip: as `orientation` allows; photo: also light, colour and
+    blur; strong: also zoom. "auto": by the length of the run."""
     orientation: Literal["auto", "upright", "mirror", "turn", "any"] = "auto"
-    """How training images may lie: as they are, mirrored, turned by quarters, or both. "auto": mirrored, unless
-    classes are letters, numbers, left and right: a mirror makes them others."""
+    """How training images may lie: upright (as they are), mirror, turn (by quarters) or any (both). "auto": mirror,
+    unless a class is a letter, a number, left or right, which a mirror would turn into another."""
     mosaic: float = 0.0
-    """Share of training images that are put together from four, but for the last quarter of the epochs."""
+    """Share of training images that are put together from four; none in the last quarter of the epochs."""
     mixup: float = 0.0
-    """Share of training images that are blended with another, but for the last quarter of the epochs."""
+    """Share of training images that are blended with another; none in the last quarter of the epochs."""
     class_balance: float = 0.0
-    """Show images of classes that are in less than this share of the images more often; 0: all equally often."""
+    """Show images of rare classes more often: of those in less than this share of the images. 0: all equally often."""
     multi_scale: float = 0.0
     """Vary the image size from batch to batch by up to this share, 0 to 0.5."""
     freeze_epochs: int = 0
@@ -145,6 +146,12 @@ class Settings:
                 problems.append(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         if 0 < self.tiles < SMALLEST_TILE:
             problems.append(f"tiles must be -1, 0 or {SMALLEST_TILE} pixels and more, not {self.tiles}")
+        if self.augment == "none" and (
+            self.mosaic or self.mixup or self.orientation not in ("auto", "upright")
+        ):
+            problems.append(
+                "augment none varies nothing: leave out mosaic, mixup and orientation, or take flip"
+            )
         if self.batch_size and self.micro_batch_size > self.batch_size:
             problems.append(
                 f"micro_batch_size ({self.micro_batch_size}) is larger than batch_size ({self.batch_size})"

@@ -91,7 +91,9 @@ def choose_view(settings: Settings, device: torch.device, dataset: Dataset) -> V
     if not tile:
         return View(size, None, reasons)
     if device.type == "cpu":
-        reasons["tiles"] = f"none, as they take a CPU long; but {why}: --tiles {tile}"
+        reasons["tiles"] = (
+            f"none, because they take long on a CPU; but {why}. To train on them: --tiles {tile}"
+        )
         return View(size, None, reasons)
     size, reasons = fitting(tile_input, tile)
     return View(size, fitting_tiling(dataset, tile), {**reasons, "tiles": why})
@@ -217,7 +219,7 @@ def _fitting_orientation(class_names: Sequence[str]) -> tuple[str, str]:
     for name in class_names:
         if _ONE_WAY.fullmatch(name.strip()):
             return "upright", f"a mirror would make {name!r} another class, or none"
-    return "mirror", "what is photographed looks as well in a mirror"
+    return "mirror", "no class is a letter, a number, left or right: a mirror image is as good"
 
 
 def make_optimizer(detector: Detector, choices: Choices, layer_decay: float) -> torch.optim.Optimizer:

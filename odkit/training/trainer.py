@@ -141,8 +141,8 @@ class Trainer:
         self.choices.reasons["device"] = device_reason(
             self.settings.device, self.device
         )  # a resume may change it
-        if "epochs" in self.run.config.get("chosen", ()):
-            self.choices.reasons["epochs"] = f"what {len(self.train_set)} training images were found to need"
+        if "epochs" in self.run.config.get("chosen", ()) and not self.settings.minutes:
+            self.choices.reasons["epochs"] = f"by the number of training images ({len(self.train_set)})"
         self.at = Progress(total_epochs=self.settings.epochs)
         if saved:
             self.at = self._progress(saved)

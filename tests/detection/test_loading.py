@@ -148,19 +148,16 @@ def test_multi_scale_gives_a_batch_one_size(tmp_path: Path) -> None:
 
 def test_an_epoch_shows_every_image_and_processes_share_it() -> None:
     whole = EpochSampler(10, 4, seed=3)
-    batches = [[row for row, _, _ in batch] for batch in whole]
+    batches = [[turn.row for turn in batch] for batch in whole]
     assert [len(b) for b in batches] == [4, 4, 4]
     assert {row for batch in batches for row in batch} == set(range(10))
     parts = [EpochSampler(10, 4, seed=3, world=2, rank=rank) for rank in range(2)]
-    together = [
-        [row for row, _, _ in first] + [row for row, _, _ in second]
-        for first, second in zip(*parts, strict=True)
-    ]
+    together = [[turn.row for turn in (*first, *second)] for first, second in zip(*parts, strict=True)]
     assert together == batches
     whole.epoch = 1
-    assert [[row for row, _, _ in batch] for batch in whole] != batches
+    assert [[turn.row for turn in batch] for batch in whole] != batches
     whole.epoch, whole.start = 0, 2
-    assert [[row for row, _, _ in batch] for batch in whole] == batches[2:]
+    assert [[turn.row for turn in batch] for batch in whole] == batches[2:]
     with pytest.raises(ValueError, match="evenly"):
         EpochSampler(10, 5, world=2)
 

@@ -186,8 +186,8 @@ OTHERS: dict[str, tuple[Callable[[Dataset, Dataset], Dataset], str]] = {
         lambda _, other: other.replace(class_names=("blue", "green")),
         "boxes of 'green', which one has not learned; its classes are blue, red",
     ),
-    "no boxes": (lambda _, other: other.select_boxes([]), "have no boxes"),
-    "no images": (lambda _, other: other.select([]), "have no boxes"),
+    "no boxes": (lambda _, other: other.select_boxes([]), "dataset without a box"),
+    "no images": (lambda _, other: other.select([]), "dataset without a box"),
     "faults": (
         lambda _, other: other.replace(boxes=other.boxes[:, [2, 3, 0, 1]]),
         "12 findings with which training would crash or go wrong",

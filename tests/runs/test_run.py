@@ -610,8 +610,8 @@ def test_resume_refuses(run: Run) -> None:
         run.resume(learning_rate=0.5)
     with pytest.raises(TypeError, match="did you mean 'epochs'"):
         run.resume(epoch=5)
-    with pytest.raises(ValueError, match="epochs must be 1 or more"):
-        run.resume(epochs=0)
+    with pytest.raises(ValueError, match="epochs must be 0 or more"):
+        run.resume(epochs=-1)
     assert run.settings == SMALL
 
 

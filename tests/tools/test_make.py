@@ -7,14 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from odkit.detection.detector import load_detector
+from odkit.detection.starter import efficientnet_lite0
 from odkit.detection.weights_cache import STARTER_WEIGHTS
 from tools.starter.draw import STARTER_CLASSES
 from tools.starter.make import make
 
 
 def made(path: Path, seed: int) -> dict[str, torch.Tensor]:
-    torch.set_num_threads(1)
-    return load_file(make(crop_steps=2, steps=3, batch_size=2, size=96, seed=seed, out=path, num_workers=0))
+    torch.manual_seed(0)
+    asked = {"steps": 3, "batch_size": 2, "size": 96, "num_workers": 0, "rate": 2e-3, "backbone_rate": 0.0}
+    return load_file(make(efficientnet_lite0().state_dict(), seed=seed, out=path, **asked))
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_the_image_behind_it_is_named(run: Run) -> None:
     assert [row["image"] for row in rows] == list(train.image_ids[:3])
     assert {row["batch"] for row in rows} == {"step-00000003-1"}
     assert rows[1]["verdict"].startswith("this image alone does it: ")
-    assert "first in the output of backbone.body.0.0" in rows[1]["verdict"]
+    assert "first in the output of backbone.body.stem.conv" in rows[1]["verdict"]
     assert rows[1]["loss"] is None
     assert rows[0]["verdict"].startswith("finite alone; the whole batch is not")
     assert rows[0]["loss"] > 0
@@ -71,21 +71,21 @@ def test_the_layer_behind_it_is_named(run: Run) -> None:
     keep(
         run,
         [[10, 10, 40, 40]],
-        **{"module.head.classification_head.cls_logits.weight": torch.full((2, 96, 3, 3), 1e38)},
+        **{"module.head.classes.weight": torch.full((2, 96, 3, 3), 1e38)},
     )
     (row,) = replay(run)
-    assert "first in the output of head.classification_head.cls_logits" in row["verdict"]
+    assert "first in the output of head.classes" in row["verdict"]
 
 
 def test_weights_that_were_spoilt_before_are_told_apart(run: Run) -> None:
     keep(
         run,
         [[10, 10, 40, 40]],
-        **{"module.head.classification_head.cls_logits.bias": torch.tensor([1.0, float("nan")])},
+        **{"module.head.classes.bias": torch.tensor([1.0, float("nan")])},
     )
     (row,) = replay(run)
     assert "not finite any more" in row["verdict"]
-    assert "cls_logits.bias" in row["verdict"]
+    assert "classes.bias" in row["verdict"]
 
 
 def test_a_batch_that_is_sound_here_says_so(run: Run) -> None:

@@ -72,9 +72,9 @@ def test_fp16_that_never_recovers_is_a_bad_batch(monkeypatch: pytest.MonkeyPatch
     """A gradient that stays infinite while the loss is finite: first the scale comes down, then it is said."""
     torch.manual_seed(0)
     detector = build_detector("starter", ["a", "b"], weights="random", image_size=PIXELS)
-    detector.module.head.classification_head.cls_logits.bias.register_hook(lambda gradient: gradient * np.inf)
-    before = detector.module.head.classification_head.cls_logits.bias.detach().clone()
+    detector.module.head.classes.bias.register_hook(lambda gradient: gradient * np.inf)
+    before = detector.module.head.classes.bias.detach().clone()
     steps = list(steps_of(detector, 2, OVERFLOWS + 2, torch.amp.GradScaler("cpu")))
     assert all(np.isfinite(list(step.losses.values())).all() for step in steps)
     assert [step.updated for step in steps] == [True] * OVERFLOWS + [False] * 2
-    assert torch.equal(before, detector.module.head.classification_head.cls_logits.bias)
+    assert torch.equal(before, detector.module.head.classes.bias)

@@ -98,14 +98,16 @@ def test_input_size_and_tiles_are_chosen_by_the_boxes(
     assert ("image_size" in view.reasons) != ("image_size" in settings)
     chosen = view.reasons.get("tiles", "")
     assert bool(chosen) == ("tiles" not in settings and side <= 20)
-    assert chosen.endswith(": --tiles 640") == (device == CPU and bool(chosen) and not settings)
+    assert chosen.endswith(". To train on them: --tiles 640") == (
+        device == CPU and bool(chosen) and not settings
+    )
 
 
 def test_tiles_are_said_in_plain_words() -> None:
     reason = choose_view(Settings(), CPU, large_pictures(20)).reasons["tiles"]
     assert reason == (
-        "none, as they take a CPU long; but one in ten boxes is under 3 px at 640 px; tiles of 640 px make that 20 px: "
-        "--tiles 640"
+        "none, because they take long on a CPU; but one in ten boxes is under 3 px at 640 px; tiles of 640 px "
+        "make that 20 px. To train on them: --tiles 640"
     )
 
 
@@ -156,7 +158,7 @@ def test_the_chosen_size_stays_over_a_resume(tmp_path: Path) -> None:
     starts = [e for e in run.events(raw=True) if e["event"] == "start"]
     assert [e["choices"]["image_size"] for e in starts] == [640, 640]
     assert starts[1]["choices"]["reasons"]["image_size"] == starts[0]["choices"]["reasons"]["image_size"]
-    assert load_detector(run.path, device="cpu").image_size == 512
+    assert load_detector(run.path, device="cpu").image_size == 640
 
 
 @pytest.mark.slow

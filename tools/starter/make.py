@@ -11,7 +11,7 @@ weights on the same machine.
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def learn_boxes(
 
 
 def make(
+    backbone: Mapping[str, Tensor],
     *,
     steps: int,
     batch_size: int,
@@ -118,16 +119,16 @@ def make(
     rate: float,
     backbone_rate: float,
 ) -> Path:
-    """The starter, from ImageNet's backbone; returns `out`."""
+    """The starter, from a backbone's weights; returns `out`."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     detector = Detector("starter", STARTER_CLASSES)
-    backbone: Any = detector.module.backbone
-    backbone.body.load_state_dict(imagenet_state())
-    _freeze_batch_norms(backbone, NORM_EPS)
+    inside: Any = detector.module.backbone
+    inside.body.load_state_dict(backbone)
+    _freeze_batch_norms(inside, NORM_EPS)
     freeze_stem(detector)
     if not backbone_rate:
-        backbone.body.requires_grad_(False)
+        inside.body.requires_grad_(False)
     return learn_boxes(
         detector,
         out,
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--num-workers", type=int, default=1, help="drawing processes")
     parser.add_argument("--out", type=Path, default=STARTER_WEIGHTS)
-    print(make(**vars(parser.parse_args())))
+    print(make(imagenet_state(), **vars(parser.parse_args())))
 
 
 if __name__ == "__main__":
