@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,11 +73,8 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "turned and mirrored (orientation any)": {"orientation": "any"},
     "mosaic of half the images": {"mosaic": 0.5},
     "mixup of a fifth": {"mixup": 0.2},
-    "multi-scale of a quarter": {"multi_scale": 0.25},
     "class balance of a half": {"class_balance": 0.5},
     "no averaged weights (ema 0)": {"ema": 0.0},
-    "backbone fixed for half of it (freeze epochs)": {"freeze_epochs": 3},
-    "twice the learning rate": {"learning_rate": 5e-4},
 }
 
 
@@ -85,16 +83,26 @@ def trained(
 ) -> dict[str, Any]:
     """Figures of a run on some data by the odkit of a checkout; those of an earlier call, where there was one."""
     file = folder / f"{name}.json"
-    if file.exists():
-        return dict(json.loads(file.read_text()))
     entry = DATA[data]
+    settings = {**entry["settings"], **settings}
+    if file.exists():
+        figures = json.loads(file.read_text())
+        if figures["settings"] != settings:
+            raise SystemExit(
+                f"{file} holds a run with {figures['settings']}, not {settings}: take another --folder"
+            )
+        return dict(figures)
+    if (left := folder / "runs" / name).exists():  # broken off
+        if od.open_run(left).alive:
+            od.open_run(left).stop()
+        shutil.rmtree(left)
     wanted = {
         "data": str(path) if path else "",
         "format": entry.get("format"),
         "split": entry["split"],
         "folder": str(folder / "runs"),
         "name": name,
-        "settings": {**entry["settings"], **settings},
+        "settings": settings,
     }
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     asked = [sys.executable, "-c", WORK, json.dumps(wanted)]
@@ -102,7 +110,7 @@ def trained(
     said = [line for line in answer.stdout.splitlines() if line.startswith("said ")]
     if answer.returncode or not said:
         raise SystemExit(f"{name} failed:\n{answer.stdout[-2000:]}\n{answer.stderr[-4000:]}")
-    figures: dict[str, Any] = json.loads(said[-1][5:])
+    figures = {**json.loads(said[-1][5:]), "settings": settings}
     file.write_text(json.dumps(figures))
     minutes = figures["seconds"] / 60
     print(f"{name:32} AP {figures['ap']:.3f}  AP50 {figures['ap50']:.3f}  {minutes:.1f} min", flush=True)
@@ -146,7 +154,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "accuracy.md")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    paths = {"demo": None, "bccd": given.bccd, "cards": given.cards}
+    paths = {
+        "demo": None,
+        "bccd": given.bccd and given.bccd.absolute(),
+        "cards": given.cards and given.cards.absolute(),
+    }
     used = [data for data, path in paths.items() if data in given.data and (path or data == "demo")]
     folder = given.folder.absolute()
     about = (

@@ -384,7 +384,9 @@ def test_the_ap_that_a_run_reports_is_evaluates(tmp_path: Path, capsys: pytest.C
     """Judged in another number format than a detector file is by itself."""
     data = squares(tmp_path / "images", 16)
     data.save(tmp_path / "squares.npz")
-    run = trained(data, tmp_path, "low", weights="pretrained", precision="bf16", learning_rate=2e-3, epochs=2)
+    run = trained(
+        data, tmp_path, "low", weights="pretrained", precision="bf16", learning_rate=1e-3, epochs=10
+    )
     assert run.best["ap"] > 0.05
     args = ["evaluate", str(run.path), str(tmp_path / "squares.npz"), "--device", "cpu", "--json"]
     assert main(args) == 0

@@ -210,6 +210,10 @@ def losses(module: Any, inputs: Inputs) -> dict[str, Tensor]:
         criterion = DFineLoss(module.config).to(inputs.images.device)
         # without a box there are no denoising queries; a process must have a gradient for their weights all the same
         terms = dict.fromkeys(TERMS, module.model.denoising_class_embed.weight.sum() * 0)
+        outputs = (found.intermediate_logits, found.intermediate_reference_points, found.enc_topk_bboxes)
+        if not all(bool(output.isfinite().all()) for output in outputs):
+            # its matcher raises an error for boxes that are not finite; what is not finite is the trainer's to handle
+            return {name: term + outputs[0].sum() * torch.nan for name, term in terms.items()}
         for name, value in criterion(_grouped(found), targets).items():
             term = TERMS[-1] if "_dn_" in name else name.split("_aux_")[0]
             terms[term] = terms[term] + value

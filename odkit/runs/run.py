@@ -292,6 +292,8 @@ class Run:
                 f"takes it further (odkit resume {self.path} --epochs ...)"
             )
         if new != old:
+            if changes.get("epochs"):
+                config["chosen"] = []
             config["settings"] = new.to_dict()
             with writing(self.path):
                 _write_json(self.path / "config.json", config)

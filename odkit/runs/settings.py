@@ -99,7 +99,8 @@ class Settings:
     freeze_epochs: int = 0
     """Keep the backbone fixed for so many epochs."""
     layer_decay: float = 1.0
-    """Factor on the learning rate for each stage further from the head; 1: the same rate everywhere."""
+    """Factor on the learning rate for each stage (the starter: each block) further from the head; 1: the same rate
+    everywhere."""
     patience: int = 0
     """Stop when the AP has not risen for so many epochs; 0: never."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -172,7 +173,7 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-IMAGES_OF_A_RUN = 4500  # images seen, one by one: about ten minutes on two CPU cores
+IMAGES_OF_A_RUN = 4500  # images seen, one by one; one of many tiles counts once
 EPOCHS = (12, 60)  # for any number of images
 
 

@@ -25,6 +25,7 @@ class Turn(NamedTuple):
     epoch: int = 0  # 0-based
     batch: int = 0  # its number in the epoch
     composed: bool = False  # whether it may be a mosaic or a blend of several images
+    copy: int = 0  # how often it came in the epoch before
 
 
 class TrainingImages(DetectionImages):
@@ -85,7 +86,8 @@ class TrainingImages(DetectionImages):
         size = self._size_of_batch(turn.epoch, turn.batch)
         if self.augment == "none":
             return self.read(view, size)
-        rng = np.random.default_rng([self.seed, turn.epoch, view])
+        # images that come several times in an epoch are varied anew
+        rng = np.random.default_rng([self.seed, turn.epoch, view, *[turn.copy] * bool(turn.copy)])
         item, kind = self.read(view, size), self.augment
         if turn.composed and (self.mosaic or self.mixup):
             item, made = self._composed(item, turn, size)
@@ -96,7 +98,7 @@ class TrainingImages(DetectionImages):
             # Both ways by turns, from either (Jordan, 2024, arXiv:2404.00498): of the few epochs of a fine-tuning,
             # draws would show some images one way alone.
             first = np.random.default_rng([self.seed, view, 404]).random() < 0.5
-            flip = bool(first != (turn.epoch % 2 == 1))
+            flip = bool(first != ((turn.epoch + turn.copy) % 2 == 1))
         if self.orientation in ("turn", "any"):
             item = self._turned(item, turn, view)
         height, width = item.image.shape[-2:]
@@ -105,7 +107,7 @@ class TrainingImages(DetectionImages):
 
     def _composed(self, item: Item, turn: Turn, size: int) -> tuple[Item, bool]:
         """The image as one of four of a mosaic, or blended with another, or as it is; and whether it is a mosaic."""
-        rng = np.random.default_rng([self.seed, turn.epoch, turn.row, 411])
+        rng = np.random.default_rng([self.seed, turn.epoch, turn.row, 411, turn.copy])
         is_mosaic, is_blend = rng.random(2) < (self.mosaic, self.mixup)
         others = [self.view_of(int(row), turn.epoch) for row in rng.integers(len(self), size=4)]
         if is_mosaic:
@@ -178,9 +180,21 @@ class EpochSampler(Sampler[list[Turn]]):
 
     def __iter__(self) -> Iterator[list[Turn]]:
         epoch, composed, share = self.epoch, self.composed, self.batch_size // self.world
-        for number, rows in list(enumerate(self.rows()))[self.start :]:
-            mine = rows[self.rank * share : (self.rank + 1) * share]
-            yield [Turn(int(row), epoch, number, composed) for row in mine]
+        rows = self.rows()
+        copies = np.zeros_like(rows) if self.shares is None else _earlier(rows.ravel()).reshape(rows.shape)
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        for number in range(self.start, len(rows)):
+            pairs = zip(rows[number, mine].tolist(), copies[number, mine].tolist(), strict=True)
+            yield [Turn(row, epoch, number, composed, copy) for row, copy in pairs]
+
+
+def _earlier(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each value stands before its place, int64 [n]."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    earlier = np.empty_like(values)
+    earlier[order] = np.arange(len(values)) - np.searchsorted(ranked, ranked)
+    return earlier
 
 
 def balanced_shares(dataset: Dataset, least: float) -> NDArray[np.float64]:

@@ -165,7 +165,7 @@ def choose(
         reasons["backbone_rate"] = "the backbone is pre-trained: its authors' factor on the learning rate"
     augment: str = settings.augment
     if augment == "auto":
-        augment, reasons["augment"] = _fitting_augmentation(settings)
+        augment, reasons["augment"] = fitting_augmentation(settings)
     orientation: str = settings.orientation
     if orientation == "auto":
         orientation, reasons["orientation"] = _fitting_orientation(class_names)
@@ -207,9 +207,11 @@ def _fitting_batch(device: torch.device, images: int, fitting: int | None) -> tu
     )
 
 
-def _fitting_augmentation(settings: Settings) -> tuple[str, str]:
+def fitting_augmentation(settings: Settings) -> tuple[str, str]:
     """Measured: zooming costs a short run some accuracy, and keeps a long one from learning its images by heart."""
-    if settings.minutes or settings.epochs >= LONG_RUN:
+    if settings.minutes:
+        return "strong", "a time budget leaves the number of epochs open: what serves a long run"
+    if settings.epochs >= LONG_RUN:
         return "strong", f"a run of {LONG_RUN} epochs or more sees each image often: vary its size too"
     return "flip", f"a run of under {LONG_RUN} epochs sees each image a few times: flips are variety enough"
 

@@ -147,7 +147,7 @@ def plan_learning_curve(
     if not dataset.split_counts():
         dataset = dataset.with_splits(val=0.2, seed=settings.seed)
     train, val = dataset.split(settings.train_split), dataset.split(settings.val_split)
-    settings = with_epochs(settings, len(train))
+    settings = _settled(settings, train)
     if not len(val.boxes):
         raise InputError(
             f"the {settings.val_split!r} split of {dataset.name} has no boxes: nothing to judge by"
@@ -232,6 +232,20 @@ def _sizes(
 def _missing_classes(dataset: Dataset, images: NDArray[np.int64]) -> set[int]:
     """The classes that stand in the dataset and not in these images of it."""
     return set(dataset.box_classes.tolist()) - set(dataset.select(images).box_classes.tolist())
+
+
+def _settled(settings: Settings, train: Dataset) -> Settings:
+    """The settings with all filled in that a part by itself would choose otherwise than the whole."""
+    from odkit.detection import pick_device
+    from odkit.training.recipe import choose_view, fitting_augmentation
+
+    settings = with_epochs(settings, len(train))
+    view = choose_view(settings, pick_device(settings.device), train)
+    augment: Any = settings.augment
+    if augment == "auto":
+        augment, _ = fitting_augmentation(settings)
+    tiles = view.tiling.size if view.tiling else 0
+    return dataclasses.replace(settings, image_size=view.image_size, tiles=tiles, augment=augment)
 
 
 def _settings_of_part(settings: Settings, passes: float, seed: int) -> Settings:

@@ -429,7 +429,8 @@ class Trainer:
         tries = 0
         while True:
             self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
-            self.sampler.composed = self.at.epoch < (1 - PLAIN_SHARE) * self.at.total_epochs
+            plain_epochs = max(1, math.ceil(PLAIN_SHARE * self.at.total_epochs))
+            self.sampler.composed = self.at.epoch < self.at.total_epochs - plain_epochs
             began = time.monotonic()
             try:
                 batches = start_epoch(self.loader)

@@ -237,6 +237,14 @@ def test_every_batch_has_the_same_terms_and_a_gradient_for_every_weight(counts: 
             assert parameter.grad.isfinite().all(), name
 
 
+def test_what_is_not_finite_is_said_by_the_losses() -> None:
+    """Its own matcher would raise an error for boxes that are not finite: the batch could not be left out."""
+    module, inputs = made().train(), a_batch((2, 3), size=96)
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    assert not any(loss.isfinite() for loss in dfine.losses(module, inputs).values())
+
+
 def test_noise_is_drawn_from_torchs_seed() -> None:
     module, inputs = made().train(), a_batch((2, 3), size=96)
     draws = []

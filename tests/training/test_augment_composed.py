@@ -391,6 +391,18 @@ def test_a_class_in_few_images_is_shown_more_often() -> None:
     assert times[4:].mean() / 100 == pytest.approx(1 / 13.5 * 10, rel=0.05)
 
 
+def test_an_image_that_comes_again_is_varied_anew(pictures: Dataset) -> None:
+    turns = [turn for batch in EpochSampler(4, 4, shares=np.array([7.0, 1, 1, 1])) for turn in batch]
+    assert sorted(turn.copy for turn in turns if turn.row == 0) == list(range(sum(t.row == 0 for t in turns)))
+    assert all(turn.copy == 0 for batch in EpochSampler(6, 4) for turn in batch)  # the last one is filled up
+    varied = images(pictures, augment="strong", seed=1)
+    first, second = varied[Turn(0)], varied[Turn(0, copy=1)]
+    assert not same(first, second)
+    assert first.change is not None
+    assert second.change is not None
+    assert first.change.flip != second.change.flip
+
+
 def test_processes_share_a_balanced_epoch() -> None:
     shares = np.linspace(1, 4, 12)
     whole = list(EpochSampler(12, 4, seed=3, shares=shares))

@@ -1,5 +1,6 @@
 """The runs of a learning curve: nested parts, the same recipe, and what an interruption leaves."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -90,7 +91,7 @@ def test_each_part_has_as_many_steps_and_is_judged_as_often(dataset: Dataset, tm
         for run in plan.runs
     ]
     assert rows == [(6, 2, 3, 1), (12, 4, 6, 2), (24, 8, 12, 4), (60, 20, 30, 10)]
-    assert plan.runs[0].settings == settings
+    assert plan.runs[0].settings == dataclasses.replace(settings, image_size=320, tiles=0, augment="flip")
     assert {run.settings.learning_rate for run in plan.runs} == {0.001}
     assert plan.notes == ()
     # a twentieth has ten times the epochs, not twenty, and that is said
@@ -98,6 +99,14 @@ def test_each_part_has_as_many_steps_and_is_judged_as_often(dataset: Dataset, tm
     plan = planned(small, tmp_path, fractions=(0.05, 0.5))
     assert plan.runs[-1].settings.epochs == 60
     assert "5% of the training images (4) have 10 times the epochs of the whole" in plan.notes[0]
+
+
+def test_all_parts_have_the_recipe_of_the_whole(dataset: Dataset, tmp_path: Path) -> None:
+    """By itself, a part with many epochs would be zoomed, and one with few boxes seen at another size."""
+    plan = planned(dataset, tmp_path, Settings(epochs=6))
+    for run in plan.runs:
+        chosen = (run.settings.augment, run.settings.image_size, run.settings.tiles)
+        assert chosen == ("flip", 320, 0)
 
 
 def test_parts_that_make_no_sense_are_left_out_and_that_is_said(tmp_path: Path) -> None:
