@@ -682,7 +682,11 @@ def learning(bench: Bench) -> list[Row]:
     rows = []
     dataset = bench.demo(60)
     for precision in bench.cases(bench.precisions()):
-        more = {"epochs": 2} if bench.quick else {"epochs": 12, "batch_size": 8, "image_size": 160}
+        more = (
+            {"epochs": 6, "learning_rate": 1e-3}
+            if bench.quick
+            else {"epochs": 12, "batch_size": 8, "image_size": 160}
+        )
         run = bench.train(dataset, f"learning-{precision}", precision=precision, **more)
         losses = [event["loss"] for event in run.events() if event["event"] == "step"]
         few = max(1, len(losses) // 6)
@@ -1141,7 +1145,7 @@ def judging(bench: Bench) -> list[Row]:
     """Prediction by batch and precision, AP beside that of float32 on the CPU, and what else an epoch's end costs."""
     low = best_precision(bench.device)[0]
     rows: list[Row] = []
-    trained: Row = {"starter": {"epochs": 7, "batch_size": 16}}
+    trained: Row = {"starter": {"epochs": 3, "batch_size": 16}}
     if not bench.quick:
         large = {"weights": "random", "image_size": 1024, "minutes": 2, "evaluate_every": 100}
         trained["retinanet_resnet50_fpn_v2"] = large
