@@ -45,10 +45,10 @@ def wait_until_ended(run: Run, seconds: float = 120) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 MB of its own."""
+    """A file system of 400 MB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(folder)]
     if not sys.platform.startswith("linux") or os.getuid() != 0:
         pytest.skip("only root can mount a small disk")
     if subprocess.run(command, check=False, capture_output=True).returncode:
@@ -58,7 +58,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_too_small_is_refused_before_the_start(dataset: Dataset, small_disk: Path) -> None:
-    (small_disk / "filler").write_bytes(bytes(250_000_000))
+    (small_disk / "filler").write_bytes(bytes(350_000_000))
     run = a_run(dataset, small_disk)
     assert work(run.path) == 1
     assert "checkpoints need about" in run.trouble()
