@@ -130,8 +130,7 @@ def build_detector(
         return detector
     state, known_names = pretrained_state(name, entry, weights)
     _load_carrying_rows(detector, state, known_names)
-    if entry.frozen_norm_eps is not None:
-        _freeze_batch_norms(backbone(detector.family, detector.module), entry.frozen_norm_eps)
+    freeze_norms(detector)
     freeze_stem(detector)
     return detector
 
@@ -196,10 +195,9 @@ def shaped_like(
         InputError: It fits none; the message names its origin.
     """
     detector = Detector(name, class_names, image_size=image_size)
-    entry = catalogue_entry(name)
     own = [key for key in state if key.startswith(detector.family.BACKBONE)]
-    if entry.frozen_norm_eps is not None and not any(key.endswith("num_batches_tracked") for key in own):
-        _freeze_batch_norms(backbone(detector.family, detector.module), entry.frozen_norm_eps)
+    if not any(key.endswith("num_batches_tracked") for key in own):
+        freeze_norms(detector)
     shapes = {key: tensor.shape for key, tensor in detector.module.state_dict().items()}
     if shapes != {key: tensor.shape for key, tensor in state.items()}:
         raise InputError(
@@ -207,6 +205,13 @@ def shaped_like(
             "fine-tune anew"
         )
     return detector
+
+
+def freeze_norms(detector: Detector) -> None:
+    """Fix the figures of the backbone's batch norms, on the CPU, where the catalogue says that fine-tuning does."""
+    eps = catalogue_entry(detector.name).frozen_norm_eps
+    if eps is not None:
+        _freeze_batch_norms(backbone(detector.family, detector.module), eps)
 
 
 def freeze_stem(detector: Detector) -> None:

@@ -5,9 +5,8 @@ import time
 import torch
 
 from odkit.detection.catalogue import catalogue_entry
-from odkit.detection.detector import Detector, _freeze_batch_norms, freeze_stem
+from odkit.detection.detector import Detector, freeze_norms, freeze_stem
 from odkit.detection.devices import pick_device
-from odkit.detection.family import backbone
 
 SECONDS = 3.0  # of steps, at least one
 
@@ -24,12 +23,10 @@ def minutes_an_epoch(
     """
     where = pick_device(device)
     size = image_size or catalogue_entry(name).image_size
-    detector = Detector(name, ("one", "two"), image_size=size).to(where)
-    detector.to(memory_format=torch.channels_last).train()
-    entry = catalogue_entry(name)  # frozen as in fine-tuning
-    if entry.frozen_norm_eps is not None:
-        _freeze_batch_norms(backbone(entry.family, detector.module), entry.frozen_norm_eps)
+    detector = Detector(name, ("one", "two"), image_size=size)
+    freeze_norms(detector)  # as in fine-tuning
     freeze_stem(detector)
+    detector.to(where).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-6)
     generator = torch.Generator().manual_seed(0)
     pictures = [torch.rand(3, size, size, generator=generator) for _ in range(2)]

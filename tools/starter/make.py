@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from odkit.detection.detector import Detector, _freeze_batch_norms, freeze_stem, save_detector
+from odkit.detection.detector import Detector, freeze_norms, freeze_stem, save_detector
 from odkit.detection.loading import Item, Pack
-from odkit.detection.starter import NORM_EPS
 from odkit.detection.weights_cache import STARTER_WEIGHTS
 from odkit.training.augment import draw
 from odkit.training.average import Average
@@ -125,7 +124,7 @@ def make(
     detector = Detector("starter", STARTER_CLASSES)
     inside: Any = detector.module.backbone
     inside.body.load_state_dict(backbone)
-    _freeze_batch_norms(inside, NORM_EPS)
+    freeze_norms(detector)
     freeze_stem(detector)
     if not backbone_rate:
         inside.body.requires_grad_(False)
