@@ -22,8 +22,10 @@ RACY = 2_000_000_000  # nanoseconds; a file changed less than that ago may chang
 MOST_IN_MEMORY = 50_000  # files, some 75 MB
 MOST_ON_DISK = 200_000  # files, some 280 MB
 WAIT = 2.0  # seconds for another process to finish writing
-_FILE = "images-2.sqlite"  # another number for another table
-_COLUMNS = "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels, look"
+_FILE = "images-3.sqlite"  # another number for another table
+_COLUMNS = (
+    "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels, look, colour"
+)
 
 _T = TypeVar("_T")
 
@@ -31,7 +33,7 @@ _T = TypeVar("_T")
 class ImageFacts(NamedTuple):
     """What was found in an image file.
 
-    Without decoding, `problem` is one of its header, and `pixels` and `look` are empty.
+    Without decoding, `problem` is one of its header, and `pixels`, `look` and `colour` are empty.
     """
 
     width: int = 0  # as stored; 0 where the header cannot be read
@@ -43,6 +45,7 @@ class ImageFacts(NamedTuple):
     mode: str = ""  # Pillow's name for the kind of pixels
     pixels: bytes = b""  # hash of the decoded pixels
     look: bytes = b""  # the upright image as a grey thumbnail, LOOK_SIDE x LOOK_SIDE bytes
+    colour: bytes = b""  # red, green and blue where the whole image is of one colour
     lasting: bool = True  # whether it would be found again, as far as one can know
 
     @property
@@ -52,7 +55,7 @@ class ImageFacts(NamedTuple):
 
     def of_header(self) -> "ImageFacts":
         """What is found without decoding."""
-        return self._replace(problem="", detail="", pixels=b"", look=b"") if self.width else self
+        return self._replace(problem="", detail="", pixels=b"", look=b"", colour=b"") if self.width else self
 
 
 class _Kept(NamedTuple):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image
 
 from odkit.data import image_cache
@@ -19,6 +20,11 @@ from odkit.data.images import ImageReadError, open_upright, read_header
 from odkit.system import cpu_count, progress_bar
 
 LOOK_SIDE = 32  # pixels, the side of the thumbnail
+ONE_COLOUR = 8
+"""Levels of 255 between the darkest and the brightest value of each channel in an image of one colour.
+
+JPEG moves an even area by one or two, a covered lens's noise by a few; a white wall is darker in the corners by 20.
+"""
 
 _T = TypeVar("_T")
 
@@ -119,7 +125,9 @@ def _inspect(path: str, decode: bool) -> ImageFacts:
         return facts
     try:
         image = open_upright(path)
-        return facts._replace(pixels=_hash_of(image, orientation), look=_look_of(image))
+        look = _look_of(image)
+        colour = _colour_of(image) if max(look) - min(look) <= ONE_COLOUR else b""
+        return facts._replace(pixels=_hash_of(image, orientation), look=look, colour=colour)
     except (ImageReadError, MemoryError) as error:
         reason = getattr(error, "reason", error)
         # a disk that fails, too many open files or too little memory may pass; damage stays
@@ -140,6 +148,12 @@ def _hash_of(image: Image.Image, orientation: int) -> bytes:
 def _look_of(image: Image.Image) -> bytes:
     size = (LOOK_SIDE, LOOK_SIDE)
     return image.convert("L").resize(size, Image.Resampling.BOX).tobytes()
+
+
+def _colour_of(image: Image.Image) -> bytes:
+    """The colour of an image that has just one, red, green and blue, as training sees it; else nothing."""
+    low, high = np.array(image.convert("RGB").getextrema(), np.int64).T
+    return bytes(((low + high) // 2).tolist()) if (high - low).max() <= ONE_COLOUR else b""
 
 
 _BEGINNINGS = {

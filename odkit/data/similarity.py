@@ -58,6 +58,19 @@ def similar_pairs(looks: Sequence[bytes], similarity: float = SIMILARITY) -> Pai
     return Pairs(np.concatenate(rows), np.concatenate(others), np.concatenate(values))
 
 
+def correlations(look: bytes, others: Sequence[bytes]) -> NDArray[np.float64]:
+    """Correlation of a thumbnail with others, [M]; NaN where one has no contrast, and would resemble every other."""
+    values = [np.zeros(0)]
+    for start in range(0, len(others), 4096):
+        some = np.frombuffer(b"".join([look, *others[start : start + 4096]]), np.uint8).reshape(
+            -1, LOOK_SIDE**2
+        )
+        plain = some.std(1) < _LEAST_SPREAD
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values.append(np.where(plain[0] | plain[1:], np.nan, _correlation(some[0], some[1:])))
+    return np.concatenate(values)
+
+
 def _described(
     grey: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float32], NDArray[np.uint64], NDArray[np.bool_]]:

@@ -69,7 +69,7 @@ def forget():
 
 
 def database(tmp_path):
-    return tmp_path / "cache" / "images-2.sqlite"
+    return tmp_path / "cache" / "images-3.sqlite"
 
 
 def test_the_second_audit_decodes_nothing(dataset, decoded):

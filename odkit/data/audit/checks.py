@@ -1,6 +1,7 @@
 """What can be wrong with a dataset: one row a check in CHECKS, and the function that finds it."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from odkit.data.audit.files import LABELS, PICTURES
 from odkit.data.audit.subject import OVERHANG, Subject
+from odkit.data.audit.unusual import class_shares, odd_in_class
 from odkit.data.dataset import UNKNOWN_CLASS
 
 REPAIRS = {
@@ -26,6 +29,12 @@ REPAIRS = {
 """What `repaired()` can do about a finding (`Finding.repair`), and how its notes say that it was done."""
 _FEW_IMAGES = 10  # a split below this measures nothing
 _IMBALANCE = 10  # times as many boxes in the most frequent class as in the rarest
+_CROWDED = 100  # boxes in an image: what every detector of the catalogue finds at most, as COCO counts it
+_WHOLE = 0.9  # of the image's area, from which a box covers nearly all of it
+_EXTREME = 20  # times as long as wide, or as wide as long
+_SKEW = 2  # times the share of the boxes that a class has in the other split
+_CHANCE = 4  # standard errors; chance goes beyond once in 16,000 classes
+_BACKGROUND = 0.5  # of the images without objects
 
 
 class Hit(NamedTuple):
@@ -36,6 +45,7 @@ class Hit(NamedTuple):
     box: int = -1
     repair: str | None = None  # in place of the row's
     fix: str | None = None
+    file: str = ""  # where no image of the dataset is concerned
 
 
 def counted(number: int, what: str) -> str:
@@ -249,6 +259,129 @@ def _first_of_same(subject: Subject, *, same_class: bool) -> dict[int, int]:
         second[chosen], return_index=True
     )  # sorted by (second, first): the earliest of each
     return dict(zip(rows.tolist(), first[chosen][where].tolist(), strict=True))
+
+
+def _crowded_image(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    counts = np.bincount(data.box_images[~data.box_crowd], minlength=len(data))
+    for i in np.flatnonzero(counts > _CROWDED).tolist():
+        yield Hit(f"{counts[i]:,} boxes, of which at most {_CROWDED / counts[i]:.0%} can be found", image=i)
+
+
+def _huge_box(subject: Subject) -> Iterator[Hit]:
+    data, rows = subject.dataset, subject.ordinary & np.isfinite(subject.box_frames).all(1)
+    covered = np.ones(data.num_boxes)
+    covered[rows] = subject.shown[rows].prod(1) / subject.box_frames[rows].prod(1)
+    odd = rows & (covered >= _WHOLE)
+    if odd.any():
+        odd &= odd_in_class(covered, data.box_classes, rows)
+    yield from _box_hits(
+        subject,
+        odd,
+        lambda i: f"it covers {covered[i]:.0%} of the image, which is rare for {_class_of(subject, i)!r}",
+    )
+
+
+def _extreme_shape(subject: Subject) -> Iterator[Hit]:
+    data, rows = subject.dataset, subject.ordinary
+    shape = np.ones(data.num_boxes)
+    shape[rows] = subject.sides[rows, 0] / subject.sides[rows, 1]
+    odd = rows & ((shape >= _EXTREME) | (shape <= 1 / _EXTREME))
+    # what the border cuts off may leave a sliver, rightly
+    narrow = subject.sides.argmin(1)[:, None]
+    near, far = (
+        np.take_along_axis(side, narrow, 1)[:, 0] for side in (subject.corners[:, :2], subject.corners[:, 2:])
+    )
+    odd &= (near > 1) & (far < np.take_along_axis(subject.box_frames, narrow, 1)[:, 0] - 1)
+    if odd.any():
+        odd &= odd_in_class(shape, data.box_classes, rows)
+    yield from _box_hits(
+        subject,
+        odd,
+        lambda i: (
+            f"{subject.sides[i, 0]:.4g} x {subject.sides[i, 1]:.4g} pixels, which is rare for {_class_of(subject, i)!r}"
+        ),
+    )
+
+
+def _class_of(subject: Subject, row: int) -> str:
+    return str(subject.dataset.class_names[subject.dataset.box_classes[row]])
+
+
+def _copied_labels(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    counts = data.boxes_per_image()
+    for image, first in subject.copied_labels:
+        same = f"the same {counts[image]} boxes as {data.image_ids[first]}"
+        yield Hit(f"{same}, whose picture looks different", image=image)
+
+
+def _one_colour(subject: Subject) -> Iterator[Hit]:
+    if subject.files is None:
+        return
+    files, counts = subject.files, subject.dataset.boxes_per_image()
+    for i in np.flatnonzero(files.colours != b"").tolist():
+        if files.modes[i][0] in "IF":
+            continue  # cut off at 255, as deep_pixels says
+        colour = ", ".join(map(str, files.colours[i]))
+        alpha = (
+            "; what is drawn in its transparency is not read"
+            if files.modes[i] in ("LA", "PA", "RGBA")
+            else ""
+        )
+        boxes = f", yet it has {counted(counts[i], 'box')}" if counts[i] else ""
+        yield Hit(f"red, green and blue are {colour} everywhere{alpha}{boxes}", image=i)
+
+
+def _unread(kinds: dict[str, str]) -> Callable[[Subject], Iterator[Hit]]:
+    def find(subject: Subject) -> Iterator[Hit]:
+        for folder, suffix, names in subject.unread:
+            if suffix in kinds:
+                examples = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+                where = "it is" if len(names) == 1 else "they are"
+                yield Hit(f"{examples}: {where} {kinds[suffix]}", file=os.path.join(folder, names[0]))
+
+    return find
+
+
+def _case_collision(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    first: dict[str, int] = {}
+    for i, path in enumerate(data.image_paths.tolist()):
+        other = first.setdefault(unicodedata.normalize("NFC", path).casefold(), i)
+        if other != i:
+            yield Hit(f"the same name as {data.image_ids[other]} but for the case of letters", image=i)
+
+
+def _split_skew(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    sizes = data.split_counts()
+    for split in sizes if sizes.get("train", 0) >= _FEW_IMAGES else ():
+        if split == "train" or sizes[split] < _FEW_IMAGES:
+            continue
+        shares, errors = class_shares(data, "train", split)
+        # a class that one of the two lacks is missing there, see class_missing_in_split
+        skewed = (errors >= _CHANCE) & (shares.min(0) > 0) & (shares.max(0) >= _SKEW * shares.min(0))
+        for k in np.flatnonzero(skewed).tolist():
+            here, there = shares[1, k], shares[0, k]
+            yield Hit(f"{data.class_names[k]!r} has {here:.1%} of the boxes in {split}, {there:.1%} in train")
+        yield from _background_skew(subject, split)
+
+
+def _background_skew(subject: Subject, split: str) -> Iterator[Hit]:
+    splits, empty = subject.dataset.image_splits, subject.backgrounds
+    counts = np.array([(splits == name).sum() for name in ("train", split)])
+    empties = np.array([empty[splits == name].sum() for name in ("train", split)])
+    pooled, shares = empties.sum() / counts.sum(), empties / counts
+    error = np.sqrt(pooled * (1 - pooled) * (1 / counts).sum())
+    if shares.max() >= _SKEW * shares.min() and abs(shares[0] - shares[1]) >= _CHANCE * error > 0:
+        yield Hit(f"{shares[1]:.1%} of the images in {split} are without objects, {shares[0]:.1%} in train")
+
+
+def _mostly_background(subject: Subject) -> Iterator[Hit]:
+    empty, images = int(subject.backgrounds.sum()), len(subject.dataset)
+    if subject.dataset.num_boxes and empty > _BACKGROUND * images:
+        yield Hit(f"{empty:,} of {images:,} images ({empty / images:.0%}) are without objects")
 
 
 def _class_name_variant(subject: Subject) -> Iterator[Hit]:
@@ -493,6 +626,27 @@ CHECKS: dict[str, Check] = {
         "Decide which class is right and delete the other box.",
         find=_two_classes,
     ),
+    "huge_box": Check(
+        "warning",
+        "box over nearly the whole image",
+        f"It covers over {_WHOLE:.0%} of its image, and boxes of its class are far smaller: drawn around everything?",
+        "Look at it; draw it around the object, or delete it.",
+        find=_huge_box,
+    ),
+    "extreme_shape": Check(
+        "warning",
+        "box of extreme shape",
+        f"One side is over {_EXTREME} times the other, and boxes of its class are not: a slip of the mouse?",
+        _DRAW_AGAIN,
+        find=_extreme_shape,
+    ),
+    "copied_labels": Check(
+        "warning",
+        "image with the labels of another",
+        "Box for box the same as those of another image, which looks different: a copied label file?",
+        "Look at both and label the wrong one anew. Right if nothing moved before a camera that stood still.",
+        find=_copied_labels,
+    ),
     "class_name_variant": Check(
         "warning",
         "class spelled in several ways",
@@ -513,6 +667,13 @@ CHECKS: dict[str, Check] = {
         "It is stored turned or mirrored, and nothing in the labels tells whether they were drawn on it so.",
         "Look at its boxes; if they lie wrong, store the image upright without the tag.",
         find=_exif_undecided,
+    ),
+    "one_colour": Check(
+        "warning",
+        "image of one colour",
+        "Nothing can be seen in it: a shot that failed, an empty page, a placeholder.",
+        "Look at it; get the image anew, or delete it with its labels.",
+        find=_one_colour,
     ),
     "deep_pixels": Check(
         "warning",
@@ -550,6 +711,27 @@ CHECKS: dict[str, Check] = {
         "Keep one, with the better labels.",
         find=_duplicate_image,
     ),
+    "case_collision": Check(
+        "warning",
+        "image whose name is another's but for the case of letters",
+        "On macOS and Windows, and in many an archive or cloud folder, one of the two overwrites the other.",
+        "Rename one of them, its labels with it.",
+        find=_case_collision,
+    ),
+    "unread_picture": Check(
+        "warning",
+        "kind of picture that is not read",
+        "Pictures lie beside the images whose format odkit does not read; they are no part of the dataset.",
+        "Convert them to JPEG or PNG and label them, or move them elsewhere.",
+        find=_unread(PICTURES),
+    ),
+    "crowded_image": Check(
+        "warning",
+        f"image with more than {_CROWDED} boxes",
+        f"A detector finds at most {_CROWDED} objects in an image, and COCO's evaluation counts as many of a class.",
+        "Train on tiles (`--tiles 640`), of which each has its own; or leave the limit in mind when reading recall.",
+        find=_crowded_image,
+    ),
     "class_missing_in_split": Check(
         "warning",
         "class missing in a split",
@@ -584,6 +766,27 @@ CHECKS: dict[str, Check] = {
         f"The most frequent class has over {_IMBALANCE} times the boxes of the rarest, whose accuracy will lag.",
         "Label more of the rare ones; read the accuracy class by class.",
         find=_class_imbalance,
+    ),
+    "split_skew": Check(
+        "info",
+        "share that differs between splits",
+        f"{_SKEW} times that of the other split or more, which is not by chance: the splits show different things.",
+        "Right if they were parted by place or day on purpose; else deal the images anew: dataset.with_splits().",
+        find=_split_skew,
+    ),
+    "unread_labels": Check(
+        "info",
+        "kind of file that may hold labels and is not read",
+        "It lies where labels would, in a format that odkit does not read.",
+        "If it says more than the labels that were read, convert it to COCO, VOC, YOLO or CSV.",
+        find=_unread(LABELS),
+    ),
+    "mostly_background": Check(
+        "info",
+        "dataset of mostly empty images",
+        "Over half of the images show no object; some keep false alarms down, so many make training longer.",
+        "Right if the detector will see as many; else leave some out: dataset.select(...). Look whether all are empty.",
+        find=_mostly_background,
     ),
     "image_without_labels": Check(
         "info",

@@ -1,7 +1,10 @@
-"""What the image files say, as columns over the images of a dataset."""
+"""What the image files say, as columns over the images of a dataset; and what lies beside them and is not read."""
 
+import os
+import re
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ class Files:
     modes: NDArray[np.object_]
     pixels: NDArray[np.object_]
     looks: NDArray[np.object_]  # grey thumbnails, b"" where not decoded
+    colours: NDArray[np.object_]  # RGB of images of one colour, else b""
     num_workers: int
 
     @property
@@ -54,5 +58,121 @@ def read_files(dataset: Dataset, decode: bool, num_workers: int | None) -> Files
         modes=column("mode", object),
         pixels=column("pixels", object),
         looks=column("look", object),
+        colours=column("colour", object),
         num_workers=num_workers,
     )
+
+
+# -- what lies beside them -------------------------------------------------------------------------------------------
+
+PICTURES = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC, as iPhones take them"),
+    **dict.fromkeys((".avif",), "AVIF"),
+    **dict.fromkeys((".jxl",), "JPEG XL"),
+    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000"),
+    **dict.fromkeys((".psd", ".psb"), "Photoshop"),
+    **dict.fromkeys((".xcf",), "GIMP"),
+    **dict.fromkeys((".svg", ".svgz"), "SVG, a drawing without pixels"),
+    **dict.fromkeys(
+        (
+            ".dng",
+            ".raw",
+            ".cr2",
+            ".cr3",
+            ".crw",
+            ".nef",
+            ".nrw",
+            ".arw",
+            ".sr2",
+            ".orf",
+            ".rw2",
+            ".raf",
+            ".pef",
+            ".srw",
+        ),
+        "a camera's raw format",
+    ),
+    **dict.fromkeys((".exr", ".hdr"), "high dynamic range"),
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
+    **dict.fromkeys((".tga", ".pnm", ".pbm", ".pcx", ".dds", ".mpo"), "a format of its own"),
+}
+"""Suffixes of pictures that no reader takes (see `IMAGE_SUFFIXES`), and what they are."""
+LABELS = {
+    ".mat": "MATLAB",
+    **dict.fromkeys((".pkl", ".pickle"), "a Python pickle"),
+    **dict.fromkeys((".h5", ".hdf5"), "HDF5"),
+    **dict.fromkeys((".parquet", ".feather", ".arrow"), "a table of Arrow's"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "JSON lines"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
+    **dict.fromkeys((".lst", ".rec"), "MXNet"),
+    ".manifest": "an augmented manifest",
+}
+"""Suffixes of files that may hold labels, none of which a reader takes, and what they are."""
+_LABEL_FOLDERS = re.compile(r"annot|label|bbox|ground.?truth|^gt$", re.IGNORECASE)
+
+
+class Unread(NamedTuple):
+    """Files of one kind in one folder that no reader takes."""
+
+    folder: str
+    suffix: str  # a key of PICTURES or of LABELS
+    names: list[str]  # sorted
+
+
+def unread_files(dataset: Dataset) -> list[Unread]:
+    """Pictures and labels of kinds that no reader takes, by folder and kind.
+
+    Looked at are the folders in which images lie; for labels also those above, up to the dataset's own, and those in
+    them that are called like labels. Nothing else, for a folder beside the images may hold anything.
+    """
+    of_images = {os.path.dirname(path) for path in dataset.image_paths}
+    found = [one for folder in of_images for one in _of_kinds(folder, PICTURES)]
+    found += [
+        one for folder in of_images | _label_folders(dataset, of_images) for one in _of_kinds(folder, LABELS)
+    ]
+    if not found:
+        return []
+    own = set(dataset.image_paths.tolist())
+    stems = {os.path.splitext(path)[0].casefold() for path in own}
+
+    def is_new(path: str, suffix: str) -> bool:
+        # a raw picture beside the JPEG that the camera made of it is no other picture
+        return path not in own and (suffix in LABELS or os.path.splitext(path)[0].casefold() not in stems)
+
+    new = [one._replace(names=[name for name in one.names if is_new(os.path.join(one.folder, name), one.suffix)])
+           for one in sorted(found)]  # fmt: skip
+    return [one for one in new if one.names]
+
+
+def _of_kinds(folder: str, kinds: dict[str, str]) -> list[Unread]:
+    names: dict[str, list[str]] = {}
+    for name in _inside(folder):
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in kinds:
+            names.setdefault(suffix, []).append(name)
+    return [Unread(folder, suffix, sorted(those)) for suffix, those in names.items()]
+
+
+def _label_folders(dataset: Dataset, of_images: set[str]) -> set[str]:
+    root = Path(dataset.root)
+    # one of a dataset that was made by hand, or comes from FiftyOne, may be a whole disk
+    if dataset.format in ("", "fiftyone") or not all(
+        Path(folder).is_relative_to(root) for folder in of_images
+    ):
+        return set()
+    above = {str(root)}
+    for folder in of_images:
+        while folder not in above:
+            above.add(folder)
+            folder = os.path.dirname(folder)
+    inside = [os.path.join(folder, name) for folder in above for name in _inside(folder, folders=True)]
+    return above | {path for path in inside if _LABEL_FOLDERS.search(os.path.basename(path))}
+
+
+def _inside(folder: str, *, folders: bool = False) -> list[str]:
+    """Names of the files (or folders) in a folder, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            return [one.name for one in entries if one.name[0] != "." and one.is_dir() == folders]
+    except OSError:
+        return []

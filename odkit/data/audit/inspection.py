@@ -90,7 +90,7 @@ def _finding(dataset: Dataset, kind: str, check: Check, hit: Hit) -> Finding:
         severity=check.severity,
         message=hit.message,
         fix=check.fix if hit.fix is None else hit.fix,
-        file=dataset.image_paths[hit.image] if hit.image >= 0 else "",
+        file=dataset.image_paths[hit.image] if hit.image >= 0 else hit.file,
         image=dataset.image_ids[hit.image] if hit.image >= 0 else "",
         box=dataset.box_ids[hit.box] if hit.box >= 0 else "",
         image_index=hit.image,

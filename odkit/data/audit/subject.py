@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.audit.files import Files
+from odkit.data.audit.files import Files, Unread, unread_files
+from odkit.data.audit.unusual import same_label_sets
 from odkit.data.boxes import clip_boxes
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.image_facts import file_hash, in_threads
-from odkit.data.similarity import similar_pairs
+from odkit.data.similarity import correlations, similar_pairs
 
 OVERHANG = 0.5  # pixels over the border that are put down to rounding
+_COPIED_BOXES = 2  # one box may well lie in the same place in two images
+_DIFFERENT = (
+    0.8  # correlation of thumbnails; of 999 in 1,000 pairs of photographs with other scenes it is below 0.76
+)
 _FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
 
 
@@ -59,7 +64,7 @@ class Subject:
 
     @cached_property
     def outside(self) -> NDArray[np.bool_]:
-        return self.solid & (_clipped_sides(self.corners, self.box_frames) <= 0).any(1)
+        return self.solid & (self.shown <= 0).any(1)
 
     @cached_property
     def overhang(self) -> NDArray[np.float64]:
@@ -193,6 +198,50 @@ class Subject:
             if across and original.get(keep, keep) != original.get(leak, leak):
                 found.setdefault(leak, []).append((pair[2], keep))
         return {leak: sorted(found[leak], key=lambda one: (-one[0], one[1])) for leak in sorted(found)}
+
+    @cached_property
+    def shown(self) -> NDArray[np.float64]:
+        """Width and height of what lies of each box within its image, [B, 2]; all of it where that is unknown."""
+        return np.asarray(_clipped_sides(self.corners, self.box_frames), np.float64)
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        """Boxes that one object of a known class was drawn with, and that no check of broken boxes names, [B]."""
+        data = self.dataset
+        rows = self.solid & ~self.outside & ~data.box_crowd & (data.box_classes != UNKNOWN_CLASS)
+        return np.asarray(rows & (self.sides >= self.tiny).all(1))
+
+    @cached_property
+    def backgrounds(self) -> NDArray[np.bool_]:
+        """Images known to show nothing that is labelled: those without a box of which no reader says why, [N]."""
+        data = self.dataset
+        explained = {p.image for p in data.source_problems if p.image}
+        empty: NDArray[np.bool_] = data.boxes_per_image() == 0
+        if any(
+            p.kind == "mostly_unlabelled" for p in data.source_problems
+        ):  # not labelled yet, rather than empty
+            return np.zeros(len(data), bool)
+        empty[[i for i in np.flatnonzero(empty).tolist() if data.image_ids[i] in explained]] = False
+        return empty
+
+    @cached_property
+    def copied_labels(self) -> list[tuple[int, int]]:
+        """Images that have the boxes of another which looks different: (the image, the first that has them)."""
+        if self.files is None:
+            return []
+        looks, found = self.files.looks, []
+        for group in same_label_sets(self.dataset, _COPIED_BOXES):
+            first, *others = [i for i in group if looks[i]] or group[:1]
+            alike = correlations(looks[first], [looks[i] for i in others])
+            found += [
+                (i, first) for i, value in zip(others, alike.tolist(), strict=True) if value < _DIFFERENT
+            ]
+        return sorted(found)
+
+    @cached_property
+    def unread(self) -> list[Unread]:
+        """Files beside the images that may be pictures or labels, of kinds that no reader takes."""
+        return [] if self.files is None else unread_files(self.dataset)
 
     def _hashes(self, paths: list[str]) -> list[str]:
         assert self.files is not None
