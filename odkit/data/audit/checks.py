@@ -269,39 +269,34 @@ def _crowded_image(subject: Subject) -> Iterator[Hit]:
 
 
 def _huge_box(subject: Subject) -> Iterator[Hit]:
-    data, rows = subject.dataset, subject.ordinary & np.isfinite(subject.box_frames).all(1)
-    covered = np.ones(data.num_boxes)
-    covered[rows] = subject.shown[rows].prod(1) / subject.box_frames[rows].prod(1)
-    odd = rows & (covered >= _WHOLE)
-    if odd.any():
-        odd &= odd_in_class(covered, data.box_classes, rows)
-    yield from _box_hits(
-        subject,
-        odd,
-        lambda i: f"it covers {covered[i]:.0%} of the image, which is rare for {_class_of(subject, i)!r}",
+    rows = subject.ordinary
+    covered = (
+        subject.shown[:, 0] * subject.shown[:, 1] / (subject.box_frames[:, 0] * subject.box_frames[:, 1])
     )
+    suspects = np.flatnonzero(rows & (covered >= _WHOLE))
+    for i in odd_in_class(suspects, covered, subject.dataset.box_classes, rows & (covered > 0)).tolist():
+        yield Hit(
+            f"it covers {covered[i]:.0%} of the image, which is rare for {_class_of(subject, i)!r}",
+            int(subject.dataset.box_images[i]),
+            i,
+        )
 
 
 def _extreme_shape(subject: Subject) -> Iterator[Hit]:
-    data, rows = subject.dataset, subject.ordinary
-    shape = np.ones(data.num_boxes)
-    shape[rows] = subject.sides[rows, 0] / subject.sides[rows, 1]
-    odd = rows & ((shape >= _EXTREME) | (shape <= 1 / _EXTREME))
+    rows, sides = subject.ordinary, subject.sides
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shape = sides[:, 0] / sides[:, 1]
+    suspects = np.flatnonzero(rows & ((shape >= _EXTREME) | (shape <= 1 / _EXTREME)))
     # what the border cuts off may leave a sliver, rightly
-    narrow = subject.sides.argmin(1)[:, None]
-    near, far = (
-        np.take_along_axis(side, narrow, 1)[:, 0] for side in (subject.corners[:, :2], subject.corners[:, 2:])
-    )
-    odd &= (near > 1) & (far < np.take_along_axis(subject.box_frames, narrow, 1)[:, 0] - 1)
-    if odd.any():
-        odd &= odd_in_class(shape, data.box_classes, rows)
-    yield from _box_hits(
-        subject,
-        odd,
-        lambda i: (
-            f"{subject.sides[i, 0]:.4g} x {subject.sides[i, 1]:.4g} pixels, which is rare for {_class_of(subject, i)!r}"
-        ),
-    )
+    narrow = sides[suspects].argmin(1)
+    beside = subject.box_frames[suspects, narrow] - subject.corners[suspects, 2 + narrow]
+    suspects = suspects[(subject.corners[suspects, narrow] > 1) & (beside > 1)]
+    for i in odd_in_class(suspects, shape, subject.dataset.box_classes, rows).tolist():
+        yield Hit(
+            f"{sides[i, 0]:.4g} x {sides[i, 1]:.4g} pixels, which is rare for {_class_of(subject, i)!r}",
+            int(subject.dataset.box_images[i]),
+            i,
+        )
 
 
 def _class_of(subject: Subject, row: int) -> str:
@@ -345,25 +340,28 @@ def _unread(kinds: dict[str, str]) -> Callable[[Subject], Iterator[Hit]]:
 
 
 def _case_collision(subject: Subject) -> Iterator[Hit]:
-    data = subject.dataset
-    first: dict[str, int] = {}
-    for i, path in enumerate(data.image_paths.tolist()):
-        other = first.setdefault(unicodedata.normalize("NFC", path).casefold(), i)
-        if other != i:
-            yield Hit(f"the same name as {data.image_ids[other]} but for the case of letters", image=i)
+    paths = subject.dataset.image_paths.tolist()
+    keys = [unicodedata.normalize("NFC", path).casefold() for path in paths]
+    if len(set(keys)) < len(keys):
+        first: dict[str, int] = {}
+        for i, key in enumerate(keys):
+            other = first.setdefault(key, i)
+            if other != i:
+                name = subject.dataset.image_ids[other]
+                yield Hit(f"the same name as {name} but for the case of letters", image=i)
 
 
 def _split_skew(subject: Subject) -> Iterator[Hit]:
     data = subject.dataset
-    sizes = data.split_counts()
-    for split in sizes if sizes.get("train", 0) >= _FEW_IMAGES else ():
-        if split == "train" or sizes[split] < _FEW_IMAGES:
-            continue
-        shares, errors = class_shares(data, "train", split)
-        # a class that one of the two lacks is missing there, see class_missing_in_split
-        skewed = (errors >= _CHANCE) & (shares.min(0) > 0) & (shares.max(0) >= _SKEW * shares.min(0))
-        for k in np.flatnonzero(skewed).tolist():
-            here, there = shares[1, k], shares[0, k]
+    splits = [split for split, count in subject.split_sizes.items() if count >= _FEW_IMAGES]
+    if splits[:1] != ["train"]:
+        return
+    shares, distances = class_shares(data, splits)
+    least, most = shares.min(1), shares.max(1)
+    skewed = (distances >= _CHANCE) & (most >= _SKEW * least)
+    for row, split in enumerate(splits[1:]):
+        for k in np.flatnonzero(skewed[row]).tolist():
+            there, here = shares[row, :, k]
             yield Hit(f"{data.class_names[k]!r} has {here:.1%} of the boxes in {split}, {there:.1%} in train")
         yield from _background_skew(subject, split)
 
@@ -412,7 +410,7 @@ def _class_imbalance(subject: Subject) -> Iterator[Hit]:
 
 def _class_missing_in_split(subject: Subject) -> Iterator[Hit]:
     data = subject.dataset
-    splits = list(data.split_counts())
+    splits = list(subject.split_sizes)
     if len(splits) < 2:
         return
     known = data.box_classes != UNKNOWN_CLASS
@@ -427,13 +425,13 @@ def _class_missing_in_split(subject: Subject) -> Iterator[Hit]:
 
 
 def _small_split(subject: Subject) -> Iterator[Hit]:
-    for split, count in subject.dataset.split_counts().items():
+    for split, count in subject.split_sizes.items():
         if count < _FEW_IMAGES:
             yield Hit(f"{split} has {counted(count, 'image')}")
 
 
 def _without_split(subject: Subject) -> Iterator[Hit]:
-    if subject.dataset.split_counts():
+    if subject.split_sizes:
         for i in np.flatnonzero(subject.dataset.image_splits == "").tolist():
             yield Hit("it is in no split, while others are", image=i)
 

@@ -200,9 +200,14 @@ class Subject:
         return {leak: sorted(found[leak], key=lambda one: (-one[0], one[1])) for leak in sorted(found)}
 
     @cached_property
-    def shown(self) -> NDArray[np.float64]:
+    def split_sizes(self) -> dict[str, int]:
+        """Number of images of each split, train, val and test first."""
+        return self.dataset.split_counts()
+
+    @cached_property
+    def shown(self) -> NDArray[np.float32]:
         """Width and height of what lies of each box within its image, [B, 2]; all of it where that is unknown."""
-        return np.asarray(_clipped_sides(self.corners, self.box_frames), np.float64)
+        return _clipped_sides(self.corners, self.box_frames)
 
     @cached_property
     def ordinary(self) -> NDArray[np.bool_]:

@@ -1,5 +1,8 @@
 """What stands out among many: boxes odd for their class, shares that differ between splits, labels told twice."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,34 +15,31 @@ _SAME_PLACE = 10_000  # of an image's side: corners that agree to that part of i
 
 
 def odd_in_class(
-    values: NDArray[np.float64], classes: NDArray[np.int32], among: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which boxes lie far from the median of their class, by modified z-scores above 3.5, [B].
+    suspects: NDArray[np.int64], values: NDArray[Any], classes: NDArray[np.int32], among: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Those of some boxes that lie far from the median of their class: modified z-scores above 3.5.
 
     Args:
-        values: A number a box, above 0, compared by its logarithm, [B].
+        suspects: Rows of the boxes in question.
+        values: A number a box, compared by its logarithm, above 0 where `among` is true, [B].
         classes: Class index of each box, [B].
-        among: The boxes that count, [B]; a class of fewer than 20 has nothing odd.
+        among: The boxes of which a class is made, [B]; one of fewer than 20 has nothing odd.
     """
-    rows = np.flatnonzero(among & (classes != UNKNOWN_CLASS))
-    odd = np.zeros(len(values), bool)
-    logs, number = np.log(values[rows]), classes[rows]
-    counts = np.bincount(number, minlength=1)
-    distance = np.abs(logs - _medians(logs, number, counts)[number])
-    spread = np.maximum(_medians(distance, number, counts), _LEAST_SPREAD)
-    odd[rows] = (0.6745 * distance > _ODD * spread[number]) & (counts[number] >= _LEAST_BOXES)
-    return odd
-
-
-def _medians(
-    values: NDArray[np.float64], groups: NDArray[np.int32], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """The (lower) median of each group's values, 0 for an empty group."""
-    ordered = values[np.lexsort((values, groups))]
-    middle = np.cumsum(counts) - counts + np.maximum(counts - 1, 0) // 2
-    medians = np.zeros(len(counts))
-    medians[counts > 0] = ordered[middle[counts > 0]]
-    return medians
+    rows = np.flatnonzero(among & np.isin(classes, classes[suspects])) if len(suspects) else suspects
+    # NumPy sorts short integers in linear time
+    rows = rows[
+        np.argsort(classes[rows].astype(np.min_scalar_type(int(classes.max(initial=0)))), kind="stable")
+    ]
+    ends = np.flatnonzero(np.diff(classes[rows], append=-1)) + 1
+    odd = []
+    for members in np.split(rows, ends[:-1]):
+        if len(members) >= _LEAST_BOXES:
+            logs = np.log(values[members])
+            centre = np.median(logs)
+            spread = max(float(np.median(np.abs(logs - centre))), _LEAST_SPREAD)
+            asked = suspects[classes[suspects] == classes[members[0]]]
+            odd.append(asked[0.6745 * np.abs(np.log(values[asked]) - centre) > _ODD * spread])
+    return np.sort(np.concatenate([*odd, suspects[:0]]))
 
 
 def same_label_sets(dataset: Dataset, least: int) -> list[list[int]]:
@@ -77,29 +77,38 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def class_shares(dataset: Dataset, one: str, other: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each class's share of the boxes in two splits, [2, K], and by how many standard errors they differ, [K].
+def class_shares(dataset: Dataset, splits: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each class's share of the boxes in the first split and in each other, and how far apart the two are.
 
-    The boxes of an image go together, so that the error is that of images drawn, not of boxes (a ratio estimate:
-    W. G. Cochran, "Sampling Techniques", 1977, section 6); a class that differs by chance has 2, hardly ever 4.
+    Only classes that have boxes in both count; the others have shares of 0. The distance is in standard errors. The
+    boxes of an image go together, so that the error is that of images drawn, not of boxes drawn (a ratio estimate:
+    W. G. Cochran, "Sampling Techniques", 1977, chapter 6).
+
+    Returns:
+        Shares [S - 1, 2, K], in the first split and in the other; distances [S - 1, K].
     """
     known = dataset.box_classes != UNKNOWN_CLASS
-    classes, images = dataset.box_classes[known].astype(np.int64), dataset.box_images[known].astype(np.int64)
     size = len(dataset.class_names)
-    per_image = np.bincount(images, minlength=len(dataset)).astype(np.float64)
-    cells, counts = np.unique(images * size + classes, return_counts=True)
+    places = dataset.box_images[known].astype(np.int64) * size + dataset.box_classes[known]
+    cells, counts = np.unique(places, return_counts=True)
     owner, kind = np.divmod(cells, max(size, 1))
-    inside = [dataset.image_splits == split for split in (one, other)]
-    here = [mask[owner] for mask in inside]
-    boxes = np.array([np.bincount(kind[mask], counts[mask], size) for mask in here])
-    totals = np.array([per_image[mask].sum() for mask in inside])
-    pooled = boxes.sum(0) / max(totals.sum(), 1)
-    error = np.zeros(size)
-    for mask, cell, total in zip(inside, here, totals, strict=True):
-        squares = np.bincount(kind[cell], counts[cell].astype(np.float64) ** 2, size)
-        mixed = np.bincount(kind[cell], counts[cell] * per_image[owner[cell]], size)
-        # sum over the images of (boxes of the class - pooled share * boxes) squared
-        spread = squares - 2 * pooled * mixed + pooled**2 * (per_image[mask] ** 2).sum()
-        error += spread / max(total, 1) ** 2
-    shares = boxes / np.maximum(totals, 1)[:, None]
-    return shares, np.abs(shares[0] - shares[1]) / np.sqrt(np.maximum(error, 1e-300))
+    inside = [(dataset.image_splits == split)[owner] for split in splits]
+    boxes = np.array([np.bincount(kind[mask], counts[mask], size) for mask in inside])
+    shares, distances = np.zeros((len(splits) - 1, 2, size)), np.zeros((len(splits) - 1, size))
+    for row in range(1, len(splits)):
+        both = boxes[[0, row]] * (boxes[[0, row]] > 0).all(0)
+        totals = np.maximum(both.sum(1), 1)
+        shares[row - 1] = both / totals[:, None]
+        pooled, variance = both.sum(0) / totals.sum(), np.zeros(size)
+        for mask, total in zip((inside[0], inside[row]), totals.tolist(), strict=True):
+            here = mask & (both[0] > 0)[kind]
+            count = counts[here].astype(np.float64)
+            whole = np.bincount(owner[here], count)  # boxes of each image
+            squares = np.bincount(kind[here], count**2, size)
+            mixed = np.bincount(kind[here], count * whole[owner[here]], size)
+            # the sum over the images of (boxes of the class - pooled share * boxes) squared
+            variance += (squares - 2 * pooled * mixed + pooled**2 * (whole**2).sum()) / total**2
+        distances[row - 1] = np.abs(np.diff(shares[row - 1], axis=0)[0]) / np.sqrt(
+            np.maximum(variance, 1e-300)
+        )
+    return shares, distances

@@ -30,18 +30,20 @@ class Bench:
         split="",
         *,
         size=(40, 30),
-        boxes=((0, (3, 4, 12, 14)), (1, (20, 5, 33, 25)), (2, (8, 16, 19, 29))),
+        boxes=None,
     ):
+        """Without `boxes` three, the last of them where no other image has it."""
         self.noise(name, size)
         self.images[name] = [list(size), split]
-        for index, box in boxes:
+        x, y = np.random.default_rng(seed_of(name)).random(2)
+        third = (8 + x, 16 + y, 19 + x, 29 + y)
+        for index, box in enumerate([(3, 4, 12, 14), (20, 5, 33, 25), third]) if boxes is None else boxes:
             self.label(name, index, box)
         return name
 
     def noise(self, name, size, **options):
         """Write an image that is like no other."""
-        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-        pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+        pixels = np.random.default_rng(seed_of(name)).integers(0, 255, (size[1], size[0], 3), np.uint8)
         Image.fromarray(pixels).save(self.folder / name, **options)
 
     def label(self, name, index, box):
@@ -50,6 +52,9 @@ class Bench:
 
     def clear(self, name):
         self.labels = [label for label in self.labels if label[0] != name]
+
+    def boxes_of(self, name):
+        return [(index, tuple(box)) for image, index, box in self.labels if image == name]
 
     def path(self, name):
         return self.folder / name
@@ -69,6 +74,10 @@ class Bench:
             box_images=[ids.index(name) for name, *_ in self.labels],
             source_problems=tuple(self.problems),
         )
+
+
+def seed_of(name):
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def exif(orientation):
@@ -257,6 +266,47 @@ def near_duplicate_across_splits(bench):
     return ["again.jpg", ""]
 
 
+def huge_box(bench):
+    return ["13.png", bench.label("13.png", 0, (0.5, 0, 40, 30))]
+
+
+def extreme_shape(bench):
+    return ["11.png", bench.label("11.png", 1, (0, 3, 40, 5))]
+
+
+def copied_labels(bench):
+    bench.add("original.png", "val")
+    bench.add("repeat.png", "train", boxes=bench.boxes_of("original.png"))
+    return ["repeat.png", ""]
+
+
+def one_colour(bench):
+    bench.add("grey.png", "train")
+    Image.new("RGB", (40, 30), (90, 91, 92)).save(bench.path("grey.png"))
+    return ["grey.png", ""]
+
+
+def case_collision(bench):
+    bench.add("19.PNG", "train")
+    return ["19.PNG", ""]
+
+
+def crowded_image(bench, count=101):
+    places = [(k % 20, k // 20 * 3) for k in range(count)]
+    bench.add("crowd.png", "train", boxes=[((x + y) % 3, (x, y, x + 9, y + 11)) for x, y in places])
+    return ["crowd.png", ""]
+
+
+def unread_picture(bench):
+    bench.path("telephone.HEIC").write_bytes(b"ftypheic")
+    return ["", ""]
+
+
+def unread_labels(bench):
+    bench.path("boxes.mat").write_bytes(b"MATLAB")
+    return ["", ""]
+
+
 def no_boxes(bench):
     bench.labels = []
     return ["", ""]
@@ -288,6 +338,14 @@ PLANTS = {
         ("duplicate_image", duplicate_image),
         ("duplicate_across_splits", duplicate_across_splits),
         ("near_duplicate_across_splits", near_duplicate_across_splits),
+        ("huge_box", huge_box),
+        ("extreme_shape", extreme_shape),
+        ("copied_labels", copied_labels),
+        ("one_colour", one_colour),
+        ("case_collision", case_collision),
+        ("crowded_image", crowded_image),
+        ("unread_picture", unread_picture),
+        ("unread_labels", unread_labels),
         ("class_missing_in_split", class_missing_in_split),
         ("small_split", small_split),
         ("without_split", without_split),

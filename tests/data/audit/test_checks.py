@@ -11,11 +11,12 @@ from odkit.data.audit.inspection import audit, require_trainable
 from odkit.data.audit.repair import repaired
 from odkit.data.boxes import box_iou
 from odkit.data.dataset import Dataset, SourceProblem
-from tests.data.audit.bench import PLANTS, Bench, spots
+from tests.data.audit.bench import PLANTS, Bench, crowded_image, spots
 
 
 def test_every_kind_has_a_case():
-    assert set(PLANTS.values()) | {"no_boxes"} == set(CHECKS)
+    of_the_whole = {"no_boxes", "split_skew", "mostly_background"}
+    assert set(PLANTS.values()) | of_the_whole == set(CHECKS)
     assert {check.severity for check in CHECKS.values()} == {"fatal", "warning", "info"}
     assert all(check.repair in (*REPAIRS, "") for check in CHECKS.values())
 
@@ -32,7 +33,9 @@ def test_each_fault_alone(tmp_path, plant):
     assert finding.message
     assert finding.fix
     if CHECKS[finding.kind].find is not None:  # else a reader met it, and names the label file
-        assert finding.file == (str(bench.path(image)) if image else "")
+        unread = {"unread_picture": "telephone.HEIC", "unread_labels": "boxes.mat"}
+        file = image or unread.get(finding.kind, "")
+        assert finding.file == (str(bench.path(file)) if file else "")
     assert finding.box_index == (-1 if not box else int(np.flatnonzero(dataset.box_ids == box)[-1]))
     assert found.ok == (finding.severity != "fatal")
 
@@ -59,6 +62,246 @@ def test_all_faults_together(tmp_path):
     view = repaired(dataset, found)
     assert audit(view).ok
     assert require_trainable(view)
+
+
+def labelled(index, box, *names):
+    def plant(bench):
+        for name in names or ("07.png",):
+            bench.label(name, index, box)
+
+    return plant
+
+
+def large_class(bench):
+    for i in range(12):
+        bench.label(f"{i:02}.png", 2, (0, 0, 38 - i / 4, 29))
+    for label in bench.labels:
+        if label[1] == 2 and label[2][1] > 10:
+            label[2][0], label[2][1] = label[2][0] - 8, 1
+
+
+def slender_class(bench):
+    for i in range(20):
+        bench.labels[3 * i + 1][2] = [1 + i / 40, 6, 39, 8.5 - i / 40]
+    bench.label("07.png", 1, (0, 3, 40, 5))
+
+
+def few_of_the_class(bench):
+    bench.names.append("few")
+    for i in range(18):
+        bench.label(f"{i:02}.png", 3, (1, 18, 7, 24))
+    bench.label("18.png", 3, (0, 0, 40, 30))
+
+
+def moved_a_pixel(bench):
+    (*others, (index, box)) = bench.boxes_of("18.png")
+    bench.add("repeat.png", "train", boxes=[*others, (index, (*box[:3], box[3] - 0.4))])
+
+
+def one_box_the_same(bench):
+    bench.add("one.png", "train", boxes=[(0, (3, 4, 12, 14))])
+    bench.add("two.png", "train", boxes=[(0, (3, 4, 12, 14))])
+
+
+def other_classes(bench):
+    bench.add(
+        "repeat.png", "train", boxes=[((index + 1) % 3, box) for index, box in bench.boxes_of("18.png")]
+    )
+
+
+def the_same_scene(bench):
+    bench.add("later.png", "val", boxes=bench.boxes_of("18.png"))
+    with Image.open(bench.path("18.png")) as image:
+        noise = np.random.default_rng(1).normal(0, 40, (30, 40, 3))
+        pixels = np.clip(np.asarray(image) * 0.8 + noise, 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(bench.path("later.png"))
+
+
+def a_dot_on_grey(bench):
+    bench.add("dot.png", "train", size=(400, 300))
+    pixels = np.full((300, 400, 3), 90, np.uint8)
+    pixels[150, 200] = 250
+    Image.fromarray(pixels).save(bench.path("dot.png"))
+
+
+def colours_of_one_brightness(bench):
+    bench.add("hues.png", "train")
+    pixels = np.full((30, 40, 3), (120, 60, 60), np.uint8)
+    pixels[:, 20:] = (60, 91, 60)
+    Image.fromarray(pixels).save(bench.path("hues.png"))
+
+
+def raw_beside_the_jpeg(bench):
+    bench.path("00.CR2").write_bytes(b"II*")
+    bench.path(".hidden.heic").write_bytes(b"x")
+    bench.path("folder.psd").mkdir()
+    (bench.folder / "icons").mkdir()
+    bench.path("icons/logo.svg").write_text("<svg/>")
+    bench.path("icons/boxes.mat").write_text("x")
+    bench.path("README.md").write_text("x")
+
+
+def the_same_name_elsewhere(bench):
+    (bench.folder / "more").mkdir()
+    bench.add("more/00.PNG", "train")
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        labelled(0, (1, 1, 39, 28.3)),  # 86% of the image
+        large_class,
+        few_of_the_class,
+        labelled(0, (0, 3, 39.8, 5)),  # 19.9 times
+        labelled(0, (0, 0, 2, 41), "tall.png"),  # at the border
+        slender_class,
+        moved_a_pixel,
+        one_box_the_same,
+        other_classes,
+        the_same_scene,
+        a_dot_on_grey,
+        colours_of_one_brightness,
+        raw_beside_the_jpeg,
+        the_same_name_elsewhere,
+        lambda bench: crowded_image(bench, 100),
+    ],
+)
+def test_near_misses_are_no_findings(tmp_path, plant):
+    bench = Bench(tmp_path)
+    bench.add("tall.png", "train", size=(40, 60))
+    plant(bench)
+    assert spots(audit(bench.build())) == set()
+
+
+def test_what_stands_out_says_why(tmp_path):
+    bench = Bench(tmp_path)
+    for kind in (
+        "huge_box",
+        "extreme_shape",
+        "copied_labels",
+        "one_colour",
+        "case_collision",
+        "crowded_image",
+    ):
+        next(plant for plant, of in PLANTS.items() if of == kind)(bench)
+    assert {f.kind: f.message for f in audit(bench.build())} == {
+        "huge_box": "it covers 99% of the image, which is rare for 'bolt'",
+        "extreme_shape": "40 x 2 pixels, which is rare for 'nut'",
+        "copied_labels": "the same 3 boxes as original.png, whose picture looks different",
+        "one_colour": "red, green and blue are 90, 91, 92 everywhere, yet it has 3 boxes",
+        "case_collision": "the same name as 19.png but for the case of letters",
+        "crowded_image": "101 boxes, of which at most 99% can be found",
+    }
+
+
+def test_a_drawing_in_the_transparency_alone_is_an_image_of_one_colour(tmp_path):
+    bench = Bench(tmp_path)
+    bench.add("logo.png", "train", boxes=[])
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[5:20, 5:20, 3] = 255
+    Image.fromarray(pixels).save(bench.path("logo.png"))
+    (finding,) = audit(bench.build()).of("one_colour")
+    assert finding.message == (
+        "red, green and blue are 0, 0, 0 everywhere; what is drawn in its transparency is not read"
+    )
+
+
+def test_unread_files_are_told_by_kind_and_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "Annotations").mkdir()
+    bench = Bench(tmp_path / "images", kind="voc")
+    for i in range(5):
+        bench.path(f"IMG_{i}.heic").write_bytes(b"x")
+        (tmp_path / f"Annotations/{i}.mat").write_bytes(b"x")
+    bench.path("scan.psd").write_bytes(b"x")
+    (tmp_path / "boxes.parquet").write_bytes(b"x")
+    dataset = bench.build().replace(root=tmp_path)
+    found = {(f.kind, f.file): f.message for f in audit(dataset)}
+    assert found == {
+        ("unread_picture", str(bench.path("IMG_0.heic"))): (
+            "IMG_0.heic, IMG_1.heic, IMG_2.heic and 2 more: they are HEIC, as iPhones take them"
+        ),
+        ("unread_picture", str(bench.path("scan.psd"))): "scan.psd: it is Photoshop",
+        ("unread_labels", str(tmp_path / "Annotations/0.mat")): (
+            "0.mat, 1.mat, 2.mat and 2 more: they are MATLAB"
+        ),
+        ("unread_labels", str(tmp_path / "boxes.parquet")): "boxes.parquet: it is a table of Arrow's",
+    }
+    assert audit(dataset, files=False).counts == {}
+    # made by hand, the root may be a whole disk: only what lies beside the images is looked at
+    assert set(audit(dataset.replace(format="")).counts) == {"unread_picture"}
+
+
+def columns(split_boxes, *, class_names=("bolt", "nut"), problems=()):
+    """A dataset of no files: split to the boxes of each class in each image."""
+    images = [(split, counts) for split, rows in split_boxes.items() for counts in rows]
+    places = [(i, k) for i, (_, counts) in enumerate(images) for k, n in enumerate(counts) for _ in range(n)]
+    corners = np.random.default_rng(0).random((len(places), 2)) * 900
+    return Dataset(
+        class_names=class_names,
+        image_paths=[f"{i}.jpg" for i in range(len(images))],
+        image_sizes=[(1000, 1000)] * len(images),
+        image_splits=[split for split, _ in images],
+        boxes=np.concatenate([corners, corners + 30], axis=1),
+        box_classes=[k for _, k in places],
+        box_images=[i for i, _ in places],
+        source_problems=problems,
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "messages"),
+    [
+        # a third against a tenth, in many images
+        ([(2, 1)] * 100, [(9, 1)] * 40, ["'nut' has 10.0% of the boxes in val, 33.3% in train"]),
+        # less than twice
+        ([(2, 1)] * 100, [(4, 1)] * 40, []),
+        # one image has them all: chance
+        ([(9, 1)] * 100, [(9, 0)] * 39 + [(20, 60)], []),
+        # a split too small to have shares
+        ([(2, 1)] * 100, [(9, 1)] * 9, []),
+        # a class that is missing altogether is another finding
+        ([(1, 1)] * 100, [(1, 0)] * 40, []),
+        # images without objects
+        (
+            [(1, 1)] * 100,
+            [(1, 1)] * 30 + [(0, 0)] * 10,
+            ["25.0% of the images in val are without objects, 0.0% in train"],
+        ),
+        ([(1, 1)] * 90 + [(0, 0)] * 10, [(1, 1)] * 38 + [(0, 0)] * 2, []),
+    ],
+)
+def test_shares_that_differ_between_splits(train, val, messages):
+    found = audit(columns({"train": train, "val": val}), files=False)
+    assert [f.message for f in found.of("split_skew")] == messages
+    assert {f.kind for f in found} <= {
+        "split_skew",
+        "class_missing_in_split",
+        "image_without_labels",
+        "small_split",
+    }
+
+
+def test_shares_are_held_against_those_of_train():
+    same, other = [(2, 1)] * 100, [(9, 1)] * 100
+    assert "split_skew" not in audit(columns({"val": same, "test": other}), files=False).counts
+    found = audit(columns({"train": other, "val": same, "test": same}), files=False)
+    assert [f.message.split(" in ")[1].split(",")[0] for f in found.of("split_skew")] == ["val", "test"]
+
+
+@pytest.mark.parametrize(("empty", "says"), [(10, None), (11, "11 of 21 images (52%) are without objects")])
+def test_a_dataset_of_mostly_empty_images(empty, says):
+    found = audit(columns({"": [(1, 1)] * 10 + [(0, 0)] * empty}), files=False)
+    assert [f.message for f in found.of("mostly_background")] == ([says] if says else [])
+
+
+@pytest.mark.parametrize("kind", ["mostly_unlabelled", "unreadable_label"])
+def test_images_that_may_have_objects_are_no_background(kind):
+    """Not yet labelled, or with labels that cannot be read: another finding says so."""
+    images = [f"{i}.jpg" for i in range(10, 30)] if kind == "unreadable_label" else [""]
+    problems = tuple(SourceProblem(kind, "warning", "labels", "no labels", "Label them.", i) for i in images)
+    found = audit(columns({"": [(1, 1)] * 10 + [(0, 0)] * 20}, problems=problems), files=False)
+    assert "mostly_background" not in found.counts
 
 
 def test_same_boxes_against_every_pair(tmp_path):
@@ -116,7 +359,7 @@ def test_class_names_are_merged_into_the_most_frequent(tmp_path):
 
 def test_copies_are_found_by_bytes_and_by_pixels(tmp_path):
     bench = Bench(tmp_path, splits=False)
-    bench.add("bytes.png")
+    bench.add("bytes.png", boxes=bench.boxes_of("00.png"))
     shutil.copyfile(bench.path("00.png"), bench.path("bytes.png"))
     bench.add("pixels.png", boxes=[(0, (3, 4, 12, 14))])
     with Image.open(bench.path("00.png")) as image:

@@ -41,13 +41,15 @@ def test_header_only_sees_all_but_damaged_pixels(tmp_path):
     assert spots(audit(dataset)) - spots(audit(dataset, decode=False)) == {
         ("unreadable_image", "cut.jpg", ""),
         ("near_duplicate_across_splits", "again.jpg", ""),
+        ("one_colour", "grey.png", ""),
+        ("copied_labels", "repeat.png", ""),
     }
     columns_alone = {kind for kind, *_ in spots(audit(dataset, files=False))}
     on_files = {kind for kind, *_ in planted} - columns_alone
     assert on_files == {
         "missing_image", "unreadable_image", "huge_image", "wrong_size", "exif_orientation", "exif_undecided",
         "deep_pixels", "duplicate_image", "duplicate_across_splits",
-        "near_duplicate_across_splits",
+        "near_duplicate_across_splits", "one_colour", "copied_labels", "unread_picture", "unread_labels",
     }  # fmt: skip
 
 
