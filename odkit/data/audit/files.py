@@ -108,7 +108,7 @@ LABELS = {
     ".manifest": "an augmented manifest",
 }
 """Suffixes of files that may hold labels, none of which a reader takes, and what they are."""
-_LABEL_FOLDERS = re.compile(r"annot|label|bbox|ground.?truth|^gt$", re.IGNORECASE)
+_CALLED = re.compile(r"annot|label|bbox|ground.?truth|^gt$", re.IGNORECASE)
 
 
 class Unread(NamedTuple):
@@ -125,11 +125,19 @@ def unread_files(dataset: Dataset) -> list[Unread]:
     Looked at are the folders in which images lie; for labels also those above, up to the dataset's own, and those in
     them that are called like labels. Nothing else, for a folder beside the images may hold anything.
     """
-    of_images = {os.path.dirname(path) for path in dataset.image_paths}
-    found = [one for folder in of_images for one in _of_kinds(folder, PICTURES)]
-    found += [
-        one for folder in of_images | _label_folders(dataset, of_images) for one in _of_kinds(folder, LABELS)
-    ]
+    of_images = {os.path.dirname(path) for path in dataset.image_paths.tolist()}
+    above = _folders_above(dataset, of_images)
+    inside = {folder: _inside(folder) for folder in of_images | above}
+    called = {
+        os.path.join(folder, name) for folder in above for name in inside[folder][1] if _CALLED.search(name)
+    }
+    inside |= {folder: _inside(folder) for folder in called - set(inside)}
+    found: dict[tuple[str, str], list[str]] = {}
+    for folder, (files, _) in inside.items():
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in LABELS or (suffix in PICTURES and folder in of_images):
+                found.setdefault((folder, suffix), []).append(name)
     if not found:
         return []
     own = set(dataset.image_paths.tolist())
@@ -139,40 +147,37 @@ def unread_files(dataset: Dataset) -> list[Unread]:
         # a raw picture beside the JPEG that the camera made of it is no other picture
         return path not in own and (suffix in LABELS or os.path.splitext(path)[0].casefold() not in stems)
 
-    new = [one._replace(names=[name for name in one.names if is_new(os.path.join(one.folder, name), one.suffix)])
-           for one in sorted(found)]  # fmt: skip
+    new = [
+        Unread(folder, suffix, [name for name in sorted(names) if is_new(os.path.join(folder, name), suffix)])
+        for (folder, suffix), names in sorted(found.items())
+    ]
     return [one for one in new if one.names]
 
 
-def _of_kinds(folder: str, kinds: dict[str, str]) -> list[Unread]:
-    names: dict[str, list[str]] = {}
-    for name in _inside(folder):
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix in kinds:
-            names.setdefault(suffix, []).append(name)
-    return [Unread(folder, suffix, sorted(those)) for suffix, those in names.items()]
-
-
-def _label_folders(dataset: Dataset, of_images: set[str]) -> set[str]:
-    root = Path(dataset.root)
+def _folders_above(dataset: Dataset, of_images: set[str]) -> set[str]:
+    """The folders from those of the images up to the dataset's own; none where that is not known to be its own."""
+    root = str(dataset.root)
     # one of a dataset that was made by hand, or comes from FiftyOne, may be a whole disk
     if dataset.format in ("", "fiftyone") or not all(
         Path(folder).is_relative_to(root) for folder in of_images
     ):
         return set()
-    above = {str(root)}
+    above = {root}
     for folder in of_images:
         while folder not in above:
             above.add(folder)
             folder = os.path.dirname(folder)
-    inside = [os.path.join(folder, name) for folder in above for name in _inside(folder, folders=True)]
-    return above | {path for path in inside if _LABEL_FOLDERS.search(os.path.basename(path))}
+    return above
 
 
-def _inside(folder: str, *, folders: bool = False) -> list[str]:
-    """Names of the files (or folders) in a folder, without hidden ones."""
+def _inside(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, without hidden ones."""
+    names: tuple[list[str], list[str]] = ([], [])
     try:
         with os.scandir(folder) as entries:
-            return [one.name for one in entries if one.name[0] != "." and one.is_dir() == folders]
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names[entry.is_dir()].append(entry.name)
     except OSError:
-        return []
+        pass  # what is missing or closed is told of its images
+    return names
