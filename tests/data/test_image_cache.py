@@ -42,7 +42,7 @@ def noise(path, seed, size=(40, 30)):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Twelve images with a box each; two are copies, one is cut short and one is no image."""
+    """Twelve images with a box each; two are copies, one is cut short, one is no image and one is of one colour."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(12):
@@ -50,6 +50,7 @@ def dataset(tmp_path):
     (folder / "05.jpg").write_bytes((folder / "04.jpg").read_bytes())
     (folder / "07.jpg").write_bytes((folder / "07.jpg").read_bytes()[:-400])
     (folder / "08.jpg").write_text("<html>")
+    Image.new("RGB", (40, 30), (9, 9, 9)).save(folder / "09.jpg")
     return Dataset(
         name="kept",
         root=folder,
@@ -80,7 +81,7 @@ def test_the_second_audit_decodes_nothing(dataset, decoded):
     forget()
     assert audit(dataset).findings == first.findings
     assert decoded == []
-    assert {f.kind for f in first} >= {"unreadable_image", "duplicate_image"}
+    assert {f.kind for f in first} >= {"unreadable_image", "duplicate_image", "one_colour"}
 
 
 def test_repairing_and_training_decode_nothing(dataset, decoded, tmp_path):

@@ -325,16 +325,16 @@ def _one_colour(subject: Subject) -> Iterator[Hit]:
             else ""
         )
         boxes = f", yet it has {counted(counts[i], 'box')}" if counts[i] else ""
-        yield Hit(f"red, green and blue are {colour} everywhere{alpha}{boxes}", image=i)
+        yield Hit(f"red, green and blue are about {colour} everywhere{alpha}{boxes}", image=i)
 
 
 def _unread(kinds: dict[str, str]) -> Callable[[Subject], Iterator[Hit]]:
     def find(subject: Subject) -> Iterator[Hit]:
         for folder, suffix, names in subject.unread:
             if suffix in kinds:
-                examples = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-                where = "it is" if len(names) == 1 else "they are"
-                yield Hit(f"{examples}: {where} {kinds[suffix]}", file=os.path.join(folder, names[0]))
+                more = ", ".join(names[1:4]) + ", ..." * (len(names) > 4)
+                beside = f"; {len(names) - 1:,} more beside it: {more}" if more else ""
+                yield Hit(f"{kinds[suffix]}{beside}", file=os.path.join(folder, names[0]))
 
     return find
 
@@ -346,7 +346,7 @@ def _case_collision(subject: Subject) -> Iterator[Hit]:
         first: dict[str, int] = {}
         for i, key in enumerate(keys):
             other = first.setdefault(key, i)
-            if other != i:
+            if paths[other] != paths[i]:
                 name = subject.dataset.image_ids[other]
                 yield Hit(f"the same name as {name} but for the case of letters", image=i)
 
@@ -776,7 +776,7 @@ CHECKS: dict[str, Check] = {
         "info",
         "kind of file that may hold labels and is not read",
         "It lies where labels would, in a format that odkit does not read.",
-        "If it says more than the labels that were read, convert it to COCO, VOC, YOLO or CSV.",
+        "If it says more than the labels that were read, convert it to a format that is read.",
         find=_unread(LABELS),
     ),
     "mostly_background": Check(

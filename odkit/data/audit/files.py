@@ -94,7 +94,7 @@ PICTURES = {
     ),
     **dict.fromkeys((".exr", ".hdr"), "high dynamic range"),
     **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
-    **dict.fromkeys((".tga", ".pnm", ".pbm", ".pcx", ".dds", ".mpo"), "a format of its own"),
+    **{suffix: suffix[1:].upper() for suffix in (".tga", ".pnm", ".pbm", ".pcx", ".dds", ".mpo")},
 }
 """Suffixes of pictures that no reader takes (see `IMAGE_SUFFIXES`), and what they are."""
 LABELS = {

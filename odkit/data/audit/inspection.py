@@ -36,10 +36,11 @@ def audit(
 
     Args:
         dataset: What to look at.
-        decode: Decode every image in full, which finds those cut short, those with equal pixels and those that look
-            the same; without it only headers are read, and files of equal length compared.
+        decode: Decode every image in full, which finds those cut short or of one colour, those with equal pixels,
+            those that look the same, and those with the labels of another; without it only headers are read, and files
+            of equal length compared.
         num_workers: Threads that read images; None: two more than this process may use CPU cores.
-        files: Open the image files at all; False looks at the columns alone.
+        files: Open the image files at all, and list what lies beside them; False looks at the columns alone.
         tiny: Boxes with a side below this are listed, in pixels.
         duplicate_iou: Boxes of one image that overlap by more than this (intersection over union) are the same box.
 

@@ -32,7 +32,8 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
     - of exact duplicates across splits the held-out copy stays (test before val before others before train), so that
       what is held out stays held out.
 
-    Not repaired, because only a person can tell: a box with two classes, duplicates within one split, tiny boxes.
+    Not repaired, because only a person can tell: a box with two classes, duplicates within one split, tiny boxes,
+    whatever merely stands out.
 
     Args:
         dataset: What to repair.

@@ -1,12 +1,14 @@
 """What an audit found, as text, table, page and JSON."""
 
+import html
 import json
 
 import pytest
 
 from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.inspection import audit
-from tests.data.audit.bench import Bench, inverted, no_area, outside, small_split, unknown_class
+from odkit.data.audit.report import finding_title
+from tests.data.audit.bench import PLANTS, Bench, inverted, no_area, outside, small_split, unknown_class
 
 
 def test_table_text(tmp_path):
@@ -67,6 +69,20 @@ def test_json(tmp_path):
             }
         ],
     }
+
+
+def test_every_kind_is_in_the_page_and_in_the_json(tmp_path):
+    bench = Bench(tmp_path)
+    for plant in PLANTS:
+        plant(bench)
+    found = audit(bench.build())
+    page, content = found._repr_html_(), json.loads(found.to_json())
+    assert set(content["counts"]) == {f["kind"] for f in content["findings"]} == set(PLANTS.values())
+    for kind in found.counts:
+        check = CHECKS[kind]
+        assert f"<b>{check.severity}</b> {finding_title(kind, list(found.of(kind)))}" in html.unescape(page)
+        assert check.meaning in html.unescape(page)
+        assert found.of(kind)[0].message in html.unescape(page)
 
 
 def test_html_is_escaped_and_grouped(tmp_path):
