@@ -270,9 +270,9 @@ def _crowded_image(subject: Subject) -> Iterator[Hit]:
 
 def _huge_box(subject: Subject) -> Iterator[Hit]:
     rows = subject.ordinary
-    covered = (
-        subject.shown[:, 0] * subject.shown[:, 1] / (subject.box_frames[:, 0] * subject.box_frames[:, 1])
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # a box of 1e38 pixels in an image of unknown size
+        parts = subject.shown / subject.box_frames
+        covered = parts[:, 0] * parts[:, 1]
     suspects = np.flatnonzero(rows & (covered >= _WHOLE))
     for i in odd_in_class(suspects, covered, subject.dataset.box_classes, rows & (covered > 0)).tolist():
         yield Hit(
