@@ -1,9 +1,10 @@
-"""CSV with a box a row: filename, width, height, class, xmin, ymin, xmax, ymax."""
+"""CSV with a box a row: filename, width, height, class, xmin, ymin, xmax, ymax, in pixels or as shares of the sides."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from odkit.data.dataset import UNKNOWN_CLASS
 from odkit.data.formats.reader_base import (
@@ -31,8 +32,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset"),
 }
 """What each column may be called, letter case, "_", "-" and spaces aside; the last three may be missing."""
+_OPEN_IMAGES = {"imageid", "labelname", "xmin"}  # columns of Open Images, whose boxes mean something else
 _NEEDED = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _CORNERS = _NEEDED[2:]
+_OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
+_Row = tuple[str, list[str], str, int, str]  # file, corners, class, row of the image, box id
 
 
 def find_csv(folder: Folder) -> dict[str, dict[str, int]]:
@@ -61,6 +65,8 @@ def _columns(header: str) -> dict[str, int]:
     except csv.Error:
         return {}
     plain = ["".join(c for c in cell.lower() if c.isalnum()) for cell in row]
+    if set(plain) >= _OPEN_IMAGES:
+        return {}
     places = {}
     for name, aliases in COLUMNS.items():
         for alias in aliases:
@@ -73,10 +79,12 @@ def _columns(header: str) -> dict[str, int]:
 def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered:
     """The images and boxes of one or several CSV files; several are one a split, or parts of one dataset."""
     data = Gathered(folder, "csv", [])
-    boxes: list[tuple[str, list[str], str, int, str]] = []  # file, corners, class, row, box id
+    boxes: list[_Row] = []
+    relative: dict[str, bool] = {}
     places: set[str] = set()
     for file, columns in found.items():
         rows = _read_rows(data, file, columns)
+        first = len(boxes)
         split = split_of_path(file)
         beside = folder_of(file)
         inside: dict[str, str] = {}
@@ -86,7 +94,7 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
                 path = folder.inside(name, beside) if name else ""
                 if path is None:
                     data.outside(file, name)
-                inside[name] = path or ""
+                inside[name] = folder.completed(path) if path else ""
         paths = place_names(folder, (path for path in inside.values() if path), beside, split)
         for line, row in rows:
             path = inside[row[columns["filename"]].strip()]
@@ -107,12 +115,29 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
             corners = [row[columns[c]] for c in _CORNERS]
             if name.strip() or any(corner.strip() for corner in corners):
                 boxes.append((file, corners, name if name.strip() else "", image, f"line {line}"))
-        data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners in pixels from 0")
+        relative[file] = _is_relative([box[1] for box in boxes[first:]])
+        how = "as shares of the image's sides" if relative[file] else "in pixels from 0"
+        data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners {how}")
     data.class_names = sorted({box[2] for box in boxes if box[2]})
-    _add_boxes(data, boxes)
     data.unlabelled_images(places)
     data.read_sizes()
+    _add_boxes(data, boxes, relative)
     return data
+
+
+def _shares(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes can only be shares of an image's sides: all corners in 0..1, and more than zeros put for no box."""
+    within = np.all((corners >= -_OVERSHOT) & (corners <= 1 + _OVERSHOT), axis=1)
+    area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+    return within & (area | np.any(corners != np.round(corners), axis=1))
+
+
+def _is_relative(rows: Sequence[list[str]]) -> bool:
+    """Whether most of a file's boxes are shares of the image's sides; what says nothing (all zeros) has no vote."""
+    corners, good = finite_rows(rows)
+    corners = corners[good]
+    pixels = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
+    return bool(_shares(corners).sum() > pixels.sum())
 
 
 def _read_rows(data: Gathered, file: str, columns: Mapping[str, int]) -> list[tuple[int, list[str]]]:
@@ -164,35 +189,52 @@ def _image(
     return known
 
 
-def _add_boxes(data: Gathered, rows: list[tuple[str, list[str], str, int, str]]) -> None:
+def _add_boxes(data: Gathered, rows: list[_Row], relative: Mapping[str, bool]) -> None:
+    """The rows as boxes in pixels; what cannot be one is told of.
+
+    Args:
+        data: What they are added to; with the images' sizes.
+        rows: The rows.
+        relative: Of each file, whether its corners are shares of the image's sides.
+    """
     index = {name: k for k, name in enumerate(data.class_names)}
     boxes, good = finite_rows([row[1] for row in rows])
-    kept = []
-    for row, fine in zip(rows, good.tolist(), strict=True):
-        if fine:
-            kept.append(row)
-            if not row[2]:
-                data.problem(
-                    "unknown_class",
-                    row[0],
-                    f"{row[4]} has a box and no class",
-                    "Name its class or delete the line.",
-                    image=data.paths[row[3]],
-                    box=row[4],
-                )
-            continue
-        file, corners, _, image, box_id = row
+    scaled = np.array([relative[row[0]] for row in rows], bool)
+    images = np.array([row[3] for row in rows], np.int64)
+    sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[images]
+    shares = _shares(boxes)
+    mixed = good & np.where(scaled, np.any(np.abs(boxes - 0.5) > 0.5 + _OVERSHOT, axis=1), shares)
+    placeless = good & scaled & ~mixed & (sizes == 0).any(1)
+    for k in np.flatnonzero(~good | mixed | placeless).tolist():
+        file, corners, _, image, box_id = rows[k]
+        written = short(", ".join(corners))
+        why = f"{written} are not four numbers"
+        if mixed[k] and scaled[k]:
+            why = f"{written} are no shares of the image's sides (0 to 1), as most corners in the file are"
+        elif mixed[k]:
+            why = f"{written} lie within 0 to 1, while most corners in the file are pixels"
+        elif placeless[k]:
+            why = f"{written} are shares of an image whose size is not known"
         data.problem(
             "unreadable_label",
             file,
-            f"{box_id}: {short(', '.join(corners))} are not four numbers; the box is left out",
-            "Correct or delete the line.",
+            f"{box_id}: {why}; the box is left out",
+            "Put a readable image there." if placeless[k] else "Correct or delete the line.",
             image=data.paths[image],
             box=box_id,
         )
-    data.add_boxes(
-        boxes[good],
-        np.array([index.get(row[2], UNKNOWN_CLASS) for row in kept], np.int32),
-        [row[3] for row in kept],
-        [row[4] for row in kept],
-    )
+    kept = np.flatnonzero(good & ~mixed & ~placeless)
+    boxes = np.where(scaled[:, None], boxes * np.tile(sizes, 2), boxes)
+    for k in kept.tolist():
+        file, _, name, image, box_id = rows[k]
+        if not name:
+            data.problem(
+                "unknown_class",
+                file,
+                f"{box_id} has a box and no class",
+                "Name its class or delete the line.",
+                image=data.paths[image],
+                box=box_id,
+            )
+    classes = np.array([index.get(row[2], UNKNOWN_CLASS) for row in rows], np.int32)
+    data.add_boxes(boxes[kept], classes[kept], images[kept], [rows[k][4] for k in kept.tolist()])

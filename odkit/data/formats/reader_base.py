@@ -117,6 +117,19 @@ class Folder:
         """File name without its suffix to the images so called."""
         return _grouped((stem_of(file), file) for file in self.images)
 
+    def only(self, file: str) -> "Folder":
+        """The same folder as if this label file and the images were all that is in it."""
+        narrow = Folder(self.root)
+        narrow.__dict__["files"] = sorted({*self.images, file})  # in place of what would be listed
+        return narrow
+
+    def completed(self, name: str) -> str:
+        """An image's name as labels spell it; with the suffix of the image of that stem where it has none itself."""
+        if name_of(name) in self.images_by_name:
+            return name
+        there = self.images_by_stem.get(name_of(name))
+        return name + there[0][len(there[0]) - len(suffix(there[0])) :] if there else name
+
     def with_suffix(self, *suffixes: str, depth: int = 99) -> list[str]:
         """Files with one of the suffixes at most so many folders down."""
         found = [f for end in suffixes for f in self.by_suffix.get(end, ()) if f.count("/") <= depth]
@@ -163,6 +176,15 @@ def name_of(path: str) -> str:
 
 def stem_of(path: str) -> str:
     return os.path.splitext(name_of(path))[0]
+
+
+def nearness(file: str, image: str) -> int:
+    """How many folders two files share, from the top and from the bottom."""
+    a, b = folder_of(file).split("/"), folder_of(image).split("/")
+    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    a, b = a[::-1], b[::-1]
+    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return top + bottom
 
 
 def suffix(path: str) -> str:
@@ -247,6 +269,8 @@ class Gathered:
     box_ids: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
+    bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
+    named_classes: bool = True  # False where the class names are made up, as "class 0"
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -295,6 +319,10 @@ class Gathered:
         if self._counts[key] <= MOST_PROBLEMS:
             path = str(self.folder.root / file)
             self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
+
+    def count(self, kind: str) -> int:
+        """How many problems of a kind there are, those beyond `MOST_PROBLEMS` too."""
+        return sum(count for (name, _), count in self._counts.items() if name == kind)
 
     def forget(self, kind: str) -> None:
         """Take back the problems of a kind."""
