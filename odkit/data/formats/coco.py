@@ -250,6 +250,7 @@ def _read_annotations(
     crowd: list[bool] = []
     ids: list[str] = []
     used: set[str] = set()
+    outlines = 0
     for number, found in enumerate(annotations, 1):
         if not isinstance(found, dict):
             data.problem(
@@ -296,7 +297,9 @@ def _read_annotations(
                 image=data.paths[row],
                 box=box_id,
             )
-        rows.append(found.get("bbox") or _segmentation_box(found.get("segmentation")))
+        own = found.get("bbox")
+        rows.append(own or _segmentation_box(found.get("segmentation")))
+        outlines += not own and rows[-1] is not None
         classes.append(index)
         images.append(row)
         crowd.append(found.get("iscrowd") in _YES)
@@ -317,6 +320,10 @@ def _read_annotations(
         classes, images = ([column[k] for k in keep] for column in (classes, images))
         crowd = [crowd[k] for k in keep]
     data.add_boxes(xywh_to_xyxy(boxes), classes, images, ids, crowd)
+    if outlines:
+        data.notes.append(
+            f"{outlines:,} annotations of {file} have no bbox: read as the boxes around their masks"
+        )
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ def _shares(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which boxes can only be shares of an image's sides: all corners in 0..1, and more than zeros put for no box."""
     within = np.all((corners >= -_OVERSHOT) & (corners <= 1 + _OVERSHOT), axis=1)
     area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
-    return within & (area | np.any(corners != np.round(corners), axis=1))
+    shares: NDArray[np.bool_] = within & (area | np.any(corners != np.round(corners), axis=1))
+    return shares
 
 
 def _is_relative(rows: Sequence[list[str]]) -> bool:

@@ -110,8 +110,12 @@ def test_boxes_of_masks_where_there_is_no_bbox(tmp_path: Path) -> None:
     marked = [annotation(k, segmentation=shape, bbox=None) for k, (_, shape, _) in enumerate(cases, 1)]
     for entry in marked[::2]:
         del entry["bbox"]
-    dataset = one_coco(tmp_path, annotations=marked)
+    dataset = one_coco(tmp_path, annotations=[*marked, annotation(99, image_id=102)])
     assert kinds(dataset) == []
+    assert (
+        f"{len(cases)} annotations of labels.json have no bbox: read as the boxes around their masks"
+        in dataset.notes
+    )
     for k, (name, _, (x, y, width, height)) in enumerate(cases):
         np.testing.assert_allclose(dataset.boxes[k], [x, y, x + width, y + height], atol=1e-5, err_msg=name)
 
@@ -158,7 +162,7 @@ BAD_ANNOTATIONS = [
     ("bad", "kind"), [row[1:] for row in BAD_ANNOTATIONS], ids=[row[0] for row in BAD_ANNOTATIONS]
 )
 def test_an_annotation_that_is_wrong(tmp_path: Path, bad: Any, kind: str) -> None:
-    dataset = one_coco(tmp_path, annotations=[annotation(2), bad, annotation(3)])
+    dataset = one_coco(tmp_path, annotations=[annotation(2), bad, annotation(3, image_id=102)])
     assert kinds(dataset) == [kind]
     (problem,) = dataset.source_problems
     assert problem.file == str(tmp_path / "labels.json")

@@ -238,26 +238,6 @@ def test_several_datasets_below(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("layouts", "titles"),
-    [
-        ((coco_one_file, voc_plain), ["COCO", "Pascal VOC"]),
-        ((coco_one_file, yolo_usual), ["COCO", "YOLO"]),
-        ((csv_a_split, voc_plain), ["Pascal VOC", "CSV"]),
-    ],
-)
-def test_ambiguous(tmp_path: Path, layouts: tuple, titles: list[str]) -> None:
-    for layout in layouts:
-        layout(tmp_path)
-    with pytest.raises(DatasetFormatError, match="could be") as caught:
-        load_dataset(tmp_path)
-    assert all(title in str(caught.value) for title in titles)
-    assert "format=" in str(caught.value)
-    for kind in READERS:
-        if READERS[kind].title in titles:
-            assert load_dataset(tmp_path, format=kind).format == kind
-
-
 def test_two_files_for_one_split(tmp_path: Path) -> None:
     coco_images_in_between(tmp_path)
     put(tmp_path / "annotations/train_v2.json", coco("train"))
