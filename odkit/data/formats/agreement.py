@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,16 +82,18 @@ class Agreement:
         """Whether `second` says nothing that `first` does not say too."""
         return self.pictures > 0 and not (any(self.alone) or len(self.lone[1]) or len(self.splits[0]))
 
-    @cached_property
+    @property
     def convention(self) -> str:
         """How the pixels of the two are counted, in words; "" where they are counted alike."""
-        edges = ("left and top", "right and bottom")
         moved = [
-            f"its {edge} edges lie 1 pixel {'further right and down' if by > 0 else 'further left and up'}"
-            for edge, by in zip(edges, self.shift, strict=True)
+            f"all {edges} edges of {self.second.title} lie 1 pixel further {where[by < 0]}"
+            for edges, where, by in (
+                ("left and top", ("right and down", "left and up"), self.shift[0]),
+                ("right and bottom", ("right and down", "left and up"), self.shift[1]),
+            )
             if by
         ]
-        return f"{' and '.join(moved)} throughout: pixels counted from 1, not from 0" if moved else ""
+        return f"{' and '.join(moved)}, which is how pixels are counted (from 1 or from 0)" if moved else ""
 
     def differences(self) -> list[str]:
         """How the two differ, in numbers and with an example of each kind."""

@@ -365,11 +365,11 @@ def _same_boxes(agreement: Agreement, kind: str) -> str:
     if agreement.apart >= 0.01:
         text += f", within {agreement.apart:.2f} pixels"
     if agreement.convention:
-        text += f" ({other.title}: {agreement.convention})"
+        text += f"; {agreement.convention}"
     alone = len(agreement.lone[0])
     if alone:
         text += f"; {other.title} says nothing of {alone:,} more images with boxes"
-    return f'{text}; read as {best.title} (format="{kind}" reads {other.title})'
+    return f'{text}; read as {best.title} (format="{kind}" or --format {kind} reads {other.title})'
 
 
 def _take_splits(chosen: Gathered, agreement: Agreement) -> list[str]:
@@ -440,8 +440,8 @@ def _say_unlabelled(gathered: Gathered) -> None:
         "mostly_unlabelled",
         "",
         message,
-        f"Are labels missing, or do they lie elsewhere? Looked for {reader.title}: {reader.looks_for}. What is trained "
-        "on counts as background where it has no box.",
+        f"If there is nothing in them, all is well: they are background. Else labels are missing, or lie elsewhere than "
+        f"where {reader.title} is looked for: {reader.looks_for}.",
         severity="warning",
     )
 
