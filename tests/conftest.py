@@ -157,7 +157,9 @@ def cards() -> Path:
         return Path(named)
     folder = PROJECT.parent / "shared" / "data" / "cards"
     if not (folder / "images").is_dir():
-        pytest.skip("the cards are not here: ODKIT_CARDS names their folder (the one with images and training)")
+        pytest.skip(
+            "the cards are not here: ODKIT_CARDS names their folder (the one with images and training)"
+        )
     return folder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.dataset import Dataset
-from odkit.data.formats.reader_base import Gathered, name_of
+from odkit.data.formats.reader_base import Gathered, counted, name_of
 
 NEAR = 0.999
 """Boxes are the same whose edges lie less than this apart, in pixels: formats of whole pixels round, or cut off."""
@@ -102,7 +102,7 @@ class Agreement:
             if len(rows):
                 boxes = int(one.data.boxes_per_image()[rows].sum())
                 lines.append(
-                    f"{len(rows):,} images with {boxes:,} boxes are labelled in {one.title} alone, "
+                    f"labelled in {one.title} alone: {counted(len(rows), 'image')} with {counted(boxes, 'box')}, "
                     f"{one.data.image_ids[rows[0]]} for one"
                 )
         if any(self.alone):
@@ -110,14 +110,14 @@ class Agreement:
             alone = " and ".join(
                 f"{n:,} in {one.title} alone" for n, one in zip(self.alone, both, strict=True) if n
             )
-            lines.append(f"of the boxes in the {self.pictures:,} images of both ({counts}), {alone} stand so")
+            lines.append(f"of the boxes in the {counted(self.pictures, 'image')} of both ({counts}): {alone}")
             lines.append(f"  {self._example()}")
             lines += self._class_names()
         rows, others = self.splits
         if len(rows):
             was, now = self.first.data.image_splits[rows[0]], self.second.data.image_splits[others[0]]
             lines.append(
-                f"{len(rows):,} images are in different splits: {self.first.data.image_ids[rows[0]]} is "
+                f"in different splits: {counted(len(rows), 'image')}, {self.first.data.image_ids[rows[0]]} for one, "
                 f"{was} in {self.first.title} and {now} in {self.second.title}"
             )
         return lines or ["they name no image in common"]

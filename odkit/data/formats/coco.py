@@ -16,6 +16,7 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
+    counted,
     declared_size,
     finite_rows,
     folder_of,
@@ -321,9 +322,8 @@ def _read_annotations(
         crowd = [crowd[k] for k in keep]
     data.add_boxes(xywh_to_xyxy(boxes), classes, images, ids, crowd)
     if outlines:
-        data.notes.append(
-            f"{outlines:,} annotations of {file} have no bbox: read as the boxes around their masks"
-        )
+        without = counted(outlines, "annotation without a bbox")
+        data.notes.append(f"{file}: {without}, read as the boxes around their masks")
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,15 @@ from odkit.data.dataset import Dataset
 from odkit.data.formats.agreement import Agreement, Labels, compare
 from odkit.data.formats.coco import find_coco, read_coco
 from odkit.data.formats.csv import find_csv, read_csv
-from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
+from odkit.data.formats.reader_base import (
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    counted,
+    name_of,
+    split_of,
+    suffix,
+)
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
 from odkit.system import InputError, MissingFileError
@@ -355,20 +363,21 @@ def _worth_comparing(
         raise errors[0]
     if any(gathered.box_ids for gathered in read.values()):
         for kind in [kind for kind, gathered in read.items() if not gathered.box_ids]:
-            aside[kind] = f"it holds no box for any of {len(read.pop(kind).paths):,} images"
+            aside[kind] = f"it holds no box in {counted(len(read.pop(kind).paths), 'image')}"
     return read, [f"{READERS[kind].title} is left aside: {why}" for kind, why in aside.items()]
 
 
 def _same_boxes(agreement: Agreement, kind: str) -> str:
     best, other = agreement.first, agreement.second
-    text = f"{best.title} and {other.title} say the same {agreement.boxes[0]:,} boxes in {agreement.pictures:,} images"
+    boxes, images = counted(agreement.boxes[0], "box"), counted(agreement.pictures, "image")
+    text = f"{best.title} and {other.title} say the same {boxes} in {images}"
     if agreement.apart >= 0.01:
         text += f", within {agreement.apart:.2f} pixels"
     if agreement.convention:
         text += f"; {agreement.convention}"
     alone = len(agreement.lone[0])
     if alone:
-        text += f"; {other.title} says nothing of {alone:,} more images with boxes"
+        text += f"; {other.title} says nothing of {counted(alone, 'image')} more"
     return f'{text}; read as {best.title} (format="{kind}" or --format {kind} reads {other.title})'
 
 
@@ -380,7 +389,7 @@ def _take_splits(chosen: Gathered, agreement: Agreement) -> list[str]:
     splits = dict(zip(other.keys, other.data.image_splits.tolist(), strict=True))
     chosen.splits = [splits.get(key, "") for key in agreement.first.keys]
     without = chosen.splits.count("")
-    rest = f"; it names none for {without:,} images, which are in no split" if without else ""
+    rest = f"; {counted(without, 'image')} that it does not name in no split" if without else ""
     return [f"splits of {other.title}{rest}"]
 
 
@@ -427,12 +436,12 @@ def _say_unlabelled(gathered: Gathered) -> None:
     if (without + left_out) * 2 <= images:
         return
     parts = {
-        "have no label file": len(gathered.bare),
-        "are named by no label and left out": left_out,
-        "are said to hold nothing": without - len(gathered.bare),
+        "without a label file": len(gathered.bare),
+        "that no label names, left out": left_out,
+        "said to hold nothing": without - len(gathered.bare),
     }
     reader = READERS[gathered.format]
-    message = f"{without + left_out:,} of {images:,} images have no box: " + ", ".join(
+    message = f"{without + left_out:,} of {counted(images, 'image')} without a box: " + ", ".join(
         f"{count:,} {what}" for what, count in parts.items() if count
     )
     gathered.notes.insert(0, f"MOST IMAGES HAVE NO LABEL: {message}")
@@ -440,8 +449,8 @@ def _say_unlabelled(gathered: Gathered) -> None:
         "mostly_unlabelled",
         "",
         message,
-        f"If there is nothing in them, all is well: they are background. Else labels are missing, or lie elsewhere than "
-        f"where {reader.title} is looked for: {reader.looks_for}.",
+        "If there is nothing in them, all is well: they are background. Else labels are missing, or lie where they are "
+        f"not looked for. Looked for was {reader.title}: {reader.looks_for}.",
         severity="warning",
     )
 

@@ -429,6 +429,14 @@ def _row_or_nan(row: Any) -> list[float]:
     return numbers if len(numbers) == 4 else [np.nan] * 4
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which is the first word: "1 box without area", "2 boxes without area"."""
+    head, space, rest = noun.partition(" ")
+    if number != 1:
+        head += "es" if head.endswith(("x", "s")) else "s"
+    return f"{number:,} {head}{space}{rest}"
+
+
 def _short(text: Any, length: int = 80) -> str:
     written = repr(text)
     half = length // 2

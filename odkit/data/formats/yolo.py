@@ -21,6 +21,7 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
+    counted,
     folder_of,
     name_of,
     nearness,
@@ -493,16 +494,17 @@ def _parse_file(data: Gathered, row: int, label: "_LabelFile", keypoints: bool) 
 
 def _note_lines(data: Gathered, lines: list[_Line]) -> None:
     if data.bare:
-        images = f"{len(data.bare):,} image{'s' if len(data.bare) > 1 else ''}"
-        data.notes.append(f"{images} without a label file: without objects, that is")
+        data.notes.append(
+            f"{counted(len(data.bare), 'image')} without a label file: without objects, that is"
+        )
     turned = sum(line.corners == 4 for line in lines)
     outlines = sum(line.corners not in (0, 4) for line in lines)
     if turned or outlines:
-        what = [f"{turned:,} turned boxes or outlines of four corners"] * bool(turned)
-        what += [f"{outlines:,} outlines of other corners"] * bool(outlines)
-        data.notes.append(f"{' and '.join(what)} are read as the upright boxes around them")
+        what = [counted(turned, "outline of four corners (a turned box, say)")] * bool(turned)
+        what += [counted(outlines, "outline of other corners")] * bool(outlines)
+        data.notes.append(f"{' and '.join(what)} read as upright boxes")
     if difficult := sum(line.difficult for line in lines):
-        data.notes.append(f"{difficult:,} objects marked as difficult are kept like the others")
+        data.notes.append(f"{counted(difficult, 'object')} marked as difficult, kept like the others")
 
 
 def _labels_elsewhere(data: Gathered, found: Sequence["_LabelFile"]) -> dict[int, str]:
@@ -522,26 +524,29 @@ def _labels_elsewhere(data: Gathered, found: Sequence["_LabelFile"]) -> dict[int
     for file in data.folder.with_suffix(".txt"):
         if name_of(file).lower() not in NAME_FILES and str(data.folder.path(file).parent) not in taken:
             by_stem.setdefault(stem_of(file), []).append(file)
-    chosen: dict[int, str] = {}
+    chosen: dict[str, tuple[str, dict[int, str]]] = {}  # folder of images to that of labels, and row to file
     for place, rows in groups.items():
         fitting = {row: by_stem[stem] for row in rows if (stem := stem_of(data.paths[row])) in by_stem}
         counts = Counter(folder_of(file) for files in fitting.values() for file in files)
         near = {where: nearness(f"{where}/x", data.paths[rows[0]]) for where in counts}
         for where in sorted(counts, key=lambda where: (-counts[where], -near[where], where)):
-            files = {row: file for row, all_ in fitting.items() for file in all_ if folder_of(file) == where}
-            if _hold_labels([data.folder.path(file) for file in list(files.values())[:200]]):
-                data.notes.append(
-                    f"labels of {len(files):,} of {len(rows):,} images in {place or 'the folder'} found in {where}, as "
-                    "there are none in labels/ nor beside the images"
-                )
-                chosen.update(files)
+            own = {row: file for row, files in fitting.items() for file in files if folder_of(file) == where}
+            if _hold_labels([data.folder.path(file) for file in list(own.values())[:200]]):
+                chosen[place] = where, own
                 break
-    twice = {file for file, count in Counter(chosen.values()).items() if count > 1}
-    if twice:
-        data.notes.append(
-            f"{len(twice):,} label files fit images of several folders and are left out, {min(twice)} for one"
-        )
-    return {row: str(data.folder.path(file)) for row, file in chosen.items() if file not in twice}
+    fits = Counter(file for _, own in chosen.values() for file in own.values())
+    if twice := [file for file, count in fits.items() if count > 1]:
+        what = counted(len(twice), "label")
+        data.notes.append(f"left out, as they fit images of several folders: {what}, {twice[0]} for one")
+    found_there: dict[int, str] = {}
+    for place, (where, own) in chosen.items():
+        mine = {row: str(data.folder.path(file)) for row, file in own.items() if fits[file] == 1}
+        found_there.update(mine)
+        if mine:
+            of = f"{len(mine):,} of {counted(len(groups[place]), 'image')} in {place or 'the folder'}"
+            why = "none are in labels/ or beside the images"
+            data.notes.append(f"labels of {of} found in {where or 'the folder'}: {why}")
+    return found_there
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def test_boxes_of_masks_where_there_is_no_bbox(tmp_path: Path) -> None:
     dataset = one_coco(tmp_path, annotations=[*marked, annotation(99, image_id=102)])
     assert kinds(dataset) == []
     assert (
-        f"{len(cases)} annotations of labels.json have no bbox: read as the boxes around their masks"
+        f"labels.json: {len(cases)} annotations without a bbox, read as the boxes around their masks"
         in dataset.notes
     )
     for k, (name, _, (x, y, width, height)) in enumerate(cases):
