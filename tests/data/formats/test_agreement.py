@@ -14,8 +14,6 @@ from odkit.data.formats.agreement import Labels, compare
 from odkit.data.formats.load import READERS, load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered
 from tests.data.formats.layouts import (
-    BOXES,
-    HEADER,
     NAMES,
     SIZES,
     SPLITS,
@@ -27,6 +25,7 @@ from tests.data.formats.layouts import (
     pictures,
     put,
     rows,
+    tutorial,
     voc,
     yolo,
 )
@@ -92,22 +91,6 @@ def test_the_richest_of_those_that_say_the_same_is_read(tmp_path: Path, kinds: s
         assert f"--format {kind}" in note
         assert "pixel" not in note
         assert load_dataset(tmp_path, format=kind).format == kind
-
-
-def tutorial(folder: Path, *, test: bool = True) -> Path:
-    """TensorFlow's tutorials: XML beside the pictures, and what their script makes of it, its numbers as they are."""
-    put(folder / "training/labelmap.pbtxt", "item {\n  id: 1\n  name: 'cat'\n}\n")
-    pictures(folder, "images/{split}/{stem}.jpg", val="test")
-    for split, place in (("train", "train"), ("val", "test")):
-        text = HEADER
-        for stem in of(split):
-            put(folder / f"images/{place}/{stem}.xml", voc(stem))
-            for name, (x1, y1, x2, y2) in BOXES[stem]:
-                width, height = SIZES[stem]
-                text += f"{stem}.jpg,{width},{height},{name},{x1 + 1},{y1 + 1},{x2},{y2}\n"
-        if test or split == "train":
-            put(folder / f"images/{place}_labels.csv", text)
-    return folder
 
 
 def test_numbers_copied_from_voc_are_the_same_boxes(tmp_path: Path) -> None:
