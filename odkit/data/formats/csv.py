@@ -1,7 +1,7 @@
 """CSV with a box a row: filename, width, height, class, xmin, ymin, xmax, ymax, in pixels or as shares of the sides."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,7 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
     """The images and boxes of one or several CSV files; several are one a split, or parts of one dataset."""
     data = Gathered(folder, "csv", [])
     boxes: list[_Row] = []
+    numbers: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []  # of each file's boxes, see finite_rows
     relative: dict[str, bool] = {}
     places: set[str] = set()
     for file, columns in found.items():
@@ -115,13 +116,15 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
             corners = [row[columns[c]] for c in _CORNERS]
             if name.strip() or any(corner.strip() for corner in corners):
                 boxes.append((file, corners, name if name.strip() else "", image, f"line {line}"))
-        relative[file] = _is_relative([box[1] for box in boxes[first:]])
+        numbers.append(finite_rows([box[1] for box in boxes[first:]]))
+        relative[file] = _is_relative(*numbers[-1])
         how = "as shares of the image's sides" if relative[file] else "in pixels from 0"
         data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners {how}")
     data.class_names = sorted({box[2] for box in boxes if box[2]})
     data.unlabelled_images(places)
     data.read_sizes()
-    _add_boxes(data, boxes, relative)
+    corners, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
+    _add_boxes(data, boxes, corners, good, relative)
     return data
 
 
@@ -133,9 +136,8 @@ def _shares(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
     return shares
 
 
-def _is_relative(rows: Sequence[list[str]]) -> bool:
+def _is_relative(corners: NDArray[np.float64], good: NDArray[np.bool_]) -> bool:
     """Whether most of a file's boxes are shares of the image's sides; what says nothing (all zeros) has no vote."""
-    corners, good = finite_rows(rows)
     corners = corners[good]
     pixels = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
     return bool(_shares(corners).sum() > pixels.sum())
@@ -190,16 +192,23 @@ def _image(
     return known
 
 
-def _add_boxes(data: Gathered, rows: list[_Row], relative: Mapping[str, bool]) -> None:
+def _add_boxes(
+    data: Gathered,
+    rows: list[_Row],
+    boxes: NDArray[np.float64],
+    good: NDArray[np.bool_],
+    relative: Mapping[str, bool],
+) -> None:
     """The rows as boxes in pixels; what cannot be one is told of.
 
     Args:
         data: What they are added to; with the images' sizes.
         rows: The rows.
+        boxes: Their corners, [n, 4].
+        good: Which of those are four numbers.
         relative: Of each file, whether its corners are shares of the image's sides.
     """
     index = {name: k for k, name in enumerate(data.class_names)}
-    boxes, good = finite_rows([row[1] for row in rows])
     scaled = np.array([relative[row[0]] for row in rows], bool)
     images = np.array([row[3] for row in rows], np.int64)
     sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[images]

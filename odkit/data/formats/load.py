@@ -415,9 +415,10 @@ def _how_they_differ(folder: Folder, differing: list[Agreement], kinds: list[str
         lines += [f"  {line}" for line in agreement.differences()]
     ways = " or ".join(f'format="{kind}"' for kind in kinds)
     lines.append(
-        f'Say which is right: load_dataset("{folder.root}", {ways}), on the command line --format {kinds[0]}. Labels '
-        "that lie in both belong together? Load each, and join them with od.concatenate."
+        f'Say which is right: load_dataset("{folder.root}", {ways}), on the command line --format {kinds[0]}'
     )
+    if any(len(agreement.lone[0]) and len(agreement.lone[1]) for agreement in differing):
+        lines.append("Do they belong together? Load one after the other, and join them with od.concatenate.")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -460,8 +460,7 @@ def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
     _labels_without_images(data, images, {label.path for label in found})
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     number: int  # in its file, from 1
     key: int | str  # class number, or DOTA's class name
     box: list[float]  # center x, center y, width, height
