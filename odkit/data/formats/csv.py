@@ -123,8 +123,8 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
     data.class_names = sorted({box[2] for box in boxes if box[2]})
     data.unlabelled_images(places)
     data.read_sizes()
-    corners, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
-    _add_boxes(data, boxes, corners, good, relative)
+    drawn, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
+    _add_boxes(data, boxes, drawn, good, relative)
     return data
 
 

@@ -52,6 +52,7 @@ READERS: dict[str, Reader] = {
         '.json files with "images", "annotations" and "categories" in the folder or one or two below',
         find_coco,
         read_coco,
+        alone=(".json",),
         richness=4,  # crowds, ids, sizes, and a class table with an order and with classes that have no box
     ),
     "voc": Reader(
@@ -332,7 +333,9 @@ def _settled(folder: Folder, found: dict[str, Any], options: dict[str, Any]) -> 
     compared = {kind: compare(mine, Labels(READERS[kind].title, read[kind])) for kind in others}
     differing = [one for one in compared.values() if not one.same]
     if differing:
-        raise DatasetFormatError(_how_they_differ(folder, differing, list(read)))
+        raise DatasetFormatError(
+            _how_they_differ(folder, differing, {kind: found[kind] for kind in read}, read)
+        )
     for kind, agreement in compared.items():
         notes.append(_same_boxes(agreement, kind))
         notes += _take_splits(chosen, agreement)
@@ -408,9 +411,15 @@ def _beside(best: Labels, folder: Folder, layout: Any) -> list[str]:
     ]
 
 
-def _how_they_differ(folder: Folder, differing: list[Agreement], kinds: list[str]) -> str:
-    titles = " or ".join(READERS[kind].title for kind in kinds)
-    lines = [f"{folder.root} could be {titles}, and they differ:"]
+def _how_they_differ(
+    folder: Folder, differing: list[Agreement], found: dict[str, Any], read: dict[str, Gathered]
+) -> str:
+    kinds = list(found)
+    lines = [f"{folder.root} could be {' or '.join(READERS[kind].title for kind in kinds)}, and they differ:"]
+    for kind, what in found.items():
+        fatal = [problem for problem in read[kind].problems if problem.severity == "fatal"]
+        wrong = f"; {counted(len(fatal), 'fault')}, {fatal[0].file}: {fatal[0].message}" if fatal else ""
+        lines.append(f"  {READERS[kind].title}: {shown_path(_files(what))}{wrong}")
     for agreement in differing:
         lines += [f"  {line}" for line in agreement.differences()]
     ways = " or ".join(f'format="{kind}"' for kind in kinds)

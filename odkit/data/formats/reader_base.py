@@ -238,6 +238,7 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
             count[start],
             bool(split) and other == split,
             start.rstrip("/") == beside,
+            nearness(f"{beside}/x", f"{start}x"),
             -len(start),
             start,
         )

@@ -204,6 +204,32 @@ def test_what_differs_is_said_and_how_to_choose(tmp_path: Path, change: Callable
         assert f'format="{kind}"' in message
         assert load_dataset(tmp_path, format=kind).format == kind
     assert "--format voc" in message
+    assert "Pascal VOC: Annotations/train/a.xml, " in message
+    assert "CSV: train_labels.csv, val_labels.csv" in message
+
+
+def test_what_one_format_could_not_read_is_said(tmp_path: Path) -> None:
+    several(tmp_path, "voc", "yolo")
+    put(tmp_path / "Annotations/train/b.xml", "<annotation><object>")
+    with pytest.raises(
+        DatasetFormatError, match=r"1 fault, .*Annotations/train/b\.xml: it is no XML"
+    ) as caught:
+        load_dataset(tmp_path)
+    assert "1 in YOLO alone" in str(caught.value)
+
+
+def test_copies_of_the_pictures_are_kept_apart(tmp_path: Path) -> None:
+    """Two whole datasets side by side: each label file is for the pictures near it."""
+    several(tmp_path / "coco", "coco")
+    several(tmp_path / "voc", "voc")
+    with pytest.raises(DatasetFormatError, match="labelled in COCO alone") as caught:
+        load_dataset(tmp_path)
+    assert "coco/images/train/a.jpg" in str(caught.value)
+    assert "voc/images/train/a.jpg" in str(caught.value)
+    for kind in ("coco", "voc"):
+        dataset = load_dataset(tmp_path, format=kind, val=0)
+        check(dataset)
+        assert all(image.startswith(f"{kind}/") for image in dataset.image_ids)
 
 
 def test_of_three_that_differ_each_is_named(tmp_path: Path) -> None:
