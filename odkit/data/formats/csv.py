@@ -13,6 +13,8 @@ from odkit.data.formats.reader_base import (
     declared_size,
     finite_rows,
     folder_of,
+    in_pixels,
+    mostly_shares,
     normal_split,
     place_names,
     read_text,
@@ -35,7 +37,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 _OPEN_IMAGES = {"imageid", "labelname", "xmin"}  # columns of Open Images, whose boxes mean something else
 _NEEDED = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _CORNERS = _NEEDED[2:]
-_OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
 _Row = tuple[str, list[str], str, int, str]  # file, corners, class, row of the image, box id
 
 
@@ -117,7 +118,7 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
             if name.strip() or any(corner.strip() for corner in corners):
                 boxes.append((file, corners, name if name.strip() else "", image, f"line {line}"))
         numbers.append(finite_rows([box[1] for box in boxes[first:]]))
-        relative[file] = _is_relative(*numbers[-1])
+        relative[file] = mostly_shares(*numbers[-1])
         how = "as shares of the image's sides" if relative[file] else "in pixels from 0"
         data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners {how}")
     data.class_names = sorted({box[2] for box in boxes if box[2]})
@@ -126,21 +127,6 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
     drawn, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
     _add_boxes(data, boxes, drawn, good, relative)
     return data
-
-
-def _shares(corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes can only be shares of an image's sides: all corners in 0..1, and more than zeros put for no box."""
-    within = np.all((corners >= -_OVERSHOT) & (corners <= 1 + _OVERSHOT), axis=1)
-    area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
-    shares: NDArray[np.bool_] = within & (area | np.any(corners != np.round(corners), axis=1))
-    return shares
-
-
-def _is_relative(corners: NDArray[np.float64], good: NDArray[np.bool_]) -> bool:
-    """Whether most of a file's boxes are shares of the image's sides; what says nothing (all zeros) has no vote."""
-    corners = corners[good]
-    pixels = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
-    return bool(_shares(corners).sum() > pixels.sum())
 
 
 def _read_rows(data: Gathered, file: str, columns: Mapping[str, int]) -> list[tuple[int, list[str]]]:
@@ -212,29 +198,19 @@ def _add_boxes(
     scaled = np.array([relative[row[0]] for row in rows], bool)
     images = np.array([row[3] for row in rows], np.int64)
     sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[images]
-    shares = _shares(boxes)
-    mixed = good & np.where(scaled, np.any(np.abs(boxes - 0.5) > 0.5 + _OVERSHOT, axis=1), shares)
-    placeless = good & scaled & ~mixed & (sizes == 0).any(1)
-    for k in np.flatnonzero(~good | mixed | placeless).tolist():
+    boxes, wrong = in_pixels(boxes, scaled, sizes)
+    wrong |= dict.fromkeys(np.flatnonzero(~good).tolist(), "are not four numbers")
+    for k in sorted(wrong):
         file, corners, _, image, box_id = rows[k]
-        written = short(", ".join(corners))
-        why = f"{written} are not four numbers"
-        if mixed[k] and scaled[k]:
-            why = f"{written} are no shares of the image's sides (0 to 1), as most corners in the file are"
-        elif mixed[k]:
-            why = f"{written} lie within 0 to 1, while most corners in the file are pixels"
-        elif placeless[k]:
-            why = f"{written} are shares of an image whose size is not known"
         data.problem(
             "unreadable_label",
             file,
-            f"{box_id}: {why}; the box is left out",
-            "Put a readable image there." if placeless[k] else "Correct or delete the line.",
+            f"{box_id}: {short(', '.join(corners))} {wrong[k]}; the box is left out",
+            "Correct or delete the line.",
             image=data.paths[image],
             box=box_id,
         )
-    kept = np.flatnonzero(good & ~mixed & ~placeless)
-    boxes = np.where(scaled[:, None], boxes * np.tile(sizes, 2), boxes)
+    kept = np.setdiff1d(np.arange(len(rows)), list(wrong))
     for k in kept.tolist():
         file, _, name, image, box_id = rows[k]
         if not name:

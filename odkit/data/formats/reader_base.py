@@ -24,6 +24,7 @@ from odkit.system import OdkitError
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
 _ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
+_OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "minival", "valset"), "val"),
@@ -418,6 +419,40 @@ def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bo
     with np.errstate(invalid="ignore"):
         good = np.all(np.abs(array) < 1e9, axis=1)
     return array, good
+
+
+def are_shares(corners: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which boxes, xyxy [n, 4], can only be shares of an image's sides: corners in 0..1, but not zeros for no box."""
+    within = np.all((corners >= -_OVERSHOT) & (corners <= 1 + _OVERSHOT), axis=1)
+    area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+    shares: NDArray[np.bool_] = within & (area | np.any(corners != np.round(corners), axis=1))
+    return shares
+
+
+def mostly_shares(corners: NDArray[Any], good: NDArray[np.bool_]) -> bool:
+    """Whether most of a file's boxes are shares of the image's sides; zeros for no box have no vote."""
+    pixels = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
+    return bool((are_shares(corners) & good).sum() > (pixels & good).sum())
+
+
+def in_pixels(
+    corners: NDArray[np.float64], relative: NDArray[np.bool_], sizes: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Boxes of which some are shares of their image's sides, in pixels; and by row what is wrong with the others.
+
+    Args:
+        corners: Xyxy [n, 4].
+        relative: Whether most boxes of the box's file are shares, [n]; one that is not what the others are is wrong.
+        sizes: Width and height of the box's image in pixels, [n, 2]; 0 where unknown.
+    """
+    outside = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
+    reasons = (
+        (relative & outside, "are no shares of the image's sides (0 to 1), as most in the file are"),
+        (~relative & are_shares(corners), "lie within 0 to 1, while most in the file are pixels"),
+        (relative & ~outside & (sizes == 0).any(1), "are shares of an image whose size is not known"),
+    )
+    wrong = {int(k): why for rows, why in reasons for k in np.flatnonzero(rows)}
+    return np.where(relative[:, None], corners * np.tile(sizes, 2), corners), wrong
 
 
 def _row_or_nan(row: Any) -> list[float]:

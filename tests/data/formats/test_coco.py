@@ -120,6 +120,29 @@ def test_boxes_of_masks_where_there_is_no_bbox(tmp_path: Path) -> None:
         np.testing.assert_allclose(dataset.boxes[k], [x, y, x + width, y + height], atol=1e-5, err_msg=name)
 
 
+def test_boxes_in_0_to_1_are_shares_of_the_sides(tmp_path: Path) -> None:
+    boxes = [[0.25, 0.5, 0.5, 0.25], [0, 0, 1, 1], [10, 10, 5, 5]]
+    marked = [annotation(k, image_id=101 + k % 2, bbox=box) for k, box in enumerate(boxes)]
+    dataset = one_coco(tmp_path, annotations=marked)
+    assert dataset.boxes.tolist() == [[16, 24, 48, 36], [0, 0, 48, 64]]
+    assert "labels.json: boxes as shares of the image's sides" in dataset.notes
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.severity, problem.box) == ("unreadable_label", "fatal", "2")
+    assert "are no shares of the image's sides" in problem.message
+    small = [*coco()["annotations"], annotation(bbox=[0.25, 0.5, 0.5, 0.25])]  # a speck among pixels is one
+    dataset = one_coco(tmp_path, annotations=small)
+    assert dataset.num_boxes == 6
+    assert dataset.source_problems == ()
+
+
+@pytest.mark.parametrize("spell", [str, float], ids=["text", "float"])
+def test_ids_that_are_spelled_otherwise_are_the_same(tmp_path: Path, spell: Any) -> None:
+    marked = coco()["annotations"]
+    for entry in marked[::2]:
+        entry["image_id"], entry["category_id"] = spell(entry["image_id"]), spell(entry["category_id"])
+    check(one_coco(tmp_path, annotations=marked), splits=False)
+
+
 def test_a_bbox_goes_before_the_mask(tmp_path: Path) -> None:
     dataset = one_coco(tmp_path, annotations=[annotation(segmentation=[[10, 10, 30, 12, 20, 40]])])
     assert dataset.boxes.tolist() == [[1, 2, 4, 6]]

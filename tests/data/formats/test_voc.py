@@ -202,3 +202,11 @@ def test_cvats_xml_is_not_vocs(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path, format="voc", val=0)
     assert [p for p in dataset.source_problems if p.severity == "fatal"] == []
     assert "Pascal VOC: 4 XML files with an <annotation>" in dataset.notes
+
+
+@pytest.mark.parametrize("named", ["a.png", "a.jpg"])
+def test_of_images_with_one_stem_the_name_inside_says_which(tmp_path: Path, named: str) -> None:
+    for end in ("png", "jpg"):
+        picture(tmp_path / f"images/a.{end}", SIZES["a"])
+    put(tmp_path / "annotations/a.xml", voc("a", named))
+    assert load_dataset(tmp_path, val=0).image_ids.tolist() == [f"images/{named}"]
