@@ -249,8 +249,27 @@ def _holds_all(place: str, found: dict[str, Any]) -> bool:
 
 
 def _fitting(folder: Folder, format: str | None) -> dict[str, Any]:  # noqa: A002
-    kinds = READERS if format is None else {format: READERS[format]}
-    return {kind: found for kind, reader in kinds.items() if (found := reader.find(folder))}
+    """What of each format lies in a folder.
+
+    Raises:
+        DatasetFormatError: Something does that cannot be read, so that its labels would be lost unseen.
+    """
+    found: dict[str, Any] = {}
+    broken: list[DatasetFormatError] = []
+    for kind, reader in READERS.items():
+        if format in (None, kind):
+            try:
+                if what := reader.find(folder):
+                    found[kind] = what
+            except DatasetFormatError as error:
+                broken.append(error)
+    if broken and found:
+        titles = " and ".join(READERS[kind].title for kind in found)
+        how = f'load_dataset("{folder.root}", format="{next(iter(found))}") or --format {next(iter(found))}'
+        raise DatasetFormatError(f"{broken[0]}\n{titles} is there too: {how} reads that alone") from broken[0]
+    if broken:
+        raise broken[0]
+    return found
 
 
 def _deeper(folder: Folder, format: str | None) -> list[tuple[Folder, dict[str, Any]]]:  # noqa: A002

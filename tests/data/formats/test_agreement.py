@@ -306,6 +306,16 @@ def test_what_cannot_be_read_or_says_nothing_is_left_aside(tmp_path: Path) -> No
     assert "COCO is left aside: it holds no box in 4 images" in notes
 
 
+def test_what_is_broken_is_not_passed_over(tmp_path: Path) -> None:
+    several(tmp_path, "voc")
+    put(tmp_path / "train.json", '{"images": [')
+    with pytest.raises(
+        DatasetFormatError, match=r"(?s)train\.json is no JSON.*Pascal VOC is there too.*--format voc"
+    ):
+        load_dataset(tmp_path)
+    check(load_dataset(tmp_path, format="voc"))
+
+
 def test_names_that_are_made_up_are_no_reason_to_be_read(tmp_path: Path) -> None:
     several(tmp_path, "yolo", "csv")
     put(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnc: 2\n")
