@@ -64,6 +64,8 @@ class Agreement:
             the same for every box. It tells how pixels are counted (from 0 or from 1), not where objects are.
         apart: Largest distance between edges of the same box beside that, in pixels.
         splits: Rows of `first`'s images that are in another split in `second`, and the rows there.
+        keys: What each side's images were told by.
+        by_name: Whether those are file names alone, as the two name copies of the same images.
     """
 
     first: Labels
@@ -76,6 +78,8 @@ class Agreement:
     shift: tuple[int, int]
     apart: float
     splits: tuple[_Rows, _Rows]
+    keys: tuple[list[str], list[str]]
+    by_name: bool
 
     @property
     def same(self) -> bool:
@@ -126,9 +130,10 @@ class Agreement:
         """The first box without a partner, with what the other format has there."""
         side = 0 if len(self.examples[0]) else 1
         one, other = (self.first, self.second) if side == 0 else (self.second, self.first)
+        keys, others = self.keys if side == 0 else self.keys[::-1]
         row = int(self.examples[side][0])
         image = int(one.data.box_images[row])
-        there = other.keys.index(one.keys[image])
+        there = others.index(keys[image])
         rows = self.examples[1 - side]
         rows = rows[other.data.box_images[rows] == there]
         told = "no such box"
@@ -156,8 +161,9 @@ def compare(first: Labels, second: Labels) -> Agreement:
     the one shift of all edges that is only a way to count pixels.
     """
     one, other = first.data, second.data
-    place = {key: row for row, key in enumerate(second.keys)}
-    to_second = np.array([place.get(key, -1) for key in first.keys], np.int64)
+    keys, by_name = _common_keys(first.keys, second.keys)
+    place = {key: row for row, key in enumerate(keys[1])}
+    to_second = np.array([place.get(key, -1) for key in keys[0]], np.int64)
     both = (to_second >= 0) & first.named & np.append(second.named, False)[to_second]
     to_first = np.full(len(other) + 1, -1, np.int64)
     to_first[to_second[both]] = np.flatnonzero(both)
@@ -191,7 +197,18 @@ def compare(first: Labels, second: Labels) -> Agreement:
         shift=found.shift,
         apart=found.apart,
         splits=(moved, to_second[moved]),
+        keys=keys,
+        by_name=by_name,
     )
+
+
+def _common_keys(first: list[str], second: list[str]) -> tuple[tuple[list[str], list[str]], bool]:
+    """What tells images apart on both sides: paths; or, if none is common, as one side has copies, their names."""
+    if set(first).isdisjoint(second):
+        names = [name_of(key) for key in first], [name_of(key) for key in second]
+        if all(len(set(side)) == len(side) for side in names) and not set(names[0]).isdisjoint(names[1]):
+            return names, True
+    return (first, second), False
 
 
 def _shared_classes(data: Dataset, names: dict[str, int]) -> _Rows:

@@ -393,6 +393,8 @@ def _same_boxes(agreement: Agreement, kind: str) -> str:
     best, other = agreement.first, agreement.second
     boxes, images = counted(agreement.boxes[0], "box"), counted(agreement.pictures, "image")
     text = f"{best.title} and {other.title} say the same {boxes} in {images}"
+    if agreement.by_name:
+        text += " (told by their file names, as each has copies of its own)"
     if agreement.apart >= 0.01:
         text += f", within {agreement.apart:.2f} pixels"
     if agreement.convention:
@@ -408,8 +410,8 @@ def _take_splits(chosen: Gathered, agreement: Agreement) -> list[str]:
     other = agreement.second
     if any(chosen.splits) or not other.data.split_counts():
         return []
-    splits = dict(zip(other.keys, other.data.image_splits.tolist(), strict=True))
-    chosen.splits = [splits.get(key, "") for key in agreement.first.keys]
+    splits = dict(zip(agreement.keys[1], other.data.image_splits.tolist(), strict=True))
+    chosen.splits = [splits.get(key, "") for key in agreement.keys[0]]
     without = chosen.splits.count("")
     rest = f"; {counted(without, 'image')} that it does not name in no split" if without else ""
     return [f"splits of {other.title}{rest}"]

@@ -218,18 +218,20 @@ def test_what_one_format_could_not_read_is_said(tmp_path: Path) -> None:
     assert "1 in YOLO alone" in str(caught.value)
 
 
-def test_copies_of_the_pictures_are_kept_apart(tmp_path: Path) -> None:
+def test_copies_of_the_pictures_are_told_by_their_names(tmp_path: Path) -> None:
     """Two whole datasets side by side: each label file is for the pictures near it."""
     several(tmp_path / "coco", "coco")
     several(tmp_path / "voc", "voc")
-    with pytest.raises(DatasetFormatError, match="labelled in COCO alone") as caught:
-        load_dataset(tmp_path)
-    assert "coco/images/train/a.jpg" in str(caught.value)
-    assert "voc/images/train/a.jpg" in str(caught.value)
-    for kind in ("coco", "voc"):
+    for kind in ("coco", "voc", None):
         dataset = load_dataset(tmp_path, format=kind, val=0)
         check(dataset)
-        assert all(image.startswith(f"{kind}/") for image in dataset.image_ids)
+        assert all(image.startswith(f"{kind or 'coco'}/") for image in dataset.image_ids)
+    assert "say the same 5 boxes in 4 images (told by their file names" in dataset.notes[0]
+    edit(tmp_path / "voc/Annotations/train/b.xml", "<xmin>2<", "<xmin>9<")
+    with pytest.raises(
+        DatasetFormatError, match=r"coco/images/train/b\.jpg: COCO, 1020: dog \(1, 1, 47, 20\)"
+    ):
+        load_dataset(tmp_path)
 
 
 def test_of_three_that_differ_each_is_named(tmp_path: Path) -> None:
