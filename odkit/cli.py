@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import orjson
 import psutil
@@ -28,6 +28,7 @@ from tyro.extras import SubcommandApp
 
 from odkit import analysis, detection
 from odkit.data import Dataset, Predictions
+from odkit.data.formats import READERS, WRITERS
 from odkit.runs import (
     MAY_CHANGE,
     RUNS,
@@ -56,6 +57,11 @@ from odkit.training import FRACTIONS, plan_learning_curve
 
 if TYPE_CHECKING:
     from odkit.detection import Detector
+
+    Readable: TypeAlias = str
+    Writable: TypeAlias = str
+else:  # what can be read and written, in help and checks, is what the tables hold
+    Readable, Writable = Literal[tuple(READERS)], Literal[tuple(WRITERS)]
 
 app = SubcommandApp()
 PICTURES = (".png", ".svg", ".pdf")
@@ -96,6 +102,21 @@ class Classes:
     """Classes as OLD=NEW; several with one new name are merged. The others keep their names."""
     classes: tuple[str, ...] = ()
     """Only these classes, in this order (by their new names); boxes of others are left out. Default: all."""
+
+
+FORMATS = ", ".join(f"{name} ({reader.title})" for name, reader in READERS.items())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a folder of labelled images is read, see `load_dataset`."""
+
+    format: Annotated[
+        Readable | None,
+        tyro.conf.arg(help=f"Format of the dataset: {FORMATS}. Default: found out, and said."),
+    ] = None
+    first_pixel: Literal[0, 1] | None = None
+    """For Pascal VOC: the number of an image's first pixel in the corners. Default: found out, and said."""
 
 
 def _setting_docs() -> dict[str, str]:
@@ -140,6 +161,7 @@ def train(
     *,
     settings: Flags = Flags(),  # noqa: B008  (frozen)
     classes: Classes = Classes(),
+    reading: Reading = Reading(),
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
@@ -152,9 +174,10 @@ def train(
     `docker stop` sends) is the first Ctrl-C.
 
     Args:
-        path: Folder or label file of a dataset (COCO, Pascal VOC, YOLO, CSV), a saved Dataset (.npz), or "demo".
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
         settings: Settings of the run.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
+        reading: How the dataset is read.
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
         name: Name of the run; default: made from the dataset and the detector, numbered.
@@ -162,7 +185,7 @@ def train(
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
-    dataset = read_dataset(path, classes)
+    dataset = read_dataset(path, classes, reading)
     if repair:
         from odkit.data.audit import repaired
 
@@ -227,6 +250,7 @@ def learning_curve(
     fractions: tuple[float, ...] = FRACTIONS,
     seeds: int = 1,
     classes: Classes = Classes(),
+    reading: Reading = Reading(),
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
@@ -244,6 +268,7 @@ def learning_curve(
         fractions: Shares of the training images, 0 to 1; the whole is always among them.
         seeds: How often each part is drawn and trained: several measure how much is luck.
         classes: Classes to rename, merge or leave out.
+        reading: How the dataset is read.
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where the curve's folder is made.
         name: Name of that folder; default: made from the dataset and the detector.
@@ -253,7 +278,7 @@ def learning_curve(
     if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
         raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
     checked = make_settings(dataclasses.asdict(settings))
-    dataset = read_dataset(path, classes)
+    dataset = read_dataset(path, classes, reading)
     if repair:
         from odkit.data.audit import repaired
 
@@ -356,6 +381,7 @@ def test(
     run: Positional[str],
     *,
     data: str | None = None,  # noqa: PT028  (a command)
+    reading: Reading = Reading(),  # noqa: PT028
     device: str = "auto",  # noqa: PT028
     json: bool = False,  # noqa: PT028
 ) -> int:
@@ -367,12 +393,11 @@ def test(
     Args:
         run: Run folder, or the name of a run under runs/.
         data: Other labelled images that the run has not seen, folder or label file: their test split, or all of them.
+        reading: How those are read.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         json: Print JSON.
     """
-    from odkit.data.demo import demo_dataset
-
-    given = demo_dataset() if data is not None and _means_the_demo(data) else data
+    given = None if data is None else read_dataset(data, reading=reading, val=0)
     found = open_run(run).test(given, device=device)
     if json:
         _print_json(found.to_dict())
@@ -429,17 +454,20 @@ def replay(run: Positional[str]) -> int:
 
 
 @command
-def audit(path: Positional[str], *, examples: int = 5, json: bool = False) -> int:
+def audit(
+    path: Positional[str], *, reading: Reading = Reading(), examples: int = 5, json: bool = False
+) -> int:
     """Say everything that is wrong with a dataset; the exit status is 1 where something must be repaired to train.
 
     Args:
         path: Folder or label file of a dataset, or "demo".
+        reading: How the dataset is read.
         examples: Examples of each kind of finding to print.
         json: Print JSON, with all findings.
     """
     from odkit.data.audit import audit as audit_dataset
 
-    found = audit_dataset(read_dataset(path))
+    found = audit_dataset(read_dataset(path, reading=reading))
     print(found.to_json().decode() if json else found.table(limit=examples))
     return 0 if found.ok else 1
 
@@ -449,8 +477,9 @@ def convert(
     source: Positional[str],
     target: Positional[Path],
     *,
-    to: Literal["coco", "voc", "yolo"],
+    to: Writable,
     classes: Classes = Classes(),
+    reading: Reading = Reading(),
 ) -> int:
     """Write a dataset in another format; the source stays as it is. No splits are dealt.
 
@@ -459,11 +488,12 @@ def convert(
         target: Folder to write to.
         to: Format to write.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
+        reading: How the source is read.
     """
     from odkit.data.formats import write_dataset
 
     with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
-        written = write_dataset(read_dataset(source, classes, val=0), target, to)
+        written = write_dataset(read_dataset(source, classes, reading, val=0), target, to)
     for warning in lost:
         print(f"warning: {warning.message}", file=sys.stderr)
     print(f"written to {written} ({to})\n  odkit audit {target}")
@@ -530,6 +560,7 @@ def evaluate(
     *,
     split: str = "val",
     classes: Classes = Classes(),
+    reading: Reading = Reading(),
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
@@ -543,6 +574,7 @@ def evaluate(
         path: Folder or label file of a dataset, or "demo".
         split: Split to judge on; "" for all images.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
+        reading: How the dataset is read.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
@@ -551,7 +583,7 @@ def evaluate(
         json: Print JSON.
     """
     run, found = read_detector(detector, device)
-    dataset = read_dataset(path, classes)
+    dataset = read_dataset(path, classes, reading)
     judged = dataset.split(split) if split else dataset
     how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
     evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
@@ -700,18 +732,28 @@ def doctor(
 # -- what the commands share -----------------------------------------------------------------------------------------
 
 
-def read_dataset(path: str, classes: Classes = Classes(), *, val: float = 0.2) -> Dataset:
+def read_dataset(
+    path: str, classes: Classes = Classes(), reading: Reading = Reading(), *, val: float = 0.2
+) -> Dataset:
     """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo.
+
+    What was recognised in a folder or label file, and chosen, is said on stderr.
 
     Args:
         path: The path, or "demo".
         classes: What becomes of its classes.
+        reading: How it is read.
         val: Share that is dealt to "val" where it has no such split.
     """
     from odkit.data.demo import demo_dataset
     from odkit.data.formats import load_dataset
 
-    dataset = demo_dataset() if _means_the_demo(path) else load_dataset(path, val=val)
+    if _means_the_demo(path):
+        dataset = demo_dataset()
+    else:
+        dataset = load_dataset(path, val=val, **vars(reading))
+        if not path.endswith(".npz"):
+            print(f"{path}:", *(f"  - {note}" for note in dataset.notes), sep="\n", file=sys.stderr)
     if classes.rename:
         pairs = [text.partition("=") for text in classes.rename]
         if wrong := [old for old, _, new in pairs if not new]:

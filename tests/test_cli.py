@@ -17,11 +17,13 @@ from PIL import Image
 
 import odkit
 from odkit.cli import main, table
+from odkit.data.formats import READERS, WRITERS
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
 from odkit.runs.worker import RunError
 from odkit.system import InputError
+from tests.data.formats.layouts import tutorial
 from tests.helpers import squares, trained, until
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
@@ -332,6 +334,89 @@ def test_classes_under_other_names(saved: Path, tmp_path: Path, capsys: pytest.C
     ):
         assert main(["convert", str(saved), str(tmp_path / "b"), "--to", "voc", *wrong]) == 1
         assert message in capsys.readouterr().err
+
+
+def two_formats(folder: Path) -> Path:
+    """VOC's XML and CSV that do not say the same: the cat of picture a lies elsewhere."""
+    tutorial(folder)
+    path = folder / "images/train_labels.csv"
+    path.write_text(path.read_text().replace("cat,5,7,20,30", "cat,25,7,45,30"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "then"),
+    [
+        ("audit {data}", 0, ""),
+        ("train {data} --folder {out} --name a --prepare", 0, ""),
+        ("convert {data} {out}/coco --to coco", 0, ""),
+        ("evaluate {detector} {data} --split test --device cpu", 0, ""),
+        ("test nothing --data {data}", 1, "is not a run folder"),
+        ("learning-curve {data} --fractions 2 --folder {out}", 1, "fractions"),
+    ],
+)
+def test_every_command_that_reads_a_dataset_takes_its_format(
+    line: str, status: int, then: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from odkit.detection import build_detector, save_detector
+
+    data = two_formats(tmp_path / "pets")
+    detector = tmp_path / "detector.safetensors"
+    if "{detector}" in line:
+        save_detector(build_detector("starter", ["cat", "dog"], weights="random", image_size=64), detector)
+    args = line.format(data=data, out=tmp_path, detector=detector).split()
+    assert main(args) == 1
+    said = capsys.readouterr()
+    assert "could be Pascal VOC or CSV, and they differ" in said.err
+    assert "--format voc" in said.err
+    assert main([*args, "--format", "csv"]) == status
+    said = capsys.readouterr()
+    assert "  - CSV: " in said.err
+    assert then in said.err
+    if args[0] == "convert":
+        boxes = odkit.load_dataset(tmp_path / "coco").boxes
+        assert [25, 7, 45, 30] in boxes.tolist()
+
+
+def test_the_function_converts_what_it_is_told_to(tmp_path: Path) -> None:
+    data = two_formats(tmp_path / "pets")
+    odkit.convert(data, tmp_path / "coco", format="voc")
+    assert [4, 6, 20, 30] in odkit.load_dataset(tmp_path / "coco").boxes.tolist()
+
+
+def test_formats_in_help_are_those_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "audit", "convert", "evaluate", "test", "learning-curve"):
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+        assert [kind for kind, row in READERS.items() if f"{kind} ({row.title})" not in text] == []
+        assert f"--format {{None,{','.join(READERS)}}}" in text
+        if name == "convert":
+            assert f"--to {{{','.join(WRITERS)}}}" in text
+    with pytest.raises(SystemExit, match="2"):
+        main(["audit", "demo", "--format", "voca"])
+
+
+def test_what_was_recognised_is_said_beside_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tutorial(tmp_path / "pets")
+    assert main(["audit", str(data), "--json"]) == 0
+    said = capsys.readouterr()
+    assert orjson.loads(said.out)["ok"]
+    notes = odkit.load_dataset(data).notes
+    assert "Pascal VOC and CSV say the same 5 boxes in 3 images" in notes[0]
+    assert said.err.splitlines()[: len(notes) + 1] == [f"{data}:", *(f"  - {note}" for note in notes)]
+    for path in data.rglob("*.csv"):
+        path.unlink()
+    for stem in ("b", "c"):
+        next(data.rglob(f"{stem}.xml")).unlink()
+    assert main(["audit", str(data)]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[1].startswith("  - MOST IMAGES HAVE NO LABEL: 3 of 4 images without a box")
+    assert "[mostly_unlabelled]" in said.out
+    assert main(["convert", str(data), str(tmp_path / "zero"), "--to", "coco", "--first-pixel", "0"]) == 0
+    assert [5, 7, 20, 30] in odkit.load_dataset(tmp_path / "zero").boxes.tolist()
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -16,9 +16,12 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
+    counted,
     declared_size,
     finite_rows,
     folder_of,
+    in_pixels,
+    mostly_shares,
     normal_split,
     place_names,
     short,
@@ -250,6 +253,7 @@ def _read_annotations(
     crowd: list[bool] = []
     ids: list[str] = []
     used: set[str] = set()
+    outlines = 0
     for number, found in enumerate(annotations, 1):
         if not isinstance(found, dict):
             data.problem(
@@ -273,6 +277,8 @@ def _read_annotations(
         used.add(box_id)
         image = found.get("image_id")
         row = places.get(image) if isinstance(image, int | float | str) else None
+        if row is None:  # "7" where the list of images says 7, or the other way round
+            row = places.get(_other_spelling(image))
         if row is None:
             data.problem(
                 "label_without_image",
@@ -288,6 +294,8 @@ def _read_annotations(
         known = isinstance(category, int | float | str)
         index = table.get(category, UNKNOWN_CLASS) if known else UNKNOWN_CLASS
         if index == UNKNOWN_CLASS:
+            index = table.get(_other_spelling(category), UNKNOWN_CLASS)
+        if index == UNKNOWN_CLASS:
             data.problem(
                 "unknown_class",
                 file,
@@ -296,27 +304,48 @@ def _read_annotations(
                 image=data.paths[row],
                 box=box_id,
             )
-        rows.append(found.get("bbox") or _segmentation_box(found.get("segmentation")))
+        own = found.get("bbox")
+        rows.append(own or _segmentation_box(found.get("segmentation")))
+        outlines += not own and rows[-1] is not None
         classes.append(index)
         images.append(row)
         crowd.append(found.get("iscrowd") in _YES)
         ids.append(box_id)
     boxes, good = finite_rows(rows)
-    for k in np.flatnonzero(~good).tolist():
+    corners: Any = xywh_to_xyxy(np.where(good[:, None], boxes, 0))
+    wrong: dict[int, str] = {}
+    relative = mostly_shares(corners, good)
+    if relative:
+        data.read_sizes()
+        data.notes.append(f"{file}: boxes as shares of the image's sides")
+        sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[images]
+        corners, wrong = in_pixels(corners, np.full(len(rows), True), sizes)
+    wrong |= dict.fromkeys(np.flatnonzero(~good).tolist(), "is not four numbers (left, top, width, height)")
+    for k in sorted(wrong):
         data.problem(
             "unreadable_label",
             file,
-            f"its bbox is {short(rows[k])}, not four numbers (left, top, width, height); the box is left out",
+            f"its bbox {short(rows[k])}: {wrong[k]}; the box is left out",
             "Correct or delete the annotation.",
             image=data.paths[images[k]],
             box=ids[k],
         )
-    if not good.all():
-        keep = np.flatnonzero(good).tolist()
-        boxes, ids = boxes[good], [ids[k] for k in keep]
+    if wrong:
+        keep = np.setdiff1d(np.arange(len(rows)), list(wrong)).tolist()
+        corners, ids = corners[keep], [ids[k] for k in keep]
         classes, images = ([column[k] for k in keep] for column in (classes, images))
         crowd = [crowd[k] for k in keep]
-    data.add_boxes(xywh_to_xyxy(boxes), classes, images, ids, crowd)
+    data.add_boxes(corners, classes, images, ids, crowd)
+    if outlines:
+        without = counted(outlines, "annotation without a bbox")
+        data.notes.append(f"{file}: {without}, read as the boxes around their masks")
+
+
+def _other_spelling(key: Any) -> Any:
+    """A number as text, or text as a number; None for neither."""
+    if isinstance(key, str):
+        return int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
+    return str(key) if isinstance(key, int) else None
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------

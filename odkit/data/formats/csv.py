@@ -1,9 +1,10 @@
-"""CSV with a box a row: filename, width, height, class, xmin, ymin, xmax, ymax."""
+"""CSV with a box a row: filename, width, height, class, xmin, ymin, xmax, ymax, in pixels or as shares of the sides."""
 
 import csv
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from odkit.data.dataset import UNKNOWN_CLASS
 from odkit.data.formats.reader_base import (
@@ -12,6 +13,8 @@ from odkit.data.formats.reader_base import (
     declared_size,
     finite_rows,
     folder_of,
+    in_pixels,
+    mostly_shares,
     normal_split,
     place_names,
     read_text,
@@ -31,8 +34,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset"),
 }
 """What each column may be called, letter case, "_", "-" and spaces aside; the last three may be missing."""
+_OPEN_IMAGES = {"imageid", "labelname", "xmin"}  # columns of Open Images, whose boxes mean something else
 _NEEDED = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _CORNERS = _NEEDED[2:]
+_Row = tuple[str, list[str], str, int, str]  # file, corners, class, row of the image, box id
 
 
 def find_csv(folder: Folder) -> dict[str, dict[str, int]]:
@@ -61,6 +66,8 @@ def _columns(header: str) -> dict[str, int]:
     except csv.Error:
         return {}
     plain = ["".join(c for c in cell.lower() if c.isalnum()) for cell in row]
+    if set(plain) >= _OPEN_IMAGES:
+        return {}
     places = {}
     for name, aliases in COLUMNS.items():
         for alias in aliases:
@@ -73,10 +80,13 @@ def _columns(header: str) -> dict[str, int]:
 def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered:
     """The images and boxes of one or several CSV files; several are one a split, or parts of one dataset."""
     data = Gathered(folder, "csv", [])
-    boxes: list[tuple[str, list[str], str, int, str]] = []  # file, corners, class, row, box id
+    boxes: list[_Row] = []
+    numbers: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []  # of each file's boxes, see finite_rows
+    relative: dict[str, bool] = {}
     places: set[str] = set()
     for file, columns in found.items():
         rows = _read_rows(data, file, columns)
+        first = len(boxes)
         split = split_of_path(file)
         beside = folder_of(file)
         inside: dict[str, str] = {}
@@ -86,7 +96,7 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
                 path = folder.inside(name, beside) if name else ""
                 if path is None:
                     data.outside(file, name)
-                inside[name] = path or ""
+                inside[name] = folder.completed(path) if path else ""
         paths = place_names(folder, (path for path in inside.values() if path), beside, split)
         for line, row in rows:
             path = inside[row[columns["filename"]].strip()]
@@ -107,11 +117,15 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
             corners = [row[columns[c]] for c in _CORNERS]
             if name.strip() or any(corner.strip() for corner in corners):
                 boxes.append((file, corners, name if name.strip() else "", image, f"line {line}"))
-        data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners in pixels from 0")
+        numbers.append(finite_rows([box[1] for box in boxes[first:]]))
+        relative[file] = mostly_shares(*numbers[-1])
+        how = "as shares of the image's sides" if relative[file] else "in pixels from 0"
+        data.notes.append(f"CSV: {file} ({len(rows):,} rows), corners {how}")
     data.class_names = sorted({box[2] for box in boxes if box[2]})
-    _add_boxes(data, boxes)
     data.unlabelled_images(places)
     data.read_sizes()
+    drawn, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
+    _add_boxes(data, boxes, drawn, good, relative)
     return data
 
 
@@ -164,35 +178,49 @@ def _image(
     return known
 
 
-def _add_boxes(data: Gathered, rows: list[tuple[str, list[str], str, int, str]]) -> None:
+def _add_boxes(
+    data: Gathered,
+    rows: list[_Row],
+    boxes: NDArray[np.float64],
+    good: NDArray[np.bool_],
+    relative: Mapping[str, bool],
+) -> None:
+    """The rows as boxes in pixels; what cannot be one is told of.
+
+    Args:
+        data: What they are added to; with the images' sizes.
+        rows: The rows.
+        boxes: Their corners, [n, 4].
+        good: Which of those are four numbers.
+        relative: Of each file, whether its corners are shares of the image's sides.
+    """
     index = {name: k for k, name in enumerate(data.class_names)}
-    boxes, good = finite_rows([row[1] for row in rows])
-    kept = []
-    for row, fine in zip(rows, good.tolist(), strict=True):
-        if fine:
-            kept.append(row)
-            if not row[2]:
-                data.problem(
-                    "unknown_class",
-                    row[0],
-                    f"{row[4]} has a box and no class",
-                    "Name its class or delete the line.",
-                    image=data.paths[row[3]],
-                    box=row[4],
-                )
-            continue
-        file, corners, _, image, box_id = row
+    scaled = np.array([relative[row[0]] for row in rows], bool)
+    images = np.array([row[3] for row in rows], np.int64)
+    sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[images]
+    boxes, wrong = in_pixels(boxes, scaled, sizes)
+    wrong |= dict.fromkeys(np.flatnonzero(~good).tolist(), "are not four numbers")
+    for k in sorted(wrong):
+        file, corners, _, image, box_id = rows[k]
         data.problem(
             "unreadable_label",
             file,
-            f"{box_id}: {short(', '.join(corners))} are not four numbers; the box is left out",
+            f"{box_id}: {short(', '.join(corners))} {wrong[k]}; the box is left out",
             "Correct or delete the line.",
             image=data.paths[image],
             box=box_id,
         )
-    data.add_boxes(
-        boxes[good],
-        np.array([index.get(row[2], UNKNOWN_CLASS) for row in kept], np.int32),
-        [row[3] for row in kept],
-        [row[4] for row in kept],
-    )
+    kept = np.setdiff1d(np.arange(len(rows)), list(wrong))
+    for k in kept.tolist():
+        file, _, name, image, box_id = rows[k]
+        if not name:
+            data.problem(
+                "unknown_class",
+                file,
+                f"{box_id} has a box and no class",
+                "Name its class or delete the line.",
+                image=data.paths[image],
+                box=box_id,
+            )
+    classes = np.array([index.get(row[2], UNKNOWN_CLASS) for row in rows], np.int32)
+    data.add_boxes(boxes[kept], classes[kept], images[kept], [rows[k][4] for k in kept.tolist()])

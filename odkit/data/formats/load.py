@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 
 from odkit.data.dataset import Dataset
-from odkit.data.formats.coco import find_coco, is_coco, read_coco, read_json
+from odkit.data.formats.agreement import Agreement, Labels, compare
+from odkit.data.formats.coco import find_coco, read_coco
 from odkit.data.formats.csv import find_csv, read_csv
-from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
+from odkit.data.formats.reader_base import (
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    counted,
+    name_of,
+    split_of,
+    suffix,
+)
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
 from odkit.system import InputError, MissingFileError
@@ -29,6 +38,12 @@ class Reader:
     find: Callable[[Folder], Any]  # what of this format lies in a folder; false for nothing
     read: Callable[..., Gathered]  # folder, what was found, options
     options: tuple[str, ...] = ()  # of load_dataset's, those that this reader knows
+    richness: int = 2  # of two formats that say the same boxes, the one that holds more beside them is read
+    alone: tuple[str, ...] = (
+        ".json",
+        ".xml",
+        ".csv",
+    )  # suffixes of label files that may be given without a folder
 
 
 READERS: dict[str, Reader] = {
@@ -37,19 +52,33 @@ READERS: dict[str, Reader] = {
         '.json files with "images", "annotations" and "categories" in the folder or one or two below',
         find_coco,
         read_coco,
+        alone=(".json",),
+        richness=4,  # crowds, ids, sizes, and a class table with an order and with classes that have no box
     ),
-    "voc": Reader("Pascal VOC", ".xml files with an <annotation>", find_voc, read_voc, ("first_pixel",)),
+    "voc": Reader(
+        "Pascal VOC",
+        ".xml files with an <annotation>",
+        find_voc,
+        read_voc,
+        ("first_pixel",),
+        richness=3,  # sizes, difficult objects, images without objects, splits
+        alone=(),
+    ),
     "yolo": Reader(
         "YOLO",
         'data.yaml with "names" and "train" or "val", or .txt label files beside images or in labels/',
         find_yolo,
         read_yolo,
+        richness=1,  # a class table with an order, and splits; neither sizes nor whole pixels
+        alone=(".yaml", ".yml"),
     ),
     "csv": Reader(
         "CSV",
         ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known)",
         find_csv,
         read_csv,
+        richness=0,  # a copy of the boxes, often made by a script from one of the others
+        alone=(".csv",),
     ),
 }
 """What `load_dataset` can read, by the name of the format."""
@@ -76,7 +105,8 @@ def load_dataset(
 
     Args:
         path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
-        format: "coco", "voc", "yolo" or "csv"; None to find out.
+        format: Name of a format, a key of `READERS` ("coco", "voc", "yolo", "csv", ...); None to find out. Where
+            several in a folder say the same boxes, the one that holds most beside them is read.
         seed: Seed of the deal where images are dealt to splits.
         val: Share of the images that is dealt to "val" where the dataset has no such split; 0 to deal none. Dealing
             decodes every image once (see `Dataset.with_splits`), which is remembered: an audit then has less to do.
@@ -84,7 +114,8 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: There is nothing at the path.
-        DatasetFormatError: It is in no format that is known, or it could be in several.
+        DatasetFormatError: It is in no format that is known, or in several that do not say the same; the message says
+            how they differ.
         ValueError: An argument is out of range.
     """
     if not 0 <= val < 1:
@@ -101,13 +132,15 @@ def load_dataset(
     if path.suffix == ".npz" and path.is_file():
         return Dataset.load(path)
     options = {"first_pixel": first_pixel}
-    gathered, note = _read_file(path, format) if path.is_file() else _read_folder(path, format, options)
+    read = _read_file if path.is_file() else _read_folder
+    gathered, note = read(path, format, options)
     if not gathered.paths:
         raise DatasetFormatError(
             f"{path} looks like {READERS[gathered.format].title}, but its labels name no image"
             + "".join(f"\n  {p.file}: {p.message}" for p in gathered.problems[:3])
         )
     gathered.notes[:0] = note
+    _say_unlabelled(gathered)
     dataset = gathered.dataset(gathered.folder.root.name or "dataset")
     return _with_val(dataset, val, seed)
 
@@ -130,31 +163,35 @@ def choose(table: dict[str, Any], name: str, verb: str) -> Any:
 # -- which format ----------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  # noqa: A002
-    kind = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}.get(path.suffix.lower())
-    if path.suffix.lower() in _ARCHIVES:
+def _read_file(
+    path: Path,
+    format: str | None,  # noqa: A002
+    options: dict[str, Any],
+) -> tuple[Gathered, list[str]]:
+    end = path.suffix.lower()
+    if end in _ARCHIVES:
         raise DatasetFormatError(f"{path} is an archive: unpack it and give the folder")
-    if kind is None or (format or kind) != kind:
+    kinds = [kind for kind, reader in READERS.items() if end in reader.alone and format in (None, kind)]
+    if not kinds:
+        suffixes = sorted({end for reader in READERS.values() for end in reader.alone})
         raise DatasetFormatError(
-            f"{path} is one file, of which only .json (COCO), .yaml (YOLO) and .csv are read; give the dataset's folder"
+            f"{path} is one file, of which only {', '.join(suffixes)} are read"
+            f"{'' if format is None else f' ({format}: ' + (', '.join(READERS[format].alone) or 'none') + ')'}; "
+            "give the dataset's folder"
         )
     folder = _folder_of_file(path)
     file = path.relative_to(folder.root).as_posix()
-    if kind == "coco":
-        content = read_json(path)
-        if not is_coco(content):
-            raise DatasetFormatError(f'{path} is no COCO file: it has no "images" with "annotations"')
-        return _of_one_file(read_coco(folder, {file: content})), []
-    if kind == "yolo":
+    if kinds == ["yolo"]:
         layout = find_yolo(folder, file)
         assert layout is not None  # else an error was raised
         return read_yolo(folder, layout), []
-    columns = find_csv(folder)
-    if file not in columns:
-        raise DatasetFormatError(
-            f"{path} has no header with {READERS['csv'].looks_for.partition('columns ')[2]}"
-        )
-    return _of_one_file(read_csv(folder, {file: columns[file]})), []
+    narrow = folder.only(file)
+    found = {kind: what for kind in kinds if (what := READERS[kind].find(narrow))}
+    if not found:
+        lines = "".join(f"\n  {READERS[kind].title}: {READERS[kind].looks_for}" for kind in kinds)
+        raise DatasetFormatError(f"{path} is no label file that odkit can read. Looked for:{lines}")
+    gathered, notes = _settled(narrow, found, options)
+    return _of_one_file(gathered), notes
 
 
 def _of_one_file(gathered: Gathered) -> Gathered:
@@ -190,17 +227,8 @@ def _read_folder(
             raise DatasetFormatError(_what_was_seen(folder, format, [place for place, _ in deeper]))
         folder, found = deeper[0]
         notes = [f"read from {folder.root}, the one folder in {path} that is a dataset"]
-    if len(found) > 1 and "yolo" in found and not _is_told(found["yolo"]):
-        del found["yolo"]  # text files beside images say less than files that name their format
-    if len(found) > 1:
-        raise DatasetFormatError(
-            f"{folder.root} could be {' or '.join(READERS[kind].title for kind in found)}: "
-            + "; ".join(f"{READERS[kind].title}: {shown_path(_files(what))}" for kind, what in found.items())
-            + f'. Say which: load_dataset("{folder.root}", format="{next(iter(found))}")'
-        )
-    ((kind, what),) = found.items()
-    reader = READERS[kind]
-    return reader.read(folder, what, **{key: options[key] for key in reader.options}), notes
+    gathered, more = _settled(folder, found, options)
+    return gathered, [*notes, *more]
 
 
 def _past_lone_folders(folder: Folder) -> Folder:
@@ -221,8 +249,27 @@ def _holds_all(place: str, found: dict[str, Any]) -> bool:
 
 
 def _fitting(folder: Folder, format: str | None) -> dict[str, Any]:  # noqa: A002
-    kinds = READERS if format is None else {format: READERS[format]}
-    return {kind: found for kind, reader in kinds.items() if (found := reader.find(folder))}
+    """What of each format lies in a folder.
+
+    Raises:
+        DatasetFormatError: Something does that cannot be read, so that its labels would be lost unseen.
+    """
+    found: dict[str, Any] = {}
+    broken: list[DatasetFormatError] = []
+    for kind, reader in READERS.items():
+        if format in (None, kind):
+            try:
+                if what := reader.find(folder):
+                    found[kind] = what
+            except DatasetFormatError as error:
+                broken.append(error)
+    if broken and found:
+        titles = " and ".join(READERS[kind].title for kind in found)
+        how = f'load_dataset("{folder.root}", format="{next(iter(found))}") or --format {next(iter(found))}'
+        raise DatasetFormatError(f"{broken[0]}\n{titles} is there too: {how} reads that alone") from broken[0]
+    if broken:
+        raise broken[0]
+    return found
 
 
 def _deeper(folder: Folder, format: str | None) -> list[tuple[Folder, dict[str, Any]]]:  # noqa: A002
@@ -240,10 +287,6 @@ def _deeper(folder: Folder, format: str | None) -> list[tuple[Folder, dict[str, 
         if fitting:
             break
     return fitting
-
-
-def _is_told(layout: Any) -> bool:
-    return layout is not None and str(layout.file).endswith((".yaml", ".yml"))
 
 
 def _files(found: Any) -> list[str]:
@@ -283,6 +326,164 @@ def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) ->
     elif folder.images and len(folder.images) == len(folder.files):
         lines.append("These are images without labels; label them, or copy the labels here too.")
     return "\n".join(lines)
+
+
+# -- several formats in one folder -----------------------------------------------------------------------------------
+
+
+def _settled(folder: Folder, found: dict[str, Any], options: dict[str, Any]) -> tuple[Gathered, list[str]]:
+    """What the one format says, or of several that say the same the richest; and what is to be said of the choice.
+
+    Raises:
+        DatasetFormatError: Several do not say the same.
+    """
+    if len(found) == 1:
+        ((kind, what),) = found.items()
+        return _read(folder, kind, what, options), []
+    # Text files beside images name no format: they never stand against one that does
+    weak = found.pop("yolo") if "yolo" in found and not _is_told(found["yolo"]) else None
+    read, notes = _worth_comparing(folder, found, options)
+    best, *others = sorted(
+        read,
+        key=lambda kind: (not read[kind].named_classes, -READERS[kind].richness, list(READERS).index(kind)),
+    )
+    chosen = read[best]
+    mine = Labels(READERS[best].title, chosen)
+    compared = {kind: compare(mine, Labels(READERS[kind].title, read[kind])) for kind in others}
+    differing = [one for one in compared.values() if not one.same]
+    if differing:
+        raise DatasetFormatError(
+            _how_they_differ(folder, differing, {kind: found[kind] for kind in read}, read)
+        )
+    for kind, agreement in compared.items():
+        notes.append(_same_boxes(agreement, kind))
+        notes += _take_splits(chosen, agreement)
+    if weak is not None:
+        notes += _beside(mine, folder, weak)
+    return chosen, notes
+
+
+def _read(folder: Folder, kind: str, what: Any, options: dict[str, Any]) -> Gathered:
+    reader = READERS[kind]
+    return reader.read(folder, what, **{key: options[key] for key in reader.options})
+
+
+def _worth_comparing(
+    folder: Folder, found: dict[str, Any], options: dict[str, Any]
+) -> tuple[dict[str, Gathered], list[str]]:
+    """What each format says, but for those that cannot be read or say nothing; and which those are."""
+    read: dict[str, Gathered] = {}
+    aside: dict[str, str] = {}
+    errors: list[DatasetFormatError] = []
+    for kind, what in found.items():
+        try:
+            read[kind] = _read(folder, kind, what, options)
+        except DatasetFormatError as error:  # a data.yaml that leads nowhere, say
+            errors.append(error)
+            aside[kind] = str(error)
+    if not read:
+        raise errors[0]
+    if any(gathered.box_ids for gathered in read.values()):
+        for kind in [kind for kind, gathered in read.items() if not gathered.box_ids]:
+            aside[kind] = f"it holds no box in {counted(len(read.pop(kind).paths), 'image')}"
+    return read, [f"{READERS[kind].title} is left aside: {why}" for kind, why in aside.items()]
+
+
+def _same_boxes(agreement: Agreement, kind: str) -> str:
+    best, other = agreement.first, agreement.second
+    boxes, images = counted(agreement.boxes[0], "box"), counted(agreement.pictures, "image")
+    text = f"{best.title} and {other.title} say the same {boxes} in {images}"
+    if agreement.by_name:
+        text += " (told by their file names, as each has copies of its own)"
+    if agreement.apart >= 0.01:
+        text += f", within {agreement.apart:.2f} pixels"
+    if agreement.convention:
+        text += f"; {agreement.convention}"
+    alone = len(agreement.lone[0])
+    if alone:
+        text += f"; {other.title} says nothing of {counted(alone, 'image')} more"
+    return f'{text}; read as {best.title} (format="{kind}" or --format {kind} reads {other.title})'
+
+
+def _take_splits(chosen: Gathered, agreement: Agreement) -> list[str]:
+    """Splits that only another format of the same boxes tells."""
+    other = agreement.second
+    if any(chosen.splits) or not other.data.split_counts():
+        return []
+    splits = dict(zip(agreement.keys[1], other.data.image_splits.tolist(), strict=True))
+    chosen.splits = [splits.get(key, "") for key in agreement.keys[0]]
+    without = chosen.splits.count("")
+    rest = f"; {counted(without, 'image')} that it does not name in no split" if without else ""
+    return [f"splits of {other.title}{rest}"]
+
+
+def _beside(best: Labels, folder: Folder, layout: Any) -> list[str]:
+    """What text files beside the images say, where that is something else."""
+    try:
+        labels = Labels("YOLO", read_yolo(folder, layout))
+    except DatasetFormatError:
+        return []
+    agreement = compare(best, labels)
+    if agreement.same:
+        return []
+    how = "; ".join(line.strip() for line in agreement.differences())
+    return [
+        f'text files beside the images say something else and are not read: {how} (format="yolo" reads them)'
+    ]
+
+
+def _how_they_differ(
+    folder: Folder, differing: list[Agreement], found: dict[str, Any], read: dict[str, Gathered]
+) -> str:
+    kinds = list(found)
+    lines = [f"{folder.root} could be {' or '.join(READERS[kind].title for kind in kinds)}, and they differ:"]
+    for kind, what in found.items():
+        fatal = [problem for problem in read[kind].problems if problem.severity == "fatal"]
+        wrong = f"; {counted(len(fatal), 'fault')}, {fatal[0].file}: {fatal[0].message}" if fatal else ""
+        lines.append(f"  {READERS[kind].title}: {shown_path(_files(what))}{wrong}")
+    for agreement in differing:
+        lines += [f"  {line}" for line in agreement.differences()]
+    ways = " or ".join(f'format="{kind}"' for kind in kinds)
+    lines.append(
+        f'Say which is right: load_dataset("{folder.root}", {ways}), on the command line --format {kinds[0]}'
+    )
+    if any(len(agreement.lone[0]) and len(agreement.lone[1]) for agreement in differing):
+        lines.append("Do they belong together? Load one after the other, and join them with od.concatenate.")
+    return "\n".join(lines)
+
+
+def _is_told(layout: Any) -> bool:
+    return layout is not None and str(layout.file).endswith((".yaml", ".yml"))
+
+
+# -- labels that are not there ---------------------------------------------------------------------------------------
+
+
+def _say_unlabelled(gathered: Gathered) -> None:
+    """Say it loudly where more than half of the images have no label: they may be missing, or lie elsewhere."""
+    with_boxes = len({row for rows in gathered.images for row in np.unique(rows).tolist()})
+    without, left_out = len(gathered.paths) - with_boxes, gathered.count("image_without_labels")
+    images = len(gathered.paths) + left_out
+    if (without + left_out) * 2 <= images:
+        return
+    parts = {
+        "without a label file": len(gathered.bare),
+        "that no label names, left out": left_out,
+        "said to hold nothing": without - len(gathered.bare),
+    }
+    reader = READERS[gathered.format]
+    message = f"{without + left_out:,} of {counted(images, 'image')} without a box: " + ", ".join(
+        f"{count:,} {what}" for what, count in parts.items() if count
+    )
+    gathered.notes.insert(0, f"MOST IMAGES HAVE NO LABEL: {message}")
+    gathered.problem(
+        "mostly_unlabelled",
+        "",
+        message,
+        "If there is nothing in them, all is well: they are background. Else labels are missing, or lie where they are "
+        f"not looked for. Looked for was {reader.title}: {reader.looks_for}.",
+        severity="warning",
+    )
 
 
 # -- splits ----------------------------------------------------------------------------------------------------------

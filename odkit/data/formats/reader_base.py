@@ -24,6 +24,7 @@ from odkit.system import OdkitError
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
 _ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
+_OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "minival", "valset"), "val"),
@@ -117,6 +118,19 @@ class Folder:
         """File name without its suffix to the images so called."""
         return _grouped((stem_of(file), file) for file in self.images)
 
+    def only(self, file: str) -> "Folder":
+        """The same folder as if this label file and the images were all that is in it."""
+        narrow = Folder(self.root)
+        narrow.__dict__["files"] = sorted({*self.images, file})  # in place of what would be listed
+        return narrow
+
+    def completed(self, name: str) -> str:
+        """An image's name as labels spell it; with the suffix of the image of that stem where it has none itself."""
+        if name_of(name) in self.images_by_name:
+            return name
+        there = self.images_by_stem.get(name_of(name))
+        return name + there[0][len(there[0]) - len(suffix(there[0])) :] if there else name
+
     def with_suffix(self, *suffixes: str, depth: int = 99) -> list[str]:
         """Files with one of the suffixes at most so many folders down."""
         found = [f for end in suffixes for f in self.by_suffix.get(end, ()) if f.count("/") <= depth]
@@ -163,6 +177,15 @@ def name_of(path: str) -> str:
 
 def stem_of(path: str) -> str:
     return os.path.splitext(name_of(path))[0]
+
+
+def nearness(file: str, image: str) -> int:
+    """How many folders two files share, from the top and from the bottom."""
+    a, b = folder_of(file).split("/"), folder_of(image).split("/")
+    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    a, b = a[::-1], b[::-1]
+    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return top + bottom
 
 
 def suffix(path: str) -> str:
@@ -216,6 +239,7 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
             count[start],
             bool(split) and other == split,
             start.rstrip("/") == beside,
+            nearness(f"{beside}/x", f"{start}x"),
             -len(start),
             start,
         )
@@ -247,6 +271,8 @@ class Gathered:
     box_ids: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
+    bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
+    named_classes: bool = True  # False where the class names are made up, as "class 0"
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -295,6 +321,10 @@ class Gathered:
         if self._counts[key] <= MOST_PROBLEMS:
             path = str(self.folder.root / file)
             self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
+
+    def count(self, kind: str) -> int:
+        """How many problems of a kind there are, those beyond `MOST_PROBLEMS` too."""
+        return sum(count for (name, _), count in self._counts.items() if name == kind)
 
     def forget(self, kind: str) -> None:
         """Take back the problems of a kind."""
@@ -391,6 +421,40 @@ def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bo
     return array, good
 
 
+def are_shares(corners: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which boxes, xyxy [n, 4], can only be shares of an image's sides: corners in 0..1, but not zeros for no box."""
+    within = np.all((corners >= -_OVERSHOT) & (corners <= 1 + _OVERSHOT), axis=1)
+    area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+    shares: NDArray[np.bool_] = within & (area | np.any(corners != np.round(corners), axis=1))
+    return shares
+
+
+def mostly_shares(corners: NDArray[Any], good: NDArray[np.bool_]) -> bool:
+    """Whether most of a file's boxes are shares of the image's sides; zeros for no box have no vote."""
+    pixels = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
+    return bool((are_shares(corners) & good).sum() > (pixels & good).sum())
+
+
+def in_pixels(
+    corners: NDArray[np.float64], relative: NDArray[np.bool_], sizes: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Boxes of which some are shares of their image's sides, in pixels; and by row what is wrong with the others.
+
+    Args:
+        corners: Xyxy [n, 4].
+        relative: Whether most boxes of the box's file are shares, [n]; one that is not what the others are is wrong.
+        sizes: Width and height of the box's image in pixels, [n, 2]; 0 where unknown.
+    """
+    outside = np.any((corners < -_OVERSHOT) | (corners > 1 + _OVERSHOT), axis=1)
+    reasons = (
+        (relative & outside, "are no shares of the image's sides (0 to 1), as most in the file are"),
+        (~relative & are_shares(corners), "lie within 0 to 1, while most in the file are pixels"),
+        (relative & ~outside & (sizes == 0).any(1), "are shares of an image whose size is not known"),
+    )
+    wrong = {int(k): why for rows, why in reasons for k in np.flatnonzero(rows)}
+    return np.where(relative[:, None], corners * np.tile(sizes, 2), corners), wrong
+
+
 def _row_or_nan(row: Any) -> list[float]:
     if not isinstance(row, list | tuple):
         return [np.nan] * 4
@@ -399,6 +463,14 @@ def _row_or_nan(row: Any) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         return [np.nan] * 4
     return numbers if len(numbers) == 4 else [np.nan] * 4
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which is the first word: "1 box without area", "2 boxes without area"."""
+    head, space, rest = noun.partition(" ")
+    if number != 1:
+        head += "es" if head.endswith(("x", "s")) else "s"
+    return f"{number:,} {head}{space}{rest}"
 
 
 def _short(text: Any, length: int = 80) -> str:

@@ -17,6 +17,7 @@ from odkit.data.formats.reader_base import (
     finite_rows,
     folder_of,
     name_of,
+    nearness,
     normal_split,
     read_text,
     short,
@@ -30,6 +31,7 @@ EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
 CLASSES_FILE = "classes.txt"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_ROOT = re.compile(rb"<annotation[\s/>]")  # not <annotations>, which is CVAT's
 _JOINED_SPLITS = ("trainval", "all", "default")  # lists that repeat others
 
 
@@ -48,7 +50,7 @@ def find_voc(folder: Folder) -> list[str]:
 def _begins_as_voc(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return b"<annotation" in file.read(4096)
+            return _ROOT.search(file.read(4096)) is not None
     except OSError:
         return False
 
@@ -62,9 +64,14 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
         first_pixel: Number of an image's first pixel in the corners, 1 as VOC says or 0; None: 0 where any corner is.
     """
     reading = _Reading(folder)
+    others = 0
     for file in files:
         try:
-            reading.add(file, parse_label(folder.path(file)))
+            root = parse_label(folder.path(file))
+            if root.tag == "annotations":  # CVAT's, beside VOC's
+                others += 1
+            else:
+                reading.add(file, root)
         except _LabelError as error:
             image = reading.image_of(file, None)
             there = image or ""
@@ -73,14 +80,14 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
             reading.data.problem(
                 "unreadable_label", file, str(error), "Correct the file, or delete it.", image=there
             )
-    return reading.finish(len(files), first_pixel)
+    return reading.finish(len(files) - others, first_pixel)
 
 
 def parse_label(path: Path) -> ET.Element:
     """The root of a label file. Files with a DOCTYPE are refused: labels need none, and it can unpack without end.
 
     Raises:
-        _LabelError: It is not VOC's XML.
+        _LabelError: It is neither VOC's XML nor CVAT's.
     """
     try:
         data = path.read_bytes()
@@ -96,7 +103,7 @@ def parse_label(path: Path) -> ET.Element:
         root = ET.fromstring(data)
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
         raise _LabelError(f"it is no XML: {error}") from None
-    if root.tag != "annotation":
+    if root.tag not in ("annotation", "annotations"):
         raise _LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <annotation>")
     return root
 
@@ -126,7 +133,8 @@ class _Reading:
         stem = self.folder.images_by_stem.get(stem_of(name) if name else "", [])
         for options in (own, named, stem):
             if options:
-                return max(options, key=lambda image: (_nearness(file, image), -len(image)))
+                # of a.png and a.jpg side by side, the name inside says which
+                return max(options, key=lambda image: (nearness(file, image), image in named, -len(image)))
         return None
 
     def add(self, file: str, root: ET.Element) -> None:
@@ -325,15 +333,6 @@ def _is_of_class(file: str, lines: list[tuple[int, str]]) -> bool:
     """Whether a list is one of those that VOC keeps of each class ("dog_train": name and 1, 0 or -1)."""
     before, _, last = stem_of(file).rpartition("_")
     return bool(before and split_of(last) and lines and re.search(r"\s(-1|0|1)$", lines[0][1]))
-
-
-def _nearness(file: str, image: str) -> int:
-    """How many folders two files share, from the top and from the bottom."""
-    a, b = folder_of(file).split("/"), folder_of(image).split("/")
-    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[::-1], b[::-1]
-    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return top + bottom
 
 
 def _usual_place(file: str) -> str:

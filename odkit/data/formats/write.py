@@ -99,13 +99,20 @@ def write_dataset(
     return folder
 
 
-def convert(source: str | Path, target: str | Path, *, to: str = "coco", images: str = "copy") -> Path:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    to: str = "coco",
+    images: str = "copy",
+    format: str | None = None,  # noqa: A002
+) -> Path:
     """Write the dataset at `source` into the new folder `target` in another format; see `write_dataset`.
 
-    No splits are dealt: what has none stays without.
+    No splits are dealt: what has none stays without. `format` says what the source is read as, see `load_dataset`.
     """
     choose(WRITERS, to, "write")
-    return write_dataset(load_dataset(source, val=0), target, to, images=images)
+    return write_dataset(load_dataset(source, format=format, val=0), target, to, images=images)
 
 
 def _refuse_full(folder: Path) -> None:

@@ -1,11 +1,16 @@
-"""YOLO's text files: a line a box, a label file an image, data.yaml for the classes and splits."""
+"""YOLO's text files: a line a box, a label file an image, data.yaml for the classes and splits; and DOTA's alike.
+
+Turned boxes (YOLO's of eight shares, https://docs.ultralytics.com/datasets/obb/; DOTA's of eight pixels with a class
+name, https://captain-whu.github.io/DOTA/dataset.html) and outlines become the upright boxes around them.
+"""
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -16,8 +21,10 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
+    counted,
     folder_of,
     name_of,
+    nearness,
     normal_split,
     read_text,
     short,
@@ -34,6 +41,7 @@ NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "name
 UNSPLIT = "unsplit"
 """The key under which our own data.yaml lists images that are in no split, while others are."""
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test", "minival")
+_DOTA_HEADS = ("imagesource:", "gsd:")
 _NO_SPLITS = ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir", UNSPLIT)
 
 
@@ -48,6 +56,7 @@ class Layout:
     )  # split to folders or lists, as they are spelled
     base: str = ""  # the key "path"
     keypoints: bool = False
+    named: bool = True  # whether the names are more than "class 0", "class 1"
     notes: list[str] = field(default_factory=list)
 
 
@@ -146,6 +155,7 @@ def _read_names(layout: Layout, content: dict[Any, Any], *, told: bool, path: Pa
     if isinstance(nc, str) and _is_number(nc):
         if not layout.names:
             layout.names = {k: f"class {k}" for k in range(min(int(nc), 100_000))}
+            layout.named = False
             layout.notes.append(
                 f"{layout.file} names no classes; they are called class 0 to class {int(nc) - 1}"
             )
@@ -171,8 +181,7 @@ def _layout_without_yaml(folder: Folder) -> Layout | None:
     labels = [file for file in folder.with_suffix(".txt") if name_of(file).lower() not in NAME_FILES]
     stems = folder.images_by_stem
     paired = [file for file in labels if stem_of(file) in stems]
-    texts = [_first_line(folder.path(file)) for file in paired[:200]]
-    if not any(texts) or not all(_looks_like_box(text) for text in texts if text):
+    if not _hold_labels([folder.path(file) for file in paired[:200]]):
         return None
     layout = Layout("")
     lists = [file for file in folder.with_suffix(*{suffix(n) for n in NAME_FILES}, depth=1)
@@ -195,21 +204,46 @@ def yaml_layouts(folder: Folder) -> list[str]:
     return sorted({folder_of(file) for file in here})
 
 
+def _hold_labels(paths: Sequence[Path]) -> bool:
+    """Whether text files look like labels, as far as they hold anything, and not all of them are empty."""
+    texts = [_first_line(path) for path in paths]
+    return any(texts) and all(_looks_like_box(text) for text in texts if text)
+
+
 def _first_line(path: Path) -> str:
+    """The first line of a label file that may be a box."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline(2000)
+            line = file.readline(2000)
+            while line.lower().startswith(_DOTA_HEADS):
+                line = file.readline(2000)
+            return line
     except OSError:
         return ""
 
 
 def _looks_like_box(line: str) -> bool:
     parts = line.split()
+    if _is_dota(parts):
+        return True
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
         return False
     return len(numbers) >= 5 and numbers[0] == int(numbers[0]) and all(-0.5 < n < 1.5 for n in numbers[1:5])
+
+
+def _is_dota(parts: Sequence[str]) -> bool:
+    """Whether a line holds eight numbers, the name of a class, and perhaps how difficult the object is."""
+    return len(parts) in (9, 10) and all(map(_is_float, parts[:8])) and not _is_float(parts[8])
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # -- where the images are --------------------------------------------------------------------------------------------
@@ -380,69 +414,138 @@ def label_path(image: str) -> list[str]:
 
 def _read_labels(data: Gathered, layout: Layout, images: list[str]) -> None:
     found = [_open_first(image) for image in images]
+    for row, path in _labels_elsewhere(data, found).items():
+        found[row] = _opened([path])
     data.sizes = header_sizes(images)
-    table = _class_table(data, layout, [label.text for label in found])
-    bare = sum(label.missing for label in found)
-    if bare:
-        data.notes.append(
-            f"{bare:,} image{'s' if bare > 1 else ''} without a label file: without objects, that is"
-        )
-    numbers: list[list[float]] = []
+    data.bare = {row for row, label in enumerate(found) if label.missing}
+    lines: list[_Line] = []
     rows: list[int] = []
-    classes: list[int] = []
-    ids: list[str] = []
     for row, label in enumerate(found):
-        file = label.path
         if label.error:
             data.problem(
                 "unreadable_label",
-                file,
+                label.path,
                 f"the label file cannot be read: {label.error}",
                 "Make it readable.",
                 image=data.paths[row],
             )
-        before = len(numbers)
-        for number, line in enumerate(label.text.splitlines(), 1):
-            parts = line.split()
-            if not parts:
-                continue
-            index, box, why = _parse_line(parts, layout.keypoints)
-            if why:
-                data.problem(
-                    "unreadable_label",
-                    file,
-                    f"line {number} {why}: {short(line)}; it is left out",
-                    "Correct or delete the line.",
-                    image=data.paths[row],
-                    box=f"line {number}",
-                )
-                continue
-            numbers.append(box)
-            rows.append(row)
-            ids.append(f"line {number}")
-            classes.append(table.get(index, UNKNOWN_CLASS))
-            if classes[-1] == UNKNOWN_CLASS:
-                data.problem(
-                    "unknown_class",
-                    file,
-                    f"line {number} has the class {index}, the table has {_range(table)}",
-                    "Add the class to the names or correct the line.",
-                    image=data.paths[row],
-                    box=f"line {number}",
-                )
-        if data.sizes[row] == (0, 0) and len(numbers) > before:
+        read = _parse_file(data, row, label, layout.keypoints)
+        if data.sizes[row] == (0, 0) and any(not line.pixels for line in read):
             data.problem(
                 "unreadable_label",
-                file,
-                f"its {len(numbers) - before} boxes have no place: the size of the image is not known",
+                label.path,
+                f"its {len(read)} boxes have no place: the size of the image is not known",
                 "Put a readable image there.",
                 image=data.paths[row],
             )
-            for column in (numbers, rows, classes, ids):
-                del column[before:]
+            continue
+        lines += read
+        rows += [row] * len(read)
+    table = _class_table(data, layout, lines)
+    classes = [table.get(line.key, UNKNOWN_CLASS) for line in lines]
+    for k in [k for k, index in enumerate(classes) if index == UNKNOWN_CLASS]:
+        data.problem(
+            "unknown_class",
+            found[rows[k]].path,
+            f"line {lines[k].number} has the class {lines[k].key}, the table has {_range(table)}",
+            "Add the class to the names or correct the line.",
+            image=data.paths[rows[k]],
+            box=f"line {lines[k].number}",
+        )
     sizes = np.array(data.sizes, np.float64).reshape(-1, 2)[rows]
-    data.add_boxes(yolo_to_xyxy(np.array(numbers, np.float64).reshape(-1, 4), sizes), classes, rows, ids)
+    sizes[[line.pixels for line in lines]] = 1
+    numbers = np.array([line.box for line in lines], np.float64).reshape(-1, 4)
+    data.add_boxes(yolo_to_xyxy(numbers, sizes), classes, rows, [f"line {line.number}" for line in lines])
+    _note_lines(data, lines)
     _labels_without_images(data, images, {label.path for label in found})
+
+
+class _Line(NamedTuple):
+    number: int  # in its file, from 1
+    key: int | str  # class number, or DOTA's class name
+    box: list[float]  # center x, center y, width, height
+    pixels: bool = False  # whether that is in pixels, not in shares of the image's sides
+    corners: int = 0  # how many corners it was read from; 0 for an upright box
+    difficult: bool = False
+
+
+def _parse_file(data: Gathered, row: int, label: "_LabelFile", keypoints: bool) -> list[_Line]:
+    """The boxes of a label file; lines that hold none are told of."""
+    read = []
+    for number, line in enumerate(label.text.splitlines(), 1):
+        parts = line.split()
+        if not parts or (number < 3 and line.lower().startswith(_DOTA_HEADS)):
+            continue
+        parsed = _parse_line(number, parts, keypoints)
+        if isinstance(parsed, _Line):
+            read.append(parsed)
+            continue
+        data.problem(
+            "unreadable_label",
+            label.path,
+            f"line {number} {parsed}: {short(line)}; it is left out",
+            "Correct or delete the line.",
+            image=data.paths[row],
+            box=f"line {number}",
+        )
+    return read
+
+
+def _note_lines(data: Gathered, lines: list[_Line]) -> None:
+    if data.bare:
+        data.notes.append(
+            f"{counted(len(data.bare), 'image')} without a label file: without objects, that is"
+        )
+    turned = sum(line.corners == 4 for line in lines)
+    outlines = sum(line.corners not in (0, 4) for line in lines)
+    if turned or outlines:
+        what = [counted(turned, "outline of four corners (a turned box, say)")] * bool(turned)
+        what += [counted(outlines, "outline of other corners")] * bool(outlines)
+        data.notes.append(f"{' and '.join(what)} read as upright boxes")
+    if difficult := sum(line.difficult for line in lines):
+        data.notes.append(f"{counted(difficult, 'object')} marked as difficult, kept like the others")
+
+
+def _labels_elsewhere(data: Gathered, found: Sequence["_LabelFile"]) -> dict[int, str]:
+    """Label files in a folder where YOLO does not look, as row to path.
+
+    It is the folder whose text files have the names of most images in a folder that has no labels at all: a sibling,
+    as Annotations/ or labelTxt/, or any other below the dataset's folder that is no other images' own.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, path in enumerate(data.paths):
+        groups.setdefault(folder_of(path), []).append(row)
+    groups = {place: rows for place, rows in groups.items() if all(found[row].missing for row in rows)}
+    if not groups:
+        return {}
+    taken = {os.path.dirname(label.path) for label in found if not label.missing}
+    by_stem: dict[str, list[str]] = {}
+    for file in data.folder.with_suffix(".txt"):
+        if name_of(file).lower() not in NAME_FILES and str(data.folder.path(file).parent) not in taken:
+            by_stem.setdefault(stem_of(file), []).append(file)
+    chosen: dict[str, tuple[str, dict[int, str]]] = {}  # folder of images to that of labels, and row to file
+    for place, rows in groups.items():
+        fitting = {row: by_stem[stem] for row in rows if (stem := stem_of(data.paths[row])) in by_stem}
+        counts = Counter(folder_of(file) for files in fitting.values() for file in files)
+        near = {where: nearness(f"{where}/x", data.paths[rows[0]]) for where in counts}
+        for where in sorted(counts, key=lambda where: (-counts[where], -near[where], where)):
+            own = {row: file for row, files in fitting.items() for file in files if folder_of(file) == where}
+            if _hold_labels([data.folder.path(file) for file in list(own.values())[:200]]):
+                chosen[place] = where, own
+                break
+    fits = Counter(file for _, own in chosen.values() for file in own.values())
+    if twice := [file for file, count in fits.items() if count > 1]:
+        what = counted(len(twice), "label")
+        data.notes.append(f"left out, as they fit images of several folders: {what}, {twice[0]} for one")
+    found_there: dict[int, str] = {}
+    for place, (where, own) in chosen.items():
+        mine = {row: str(data.folder.path(file)) for row, file in own.items() if fits[file] == 1}
+        found_there.update(mine)
+        if mine:
+            of = f"{len(mine):,} of {counted(len(groups[place]), 'image')} in {place or 'the folder'}"
+            why = "none are in labels/ or beside the images"
+            data.notes.append(f"labels of {of} found in {where or 'the folder'}: {why}")
+    return found_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,8 +557,12 @@ class _LabelFile:
 
 
 def _open_first(image: str) -> _LabelFile:
-    """An image's label file."""
-    options = label_path(image)
+    """An image's label file, where YOLO looks for it."""
+    return _opened(label_path(image))
+
+
+def _opened(options: Sequence[str]) -> _LabelFile:
+    """The first of these files that is there."""
     for path in options:
         try:
             with open(path, "rb") as file:
@@ -467,47 +574,60 @@ def _open_first(image: str) -> _LabelFile:
     return _LabelFile(options[0], "", missing=True)
 
 
-def _class_table(data: Gathered, layout: Layout, texts: list[str]) -> dict[int, int]:
-    """Class number to class index; sets the class names."""
+def _class_table(data: Gathered, layout: Layout, lines: list[_Line]) -> dict[int | str, int]:
+    """Class number, or name where lines hold names, to class index; sets the class names."""
     names = layout.names
+    data.named_classes = layout.named
+    spelled = sorted({line.key for line in lines if isinstance(line.key, str)})
     if not names:
-        highest = -1
-        for text in texts:
-            for line in text.splitlines():
-                first = line.split(maxsplit=1)[:1]
-                if first and first[0].isascii() and first[0].isdigit() and len(first[0]) < 5:
-                    highest = max(highest, int(first[0]))
-        names = {k: f"class {k}" for k in range(highest + 1)}
-        data.notes.append("no list of class names; they are called class 0, class 1, ...")
-    data.class_names = list(dict.fromkeys(names[number] for number in sorted(names)))
-    if len(data.class_names) < len(names):
-        data.notes.append("classes of the same name are one class")
+        highest = max((line.key for line in lines if isinstance(line.key, int)), default=-1)
+        names = {k: f"class {k}" for k in range(min(highest + 1, 10_000))}
+        if names or not spelled:
+            data.notes.append("no list of class names; they are called class 0, class 1, ...")
+            data.named_classes = False
+        data.class_names = [*names.values(), *spelled]
+    else:
+        data.class_names = list(dict.fromkeys(names[number] for number in sorted(names)))
+        if len(data.class_names) < len(names):
+            data.notes.append("classes of the same name are one class")
     index = {name: k for k, name in enumerate(data.class_names)}
-    return {number: index[name] for number, name in names.items()}
+    table: dict[int | str, int] = {number: index[name] for number, name in names.items()}
+    return table | {name: index[name] for name in spelled if name in index}
 
 
-def _range(table: dict[int, int]) -> str:
-    return f"{min(table)} to {max(table)}" if table else "none"
+def _range(table: dict[int | str, int]) -> str:
+    numbers = [key for key in table if isinstance(key, int)]
+    return f"{min(numbers)} to {max(numbers)}" if numbers else "none"
 
 
-def _parse_line(parts: list[str], keypoints: bool) -> tuple[int, list[float], str]:
-    """Class number; center x, center y, width, height; and what is wrong with the line, "" for nothing."""
+def _parse_line(number: int, parts: list[str], keypoints: bool) -> _Line | str:
+    """The box of a line; or what is wrong with it."""
+    if _is_dota(parts):
+        points = [float(part) for part in parts[:8]]
+        if not all(abs(value) < 1e6 for value in points):  # also nan
+            return "holds a number that cannot be"
+        return _Line(number, parts[8], _around(points), True, 4, parts[9:] not in ([], ["0"]))
     try:
         values = [float(part) for part in parts]
     except ValueError:
-        return 0, [], "holds something that is no number"
-    if not all(abs(value) < 1e6 for value in values):  # also nan
-        return 0, [], "holds a number that cannot be"
+        return "holds something that is no number"
+    if not all(abs(value) < 1e6 for value in values):
+        return "holds a number that cannot be"
     if values[0] != int(values[0]):
-        return 0, [], "does not begin with a class number"
+        return "does not begin with a class number"
     count = len(values)
     if count in (5, 6) or (keypoints and count > 5):  # the sixth is a confidence or a track number
-        return int(values[0]), values[1:5], ""
+        return _Line(number, int(values[0]), values[1:5])
     if count >= 7 and count % 2:
-        x, y = values[1::2], values[2::2]
-        left, top, right, bottom = min(x), min(y), max(x), max(y)
-        return int(values[0]), [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], ""
-    return 0, [], f"has {count} numbers, where a box has 5 and an outline 7, 9, 11 or more"
+        return _Line(number, int(values[0]), _around(values[1:]), corners=count // 2)
+    return f"has {count} numbers, where a box has 5 and an outline 7, 9, 11 or more"
+
+
+def _around(points: list[float]) -> list[float]:
+    """Center x, center y, width and height of the upright box around points (x, y, x, y, ...)."""
+    x, y = points[0::2], points[1::2]
+    left, top, right, bottom = min(x), min(y), max(x), max(y)
+    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
 
 
 def _labels_without_images(data: Gathered, images: list[str], used: set[str]) -> None:

@@ -460,6 +460,22 @@ CSV_LAYOUTS = {
 }
 
 
+def tutorial(folder: Path, *, test: bool = True) -> Path:
+    """TensorFlow's tutorials: XML beside the pictures, and what their script makes of it, its numbers as they are."""
+    put(folder / "training/labelmap.pbtxt", "item {\n  id: 1\n  name: 'cat'\n}\n")
+    pictures(folder, "images/{split}/{stem}.jpg", val="test")
+    for split, place in (("train", "train"), ("val", "test")):
+        text = HEADER
+        for stem in of(split):
+            put(folder / f"images/{place}/{stem}.xml", voc(stem))
+            for name, (x1, y1, x2, y2) in BOXES[stem]:
+                width, height = SIZES[stem]
+                text += f"{stem}.jpg,{width},{height},{name},{x1 + 1},{y1 + 1},{x2},{y2}\n"
+        if test or split == "train":
+            put(folder / f"images/{place}_labels.csv", text)
+    return folder
+
+
 LAYOUTS = [
     (kind, layout, splits)
     for kind, layouts in (

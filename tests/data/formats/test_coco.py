@@ -110,10 +110,37 @@ def test_boxes_of_masks_where_there_is_no_bbox(tmp_path: Path) -> None:
     marked = [annotation(k, segmentation=shape, bbox=None) for k, (_, shape, _) in enumerate(cases, 1)]
     for entry in marked[::2]:
         del entry["bbox"]
-    dataset = one_coco(tmp_path, annotations=marked)
+    dataset = one_coco(tmp_path, annotations=[*marked, annotation(99, image_id=102)])
     assert kinds(dataset) == []
+    assert (
+        f"labels.json: {len(cases)} annotations without a bbox, read as the boxes around their masks"
+        in dataset.notes
+    )
     for k, (name, _, (x, y, width, height)) in enumerate(cases):
         np.testing.assert_allclose(dataset.boxes[k], [x, y, x + width, y + height], atol=1e-5, err_msg=name)
+
+
+def test_boxes_in_0_to_1_are_shares_of_the_sides(tmp_path: Path) -> None:
+    boxes = [[0.25, 0.5, 0.5, 0.25], [0, 0, 1, 1], [10, 10, 5, 5]]
+    marked = [annotation(k, image_id=101 + k % 2, bbox=box) for k, box in enumerate(boxes)]
+    dataset = one_coco(tmp_path, annotations=marked)
+    assert dataset.boxes.tolist() == [[16, 24, 48, 36], [0, 0, 48, 64]]
+    assert "labels.json: boxes as shares of the image's sides" in dataset.notes
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.severity, problem.box) == ("unreadable_label", "fatal", "2")
+    assert "are no shares of the image's sides" in problem.message
+    small = [*coco()["annotations"], annotation(bbox=[0.25, 0.5, 0.5, 0.25])]  # a speck among pixels is one
+    dataset = one_coco(tmp_path, annotations=small)
+    assert dataset.num_boxes == 6
+    assert dataset.source_problems == ()
+
+
+@pytest.mark.parametrize("spell", [str, float], ids=["text", "float"])
+def test_ids_that_are_spelled_otherwise_are_the_same(tmp_path: Path, spell: Any) -> None:
+    marked = coco()["annotations"]
+    for entry in marked[::2]:
+        entry["image_id"], entry["category_id"] = spell(entry["image_id"]), spell(entry["category_id"])
+    check(one_coco(tmp_path, annotations=marked), splits=False)
 
 
 def test_a_bbox_goes_before_the_mask(tmp_path: Path) -> None:
@@ -158,7 +185,7 @@ BAD_ANNOTATIONS = [
     ("bad", "kind"), [row[1:] for row in BAD_ANNOTATIONS], ids=[row[0] for row in BAD_ANNOTATIONS]
 )
 def test_an_annotation_that_is_wrong(tmp_path: Path, bad: Any, kind: str) -> None:
-    dataset = one_coco(tmp_path, annotations=[annotation(2), bad, annotation(3)])
+    dataset = one_coco(tmp_path, annotations=[annotation(2), bad, annotation(3, image_id=102)])
     assert kinds(dataset) == [kind]
     (problem,) = dataset.source_problems
     assert problem.file == str(tmp_path / "labels.json")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from odkit.data.formats.load import load_dataset
-from tests.data.formats.layouts import csv_one_file, picture, put
+from odkit.data.formats.reader_base import DatasetFormatError
+from tests.data.formats.layouts import BOXES, SIZES, check, csv_one_file, picture, pictures, put
 
 BAD_ROWS = [
     ("a.jpg,64,48,cat,1,2,3", "unreadable_label"),
@@ -49,3 +50,90 @@ def test_csv_that_is_not_in_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(path.read_text().replace("cat", "Löwe").encode("latin-1"))
     assert load_dataset(tmp_path).class_names == ("Löwe", "dog")
+
+
+def relative_rows(header: str = "filename,class,xmin,ymin,xmax,ymax\n", name: str = "{stem}.jpg") -> str:
+    """The truth with corners as shares of the image's sides."""
+    lines = [header]
+    for stem, (width, height) in SIZES.items():
+        start = name.format(stem=stem)
+        for class_name, (x1, y1, x2, y2) in BOXES[stem]:
+            lines.append(f"{start},{class_name},{x1 / width},{y1 / height},{x2 / width},{y2 / height}\n")
+        if not BOXES[stem]:
+            lines.append(f"{start},,,,,\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_corners_in_0_to_1_are_shares_of_the_sides(tmp_path: Path, declared: bool) -> None:
+    put(tmp_path / "labels.csv", relative_rows())
+    pictures(tmp_path, "images/{stem}.jpg")
+    if declared:
+        put(
+            tmp_path / "labels.csv",
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,640,480,cat,0.25,0.5,0.75,1\n"
+            "b.jpg,100,50,dog,0,0,1,1\nc.jpg,80,60,cat,0,0,0,0\n",
+        )
+    dataset = load_dataset(tmp_path, val=0)
+    assert any("corners as shares of the image's sides" in note for note in dataset.notes)
+    if (
+        declared
+    ):  # of the size that the labels were made for; whether it is the file's is for the audit to say
+        assert dataset.boxes.tolist() == [[160, 240, 480, 480], [0, 0, 100, 50], [0, 0, 0, 0]]
+    else:
+        check(dataset, splits=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "words", "boxes"),
+    [
+        ("a.jpg,cat,3,4,20,30\nb.jpg,dog,5,6,20,30\na.jpg,cat,0.1,0.2,0.5,0.6\n", 4, "within 0 to 1", 2),
+        ("a.jpg,cat,3,4,20,30\nb.jpg,dog,5,6,20,30\na.jpg,cat,0,0,1,1\n", 4, "within 0 to 1", 2),
+        ("a.jpg,cat,0.1,0.2,0.5,0.6\na.jpg,cat,3,4,20,30\nb.jpg,dog,0,0,1.01,0.5\n", 3, "no shares", 2),
+    ],
+    ids=["a share among pixels", "a whole image among pixels", "pixels among shares"],
+)
+def test_shares_and_pixels_in_one_file(tmp_path: Path, rows: str, line: int, words: str, boxes: int) -> None:
+    put(tmp_path / "labels.csv", "filename,class,xmin,ymin,xmax,ymax\n" + rows)
+    pictures(tmp_path, "{stem}.jpg")
+    dataset = load_dataset(tmp_path, val=0)
+    (problem,) = [p for p in dataset.source_problems if p.severity == "fatal"]
+    assert (problem.kind, problem.box) == ("unreadable_label", f"line {line}")
+    assert words in problem.message
+    assert dataset.num_boxes == boxes
+
+
+def test_zeros_for_no_box_leave_pixels_pixels(tmp_path: Path) -> None:
+    rows = "a.jpg,cat,3,4,20,30\nb.jpg,dog,0,0,0,0\nc.jpg,dog,0,0,0,0\n"
+    put(tmp_path / "labels.csv", "filename,class,xmin,ymin,xmax,ymax\n" + rows)
+    pictures(tmp_path, "{stem}.jpg")
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.boxes.tolist() == [[3, 4, 20, 30], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_shares_of_an_image_that_cannot_be_read_have_no_place(tmp_path: Path) -> None:
+    put(tmp_path / "labels.csv", relative_rows())
+    pictures(tmp_path, "images/{stem}.jpg")
+    put(tmp_path / "images/b.jpg", b"no image")
+    dataset = load_dataset(tmp_path, val=0)
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.image) == ("unreadable_label", "images/b.jpg")
+    assert "size is not known" in problem.message
+    assert dataset.num_boxes == 4
+
+
+def test_names_without_a_suffix_find_their_images(tmp_path: Path) -> None:
+    put(tmp_path / "labels.csv", relative_rows(name="images/{stem}"))
+    pictures(tmp_path, "images/{stem}.jpg")
+    check(load_dataset(tmp_path), splits=False)
+    put(tmp_path / "labels.csv", relative_rows(name="{stem}"))
+    check(load_dataset(tmp_path), splits=False)
+
+
+def test_open_images_is_not_taken_for_any_csv(tmp_path: Path) -> None:
+    """Its boxes may be groups, or of labels that were judged not to be there: that is for its own reader."""
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n"
+    put(tmp_path / "boxes.csv", header + "a,xclick,/m/01yrx,1,0.1,0.5,0.2,0.6\n")
+    pictures(tmp_path, "images/{stem}.jpg")
+    with pytest.raises(DatasetFormatError):
+        load_dataset(tmp_path, format="csv")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import odkit as od
-from odkit.data.formats.load import READERS, load_dataset
+from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
 from tests.data.formats.layouts import (
     LAYOUTS,
@@ -26,6 +26,7 @@ from tests.data.formats.layouts import (
     kinds,
     name_of,
     picture,
+    pictures,
     put,
     voc_nested,
     voc_plain,
@@ -238,24 +239,47 @@ def test_several_datasets_below(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def mostly_unlabelled_yolo(folder: Path) -> str:
+    numbered(folder, {"train": 7})
+    for k in range(3):
+        (folder / f"labels/train/train{k:02d}.txt").unlink()
+    put(folder / "labels/train/train03.txt", "")
+    return "4 of 7 images without a box: 3 without a label file, 1 said to hold nothing"
+
+
+def mostly_unlabelled_voc(folder: Path) -> str:
+    voc_plain(folder)
+    for k in range(5):
+        picture(folder / f"JPEGImages/stray{k}.jpg", (20, 20))
+    return "6 of 9 images without a box: 5 that no label names, left out, 1 said to hold nothing"
+
+
+def mostly_unlabelled_coco(folder: Path) -> str:
+    put(folder / "labels.json", {**coco(), "annotations": coco()["annotations"][:1]})
+    pictures(folder, "images/{stem}.jpg")
+    return "3 of 4 images without a box: 3 said to hold nothing"
+
+
 @pytest.mark.parametrize(
-    ("layouts", "titles"),
-    [
-        ((coco_one_file, voc_plain), ["COCO", "Pascal VOC"]),
-        ((coco_one_file, yolo_usual), ["COCO", "YOLO"]),
-        ((csv_a_split, voc_plain), ["Pascal VOC", "CSV"]),
-    ],
+    "layout", [mostly_unlabelled_yolo, mostly_unlabelled_voc, mostly_unlabelled_coco], ids=name_of
 )
-def test_ambiguous(tmp_path: Path, layouts: tuple, titles: list[str]) -> None:
-    for layout in layouts:
-        layout(tmp_path)
-    with pytest.raises(DatasetFormatError, match="could be") as caught:
-        load_dataset(tmp_path)
-    assert all(title in str(caught.value) for title in titles)
-    assert "format=" in str(caught.value)
-    for kind in READERS:
-        if READERS[kind].title in titles:
-            assert load_dataset(tmp_path, format=kind).format == kind
+def test_where_most_images_have_no_label_it_is_said_loudly(tmp_path: Path, layout: Callable) -> None:
+    message = layout(tmp_path)
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.notes[0] == f"MOST IMAGES HAVE NO LABEL: {message}"
+    (finding,) = od.audit(dataset).of("mostly_unlabelled")
+    assert (finding.severity, finding.message, finding.file) == ("warning", message, str(tmp_path))
+    assert "not looked for" in finding.fix
+    assert od.audit(dataset).ok
+
+
+def test_half_of_the_images_without_a_label_is_not_most(tmp_path: Path) -> None:
+    numbered(tmp_path, {"train": 6})
+    for k in range(3):
+        put(tmp_path / f"labels/train/train{k:02d}.txt", "")
+    dataset = load_dataset(tmp_path, val=0)
+    assert "mostly_unlabelled" not in kinds(dataset)
+    assert not any("NO LABEL" in note for note in dataset.notes)
 
 
 def test_two_files_for_one_split(tmp_path: Path) -> None:

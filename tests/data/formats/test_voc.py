@@ -10,6 +10,7 @@ import pytest
 import odkit as od
 from odkit.data.dataset import Dataset
 from odkit.data.formats.load import load_dataset
+from odkit.data.formats.reader_base import DatasetFormatError
 from odkit.data.formats.write import write_dataset
 from tests.data.formats.layouts import (
     SIZES,
@@ -184,3 +185,28 @@ def test_lists_of_voc_with_slips(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path)
     check(dataset)
     assert kinds(dataset) == ["image_in_two_splits", "listed_without_labels"]
+
+
+CVAT = (
+    '<?xml version="1.0"?><annotations><version>1.1</version><image id="0" name="a.jpg" width="64" height="48">'
+    '<box label="cat" xtl="4" ytl="6" xbr="20" ybr="30"/></image></annotations>'
+)
+
+
+def test_cvats_xml_is_not_vocs(tmp_path: Path) -> None:
+    put(tmp_path / "annotations.xml", CVAT)
+    picture(tmp_path / "images/a.jpg", SIZES["a"])
+    with pytest.raises(DatasetFormatError):
+        load_dataset(tmp_path, format="voc")
+    voc_plain(tmp_path)  # both in one folder: VOC's reader reads VOC's
+    dataset = load_dataset(tmp_path, format="voc", val=0)
+    assert [p for p in dataset.source_problems if p.severity == "fatal"] == []
+    assert "Pascal VOC: 4 XML files with an <annotation>" in dataset.notes
+
+
+@pytest.mark.parametrize("named", ["a.png", "a.jpg"])
+def test_of_images_with_one_stem_the_name_inside_says_which(tmp_path: Path, named: str) -> None:
+    for end in ("png", "jpg"):
+        picture(tmp_path / f"images/a.{end}", SIZES["a"])
+    put(tmp_path / "annotations/a.xml", voc("a", named))
+    assert load_dataset(tmp_path, val=0).image_ids.tolist() == [f"images/{named}"]

@@ -23,6 +23,7 @@ from tests.data.formats.layouts import (
     put,
     rows,
     yolo_elsewhere,
+    yolo_files,
     yolo_roboflow,
     yolo_usual,
 )
@@ -226,3 +227,98 @@ def test_a_data_yaml_with_a_slip_is_not_guessed_at(tmp_path: Path, content: str)
     put(tmp_path / "data.yaml", content)
     with pytest.raises(DatasetFormatError, match=r"data\.yaml"):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["data.yaml", "no data.yaml"])
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images", "Annotations"),
+        ("images", "annotations"),
+        ("images", "labelTxt"),
+        ("Images", "Labels"),
+        ("photos", "boxes/v1"),
+        ("images/{split}", "annotations/{split}"),
+        ("{split}/images", "{split}/Annotations"),
+        ("{split}", "Annotations"),
+    ],
+)
+def test_labels_where_yolo_does_not_look_are_looked_for(
+    tmp_path: Path, images: str, labels: str, told: bool
+) -> None:
+    yolo_files(tmp_path, images, labels)
+    if told:
+        places = {split: images.format(split=split) for split in ("train", "val")}
+        put(tmp_path / "data.yaml", yaml.safe_dump({**places, "names": NAMES}))
+    else:
+        put(tmp_path / "classes.txt", "cat\ndog\n")
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset, splits="{split}" in images)
+    place = labels.format(split="train")
+    assert any(
+        f"found in {place}: none are in labels/ or beside the images" in note for note in dataset.notes
+    )
+    assert any("1 image without a label file" in note for note in dataset.notes)
+
+
+def test_each_split_keeps_its_own_labels(tmp_path: Path) -> None:
+    """Numbered anew in each split: what lies in a folder that is another's is not taken, nor what fits two."""
+    for split in ("train", "val"):
+        for k in range(3):
+            picture(tmp_path / f"images/{split}/{k}.png", (100, 50))
+            put(tmp_path / f"marks/{split}/{k}.txt", f"{split == 'val':d} 0.5 0.5 0.2 0.4\n")
+    put(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    dataset = load_dataset(tmp_path)
+    assert dataset.split("train").class_counts() == {"cat": 3, "dog": 0}
+    assert dataset.split("val").class_counts() == {"cat": 0, "dog": 3}
+    (tmp_path / "marks/train").rename(tmp_path / "images/train/marks")
+    for k in range(3):
+        (tmp_path / f"marks/val/{k}.txt").unlink()
+    dataset = load_dataset(tmp_path)
+    assert dataset.num_boxes == 0
+    why = "left out, as they fit images of several folders: 3 labels, images/train/marks/0.txt for one"
+    assert why in dataset.notes
+    assert not any("found in" in note for note in dataset.notes)
+    assert dataset.notes[0].startswith("MOST IMAGES HAVE NO LABEL")
+
+
+DOTA = (
+    "imagesource:GoogleEarth\ngsd:0.146343\n"
+    "10.0 5.0 30.0 5.0 30.0 20.0 10.0 20.0 small-vehicle 0\n"
+    "50 10 60 20 50 30 40 20 plane 1\n"
+)
+
+
+def test_dota(tmp_path: Path) -> None:
+    picture(tmp_path / "images/P0001.png", (100, 50))
+    picture(tmp_path / "images/P0002.png", (100, 50))
+    put(tmp_path / "labelTxt/P0001.txt", DOTA)
+    put(tmp_path / "labelTxt/P0002.txt", "imagesource:GoogleEarth\ngsd:null\n")
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.class_names == ("plane", "small-vehicle")
+    assert dataset.boxes.tolist() == [[10, 5, 30, 20], [40, 10, 60, 30]]
+    assert dataset.box_classes.tolist() == [1, 0]
+    assert dataset.box_ids.tolist() == ["line 3", "line 4"]
+    assert kinds(dataset) == []
+    notes = "\n".join(dataset.notes)
+    assert "2 outlines of four corners (a turned box, say) read as upright boxes" in notes
+    assert "1 object marked as difficult" in notes
+    assert "class 0" not in notes
+    put(tmp_path / "classes.txt", "ship\nplane\n")
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.class_names == ("ship", "plane")
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.box) == ("unknown_class", "line 3")
+    assert "small-vehicle" in problem.message
+
+
+def test_turned_boxes_and_outlines_are_counted(tmp_path: Path) -> None:
+    lines = (
+        "0 0.5 0.5 0.2 0.4\n1 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8\n"
+        "0 0.1 0.2 0.5 0.2 0.3 0.8\n1 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8 0.05 0.5\n"
+    )
+    dataset = one_yolo(tmp_path, lines)
+    assert dataset.num_boxes == 4
+    assert (
+        "1 outline of four corners (a turned box, say) and 2 outlines of other corners read as upright boxes"
+    ) in dataset.notes
