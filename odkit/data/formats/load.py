@@ -14,7 +14,9 @@ import numpy as np
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import find_coco, is_coco, read_coco, read_json
 from odkit.data.formats.csv import find_csv, read_csv
+from odkit.data.formats.label_map import order_by_label_map
 from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
+from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
 from odkit.system import InputError, MissingFileError
@@ -51,6 +53,12 @@ READERS: dict[str, Reader] = {
         find_csv,
         read_csv,
     ),
+    "tfrecord": Reader(
+        "TFRecord",
+        ".record or .tfrecord files of TensorFlow's Object Detection API (and shards: train.record-00000-of-00010)",
+        find_tfrecord,
+        read_tfrecord,
+    ),
 }
 """What `load_dataset` can read, by the name of the format."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -75,8 +83,9 @@ def load_dataset(
     lie in the folder, and the folders and lists that a data.yaml names, wherever they are.
 
     Args:
-        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
-        format: "coco", "voc", "yolo" or "csv"; None to find out.
+        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv, a .tfrecord; or what `Dataset.save()`
+            wrote (.npz).
+        format: "coco", "voc", "yolo", "csv" or "tfrecord"; None to find out.
         seed: Seed of the deal where images are dealt to splits.
         val: Share of the images that is dealt to "val" where the dataset has no such split; 0 to deal none. Dealing
             decodes every image once (see `Dataset.with_splits`), which is remembered: an audit then has less to do.
@@ -108,6 +117,7 @@ def load_dataset(
             + "".join(f"\n  {p.file}: {p.message}" for p in gathered.problems[:3])
         )
     gathered.notes[:0] = note
+    order_by_label_map(gathered)
     dataset = gathered.dataset(gathered.folder.root.name or "dataset")
     return _with_val(dataset, val, seed)
 
@@ -132,6 +142,9 @@ def choose(table: dict[str, Any], name: str, verb: str) -> Any:
 
 def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  # noqa: A002
     kind = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}.get(path.suffix.lower())
+    if is_record_file(path) and format in (None, "tfrecord"):
+        folder = Folder(path.parent)
+        return read_tfrecord(folder, [path.name]), []
     if path.suffix.lower() in _ARCHIVES:
         raise DatasetFormatError(f"{path} is an archive: unpack it and give the folder")
     if kind is None or (format or kind) != kind:
