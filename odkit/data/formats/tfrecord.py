@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from odkit.data.boxes import as_boxes
 from odkit.data.dataset import UNKNOWN_CLASS
 from odkit.data.formats.label_map import LabelMap, fitting_map, label_maps
 from odkit.data.formats.reader_base import (
+    MOST_PROBLEMS,
     Folder,
     Gathered,
     declared_size,
@@ -69,6 +71,7 @@ _BEGINNINGS = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
+_WORKSHOP = ".unpacking-"  # how the folders begin in which pictures lie that are not all there yet
 _FIX = (
     "Make the file anew from what it was made of; or keep what can be read: "
     "`odkit convert FOLDER NEW_FOLDER --to coco`, and go on with that."
@@ -142,14 +145,23 @@ class _Reading:
 
     def add_file(self, file: str) -> None:
         split = split_of_path(file)
+        wrong, before = 0, self.records
         for record in read_records(self.folder.path(file)):
+            if wrong == MOST_PROBLEMS:
+                self._unreadable(
+                    file, record.number, f"{wrong:,} records before it are damaged: it is read no further"
+                )
+                break
             self.records += 1
             try:
                 if record.fault:
                     raise DamagedError(record.fault)
                 self.add(file, record.number, parse_example(record.data, _KEYS), split)
             except DamagedError as error:
+                wrong += 1
                 self._unreadable(file, record.number, str(error))
+        if self.records == before:
+            self._unreadable(file, 1, "the file is empty")
 
     def _unreadable(self, file: str, number: int, why: str, image: str = "") -> None:
         self.data.problem(
@@ -161,8 +173,8 @@ class _Reading:
             raise DamagedError("it holds none of the keys image/encoded, image/filename, image/object/...")
         encoded = _bytes(example, "image/encoded")
         named = _text(example, "image/filename") or _text(example, "image/source_id") or f"record {number}"
-        row = self._row(file, number, named, encoded, split)
         declared = declared_size(_number(example, "image/width"), _number(example, "image/height"))
+        row = self._row(file, number, named, encoded, split)
         if self.data.sizes[row] == (0, 0):
             self.data.sizes[row] = declared
         self._add_objects(file, number, row, example)
@@ -170,7 +182,7 @@ class _Reading:
     def _row(self, file: str, number: int, named: str, encoded: bytes, split: str) -> int:
         """The row of a record's picture; new, or that of an earlier record with the same one."""
         data = self.data
-        image, content = self.pictures.put(_plain(named), encoded)
+        image, content = self.pictures.find(_plain(named), encoded)
         if not image:
             image = self._id_of(file, _plain(named), encoded, content)
         row = data.row(image)
@@ -178,7 +190,7 @@ class _Reading:
             row = data.add_image(image, split=split)
             self.origins.append((file, number))
             if content:
-                data.elsewhere[image] = self.pictures.path(content)
+                data.elsewhere[image] = self.pictures.file_for(content, encoded)
             elif not encoded and image not in self.folder.images_by_name.get(name_of(image), ()):
                 data.problem(
                     "label_without_image",
@@ -267,7 +279,7 @@ class _Reading:
                 self._unreadable(file, number, why, image)
                 continue
             text = sys.intern(texts[k].strip()) if texts else ""
-            self.classes.append((text, labels[k] if labels else 0))
+            self.classes.append((text, max(0, labels[k]) if labels else 0))
             self.rows.append(row)
             self.box_ids.append(box_id)
             self.crowd.append(bool(crowd[k] or group[k]))
@@ -452,7 +464,8 @@ class _Pictures:
         self.folder = folder
         self.place = cache_folder() / "tfrecord"
         self.workshop: Path | None = None
-        self.there: dict[str, int] = {}  # name of each picture in the cache to its bytes
+        self.given: Counter[str] = Counter()  # name of each picture in the cache to the images that it is of
+        self.size = 0  # bytes of them all
         self.new: list[str] = []
         self.lying = 0
 
@@ -463,10 +476,7 @@ class _Pictures:
         if self.workshop is not None:
             shutil.rmtree(self.workshop, ignore_errors=True)
 
-    def path(self, content: str) -> str:
-        return str(self.place / content)
-
-    def put(self, name: str, encoded: bytes) -> tuple[str, str]:
+    def find(self, name: str, encoded: bytes) -> tuple[str, str]:
         """The path in the folder where these very bytes lie, and ""; or "", and the picture's name in the cache."""
         if not encoded:
             return "", ""
@@ -474,22 +484,30 @@ class _Pictures:
             if self._is_same(file, encoded):
                 self.lying += 1
                 return file, ""
-        content = hashlib.sha256(encoded).hexdigest()[:40] + _suffix_of(encoded)
-        if content not in self.there:
-            if _length(self.place / content) != len(encoded):
-                try:
-                    self._write(content, encoded)
-                except OSError as error:
-                    raise self._no_room(error) from error
-            self.there[content] = len(encoded)
-        return "", content
+        return "", hashlib.sha256(encoded).hexdigest()[:40] + _suffix_of(encoded)
 
-    def _write(self, content: str, encoded: bytes) -> None:
+    def file_for(self, content: str, encoded: bytes) -> str:
+        """The file of a picture of this name; each image has one of its own, also where two have the same bytes."""
+        start, end = os.path.splitext(content)
+        self.given[content] += 1
+        name = content if self.given[content] == 1 else f"{start}-{self.given[content]}{end}"
+        if _length(self.place / name) != len(encoded):
+            try:
+                self._write(name, encoded)
+            except OSError as error:
+                raise self._no_room(error) from error
+        self.size += len(encoded)
+        return str(self.place / name)
+
+    def _write(self, name: str, encoded: bytes) -> None:
         if self.workshop is None:
             self.place.mkdir(parents=True, exist_ok=True)
-            self.workshop = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=self.place))
-        (self.workshop / content).write_bytes(encoded)
-        self.new.append(content)
+            for left in self.place.glob(f"{_WORKSHOP}*"):  # by a process that was killed
+                if left.stat().st_mtime < time.time() - 86_400:
+                    shutil.rmtree(left, ignore_errors=True)
+            self.workshop = Path(tempfile.mkdtemp(prefix=_WORKSHOP, dir=self.place))
+        (self.workshop / name).write_bytes(encoded)
+        self.new.append(name)
 
     def _is_same(self, file: str, encoded: bytes) -> bool:
         path = self.folder.path(file)
@@ -502,8 +520,8 @@ class _Pictures:
             return
         try:
             sync_tree(self.workshop)
-            for content in self.new:
-                os.replace(self.workshop / content, self.place / content)
+            for name in self.new:
+                os.replace(self.workshop / name, self.place / name)
             sync_folder(self.place)
         except OSError as error:
             raise self._no_room(error) from error
@@ -513,20 +531,20 @@ class _Pictures:
         why = "the disk is full" if full else error.strerror or str(error)
         return InputError(
             f"the pictures in the records cannot be unpacked into {self.place}, after "
-            f"{megabytes(sum(self.there.values()))}: {why}. Free some space, or name a folder with room in front of "
+            f"{megabytes(self.size)}: {why}. Free some space, or name a folder with room in front of "
             "the command: ODKIT_CACHE=/path/to/folder"
         )
 
     def notes(self) -> Iterator[str]:
         if self.lying:
             yield f"{self.lying:,} records hold the same bytes as an image in the folder, which is then that file"
-        if self.there:
-            size = sum(self.there.values())
+        if self.given:
+            room = megabytes(self.size) if self.size > 2**20 else "less than 1 MB"
             made = f"{len(self.new):,} of them now" if self.new else "all of them earlier"
             yield (
-                f"{len(self.there):,} pictures out of the records lie as files in {self.place} "
-                f"({megabytes(size)}; {made}), odkit's cache; `odkit convert {self.folder.root} NEW_FOLDER --to coco` "
-                "makes a folder of them to keep"
+                f"{self.given.total():,} pictures out of the records lie as files in {self.place} "
+                f"({room}; {made}), odkit's cache; "
+                f"`odkit convert {self.folder.root} NEW_FOLDER --to coco` makes a folder of them to keep"
             )
 
 
