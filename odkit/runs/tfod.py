@@ -179,9 +179,9 @@ class _Import:
         stated: dict[str, list[str]] = {}
         for one in self.message.fields:
             if one.name.endswith("_input_reader") and isinstance(one.value, Message):
-                paths = one.value.message("tf_record_input_reader").all("input_path")
+                files_of = one.value.message("tf_record_input_reader").all("input_path")
                 key = f"{one.name}.tf_record_input_reader.input_path"
-                stated.setdefault(key, []).extend(str(path) for path in paths)
+                stated.setdefault(key, []).extend(map(str, files_of))
         files = {key: [file for path in paths for file in self._near(path)] for key, paths in stated.items()}
         self.data = self._choose_data(given, [file for found in files.values() for file in found])
         why = "not found; give its folder: --data FOLDER"
