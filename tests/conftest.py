@@ -147,6 +147,23 @@ def bccd() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cards() -> Path:
+    """Photographs of playing cards in the layout of TensorFlow's tutorials: VOC's XML beside them, and CSV of the same.
+
+    They are looked for at ODKIT_CARDS, else beside the checkout; tests that want them are skipped where they are not.
+    """
+    if named := os.environ.get("ODKIT_CARDS"):
+        assert Path(named, "images").is_dir(), f"ODKIT_CARDS={named} has no images folder"
+        return Path(named)
+    folder = PROJECT.parent / "shared" / "data" / "cards"
+    if not (folder / "images").is_dir():
+        pytest.skip(
+            "the cards are not here: ODKIT_CARDS names their folder (the one with images and training)"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium to drive; without one, browser tests are skipped, or fail if ODKIT_REQUIRE_BROWSER is set."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

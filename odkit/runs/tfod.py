@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from odkit import detection
 from odkit.data import Dataset
 from odkit.data.formats import LabelMap, Message, load_dataset, read_label_map, read_pbtxt
 from odkit.runs.imported_config import PARTS, ImportedConfig, Key, Part, shown
 from odkit.runs.settings import EPOCHS, fitting_epochs, make_settings
-from odkit.system import InputError, MissingFileError, OdkitError
+from odkit.system import InputError, MissingFileError, OdkitError, cpu_count
 
 STARTER = "starter"
 _LARGEST = {"cpu": 640, "cuda": 1280}  # pixels of the longer side at which an epoch ends in reasonable time
@@ -594,8 +595,8 @@ class _Import:
                 rest.setdefault(name, []).append(value)
         for name, values in rest.items():
             why = next(why for pattern, why in _REASONS if re.search(pattern, name))
-            shown = ", ".join(shown(value) for value in values if value is not None)
-            self.keys.append(Key("without counterpart", name, shown, "", why))
+            listed = ", ".join(shown(value) for value in values if value is not None)
+            self.keys.append(Key("without counterpart", name, listed, "", why))
 
     def _is_used(self, name: str) -> bool:
         if f"{name}$" in self.used:
@@ -627,6 +628,8 @@ class _Import:
                 f"{name}: about {_minutes(minutes * epochs)} on {where} for the steps of {epochs} epochs of "
                 f"{self.images:,} images."
             )
+        if self.kind == "cpu" and psutil.getloadavg()[0] > 1.5 * cpu_count():
+            self.outlook.append("Other programs keep this machine busy, which those times hold too.")
 
 
 _LEVELS = ("none", "flip", "photo", "strong")
