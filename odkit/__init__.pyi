@@ -33,6 +33,7 @@ from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
 from .runs import FinalTest as FinalTest
+from .runs import ImportedConfig as ImportedConfig
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import export_mlflow as export_mlflow

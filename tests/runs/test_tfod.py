@@ -17,6 +17,7 @@ from odkit.runs.run import Run
 from odkit.runs.settings import make_settings
 from odkit.runs.tfod import import_tfod
 from odkit.system import InputError, MissingFileError
+from tests.conftest import PROJECT
 from tests.data.formats.layouts import (
     NAMES,
     put,
@@ -419,3 +420,32 @@ def test_imported_and_trained_in_one_command(folder: Path, tmp_path: Path) -> No
     assert run.settings.image_size == 64
     assert run.settings.epochs == 1
     assert run.class_names == tuple(NAMES)
+
+
+def test_what_the_page_for_people_from_tensorflow_says_to_type_is_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (PROJECT / "docs/from-tensorflow.md").read_text(encoding="utf-8")
+    lines = [*re.findall(r"`(.+?)`", text), *re.findall(r"^    (odkit .*?)(?:  #|$)", text, re.MULTILINE)]
+    flags: dict[str, set[str]] = {"train": set()}
+    for line in lines:
+        words = line.split()
+        if words[0] == "odkit" or words[0].startswith("--"):
+            command = words[1] if words[0] == "odkit" else "train"
+            flags.setdefault(command, set()).update(re.findall(r"--[a-z-]+", line))
+    flags["train"] -= {
+        "--checkpoint_every_n",
+        "--checkpoint_dir",
+        "--checkpoint",
+        "--detector",
+    }  # TensorFlow's, both's
+    assert len(flags) > 10
+    for command, named in flags.items():
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0, command
+        assert {flag for flag in named if flag not in shown} == set(), command
+    names = set(re.findall(r"\bod\.(\w+)", text))
+    assert {"import_tfod", "fine_tune", "load_dataset"} <= names
+    assert all(hasattr(od, name) for name in names)

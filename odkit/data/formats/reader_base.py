@@ -247,9 +247,7 @@ class Gathered:
     box_ids: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
-    elsewhere: dict[str, str] = field(
-        default_factory=dict
-    )  # id of an image that is no file of the folder: its file
+    elsewhere: dict[str, str] = field(default_factory=dict)  # image id to its file outside the folder
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
