@@ -102,7 +102,8 @@ def _find_config(path: Path) -> Path:
         raise MissingFileError(f"there is nothing at {path}")
     found: dict[str, Path] = {}
     for file in sorted(path.rglob("*.config"), key=lambda file: (len(file.parts), file)):
-        text = file.read_text(encoding="utf-8", errors="replace") if file.stat().st_size < 2**20 else ""
+        known = file.is_file() and file.stat().st_size < 2**20
+        text = file.read_text(encoding="utf-8", errors="replace") if known else ""
         if re.search(r"(^|\s)model\s*:?\s*{", text) and "train_config" in text:
             found.setdefault(text, file)  # the API copies it to where it trains
     if not found:
@@ -261,7 +262,7 @@ class _Import:
 
     def _classes(self) -> None:
         key = f"{self.above}.num_classes"
-        stated = self.model.get("num_classes")
+        stated = self.model.scalar("num_classes")
         found = self._label_map()
         names = found.names if found else ()
         there = self.dataset.class_names if self.dataset is not None else ()
@@ -298,7 +299,7 @@ class _Import:
         for one in self.message.fields:
             if not one.name.endswith("_input_reader") or not isinstance(one.value, Message):
                 continue
-            stated = one.value.get("label_map_path")
+            stated = one.value.scalar("label_map_path")
             key = f"{one.name}.label_map_path"
             if stated is None or key in self.used:
                 continue
@@ -323,7 +324,7 @@ class _Import:
         """Choose the detector; the nearest to the config's."""
         architecture = self.fields[0].name
         key = f"{self.above}.feature_extractor.type"
-        extractor = self.model.message("feature_extractor").get("type")
+        extractor = self.model.message("feature_extractor").scalar("type")
         if extractor is None:
             key = self.above
         value = f"{architecture}, {extractor}" if extractor is not None else architecture
@@ -355,10 +356,8 @@ class _Import:
             return
         kind, sides = resizer.fields[0].name, resizer.message(resizer.fields[0].name)
         key = f"{self.above}.image_resizer.{kind}"
-        numbers = {name: sides.get(name) for name in ("height", "width", "min_dimension", "max_dimension")}
-        given = {
-            name: int(value) for name, value in numbers.items() if isinstance(value, int | float) and value
-        }
+        numbers = {name: sides.scalar(name) for name in ("height", "width", "min_dimension", "max_dimension")}
+        given = {name: count for name, value in numbers.items() if (count := _count(value))}
         if not given:
             return
         size = max(given.values())
@@ -394,8 +393,8 @@ class _Import:
     # -- length and rates --------------------------------------------------------------------------------------------
 
     def _length(self) -> None:
-        batch = self.train.get("batch_size")
-        size = int(batch) if isinstance(batch, int | float) and batch else 1
+        batch = self.train.scalar("batch_size")
+        size = _count(batch) or 1
         if batch is not None:
             if self.kind == "cuda" and _BATCHES[0] <= size <= _BATCHES[1]:
                 flag = self.put("batch_size", size)
@@ -408,7 +407,7 @@ class _Import:
                 else:
                     why = f"{size} images a step were for several GPUs or a TPU; odkit chooses (16 on a GPU)"
                 self.say("changed", "train_config.batch_size", batch, "", why)
-        steps = self.train.get("num_steps")
+        steps = self.train.scalar("num_steps")
         fitting = (
             f"{fitting_epochs(self.images)} epochs, by their number"
             if self.images
@@ -416,15 +415,15 @@ class _Import:
         )
         if steps is None:
             return
-        if not isinstance(steps, int | float) or steps <= 0:
+        if not _count(steps):
             self.say("changed", "train_config.num_steps", steps, "", f"without end; here {fitting}")
         elif not self.images:
             why = f"steps of {size} images; how many epochs that is depends on the data, which is not here; {fitting}"
             self.say("changed", "train_config.num_steps", steps, "", why)
         else:
-            epochs = steps * size / self.images
+            epochs = _count(steps) * size / self.images
             about = "about " * ("val" not in self.dataset.split_counts()) if self.dataset is not None else ""
-            said = f"{int(steps):,} steps of {size} are {epochs:,.0f} times {about}{self.images:,} images"
+            said = f"{_count(steps):,} steps of {size} are {epochs:,.0f} times {about}{self.images:,} images"
             if epochs <= EPOCHS[1]:
                 flag = self.put("epochs", max(1, round(epochs)))
                 self.say("taken over", "train_config.num_steps", steps, flag, said)
@@ -453,12 +452,12 @@ class _Import:
             ),
             ("moving_average_decay", "fitted to the length of a run here (--ema)"),
         ):
-            average = optimizer.get(name)
+            average = optimizer.scalar(name)
             if average is not None:
                 part: Part = "taken over" if average is True else "changed"
                 self.say(part, f"{above}.{name}", average, "", why)
-        clip = self.train.get("gradient_clipping_by_norm")
-        if isinstance(clip, int | float) and clip > 0:
+        clip = self.train.scalar("gradient_clipping_by_norm")
+        if isinstance(clip, int | float) and 0 < clip < 1e6:
             flag = self.put("clip", float(clip))
             self.say(
                 "taken over", "train_config.gradient_clipping_by_norm", clip, flag, "largest gradient norm"
@@ -470,16 +469,16 @@ class _Import:
                 continue
             above, shape = f"{key}.{one.name}", one.value
             for name in ("learning_rate_base", "initial_learning_rate", "learning_rate"):
-                if (rate_then := shape.get(name)) is not None:
-                    batch = self.train.get("batch_size") or 1
+                if (rate_then := shape.scalar(name)) is not None:
+                    batch = self.train.scalar("batch_size") or 1
                     why = (
                         f"it was for {optimizer.removesuffix('_optimizer')} at a batch of {shown(batch)}, with "
                         f"TensorFlow's losses; {self.chosen}'s own is {self.entry.learning_rate:g} at 16, scaled to "
                         "the batch (--learning-rate)"
                     )
                     self.say("changed", f"{above}.{name}", rate_then, "", why)
-            total, rise = shape.get("total_steps"), shape.get("warmup_steps")
-            if isinstance(total, int | float) and isinstance(rise, int | float) and 0 < rise < total:
+            total, rise = _count(shape.scalar("total_steps")), _count(shape.scalar("warmup_steps"))
+            if 0 < rise < total:
                 flag = self.put("warmup", round(min(rise / total, 0.3), 3))
                 self.say(
                     "taken over", f"{above}.warmup_steps", rise, flag, f"as a share of {shown(total)} steps"
@@ -551,7 +550,7 @@ class _Import:
 
     def _weights(self) -> None:
         key = "train_config.fine_tune_checkpoint"
-        checkpoint = self.train.get("fine_tune_checkpoint")
+        checkpoint = self.train.scalar("fine_tune_checkpoint")
         own = (
             "the starter's, in the package"
             if self.chosen == STARTER
@@ -565,7 +564,7 @@ class _Import:
             self.outlook.append(
                 f"The config begins from nothing; odkit from {own} (--weights random: from nothing)."
             )
-        half = self.train.get("use_bfloat16")
+        half = self.train.scalar("use_bfloat16")
         if half is not None:
             self.say(
                 "changed",
@@ -633,6 +632,11 @@ class _Import:
 
 
 _LEVELS = ("none", "flip", "photo", "strong")
+
+
+def _count(value: object) -> int:
+    """A number of something as the config has it; 0 where it is none, or absurd."""
+    return int(value) if isinstance(value, int | float) and 0 < value < 1e15 else 0
 
 
 def _minutes(minutes: float) -> str:

@@ -253,6 +253,17 @@ def test_batches_on_a_gpu(folder: Path, gpu: None, batch: int, part: str) -> Non
     assert found.settings.get("batch_size", 0) == (batch if part == "taken over" else 0)
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "-3", "1e300", "'many'", "true", "{ a: 1 }"])
+def test_numbers_that_are_none(folder: Path, value: str) -> None:
+    changed(folder, ("batch_size: 24", f"batch_size: {value}"), ("num_steps: 10", f"num_steps: {value}"),
+            ("height: 300 width: 300", f"height: {value} width: {value}"), ("steps: 50000", f"steps: {value}"),
+            ("sync_replicas: true", f"gradient_clipping_by_norm: {value}"), ("base: 0.8", f"base: {value}"),
+            ("num_classes: 2", f"num_classes: {value}"))  # fmt: skip
+    found = read(folder)
+    all_keys_are_there(found)
+    make_settings(found.settings)
+
+
 def test_no_weights_and_no_variation_are_said(folder: Path) -> None:
     text = (folder / "training/pipeline.config").read_text()
     text = re.sub(r"data_augmentation_options.*\n|fine_tune_checkpoint:.*\n", "", text)

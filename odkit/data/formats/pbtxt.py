@@ -48,6 +48,11 @@ class Message:
         values = self.all(name)
         return values[-1] if values else None
 
+    def scalar(self, name: str) -> Scalar | None:
+        """A field's value as `get` has it; None where it is a message."""
+        value = self.get(name)
+        return None if isinstance(value, Message) else value
+
     def message(self, *names: str) -> "Message":
         """The message at a path of names; an empty one where there is none."""
         here = self
