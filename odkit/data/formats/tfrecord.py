@@ -80,7 +80,8 @@ _FIX = (
 
 def find_tfrecord(folder: Folder) -> list[str]:
     """The record files of a folder: by their suffix, shards without one by how they begin."""
-    return [file for file in folder.files if is_record_file(folder.path(file))]
+    likely = [file for file in folder.files if "record" in file[-30:].lower() or "-of-" in file[-13:]]
+    return [file for file in likely if is_record_file(folder.path(file))]
 
 
 def is_record_file(path: Path) -> bool:
