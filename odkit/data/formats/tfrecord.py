@@ -94,7 +94,7 @@ def is_record_file(path: Path) -> bool:
 def stem(file: str) -> str:
     """A record file's name without folder, shard number and suffix: "data/train.record-00000-of-00010" is "train"."""
     name = _SHARD.sub("", name_of(file).removesuffix(".gz"))
-    return name.removesuffix(suffix(name)) if suffix(name) in RECORD_SUFFIXES else name
+    return os.path.splitext(name)[0] if suffix(name) in RECORD_SUFFIXES else name
 
 
 def read_tfrecord(folder: Folder, files: list[str]) -> Gathered:

@@ -290,7 +290,7 @@ ODD_NAMES = {
 @pytest.mark.parametrize(("name", "image_id"), ODD_NAMES.items())
 def test_names_in_records_lead_nowhere(tmp_path: Path, name: str, image_id: str) -> None:
     one = detection(picture(tmp_path / "elsewhere/x.jpg", (9, 9)), (9, 9), [("cat", [1, 1, 5, 5])])
-    write_records(tmp_path / "in/all.record", [one | {"image/filename": [name], "image/source_id": []}])
+    write_records(tmp_path / "in/all.TFRecord", [one | {"image/filename": [name], "image/source_id": []}])
     dataset = load_dataset(tmp_path / "in", val=0)
     assert dataset.image_ids.tolist() == [image_id]
     assert dataset.image_paths.tolist() == [str(path) for path in unpacked()]
