@@ -33,11 +33,13 @@ from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
 from .runs import FinalTest as FinalTest
+from .runs import ImportedConfig as ImportedConfig
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import export_mlflow as export_mlflow
 from .runs import export_tensorboard as export_tensorboard
 from .runs import fine_tune as fine_tune
+from .runs import import_tfod as import_tfod
 from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs.dashboard import show_run as show_run

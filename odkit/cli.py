@@ -200,6 +200,59 @@ def train(
 
 
 @command
+def import_tfod(
+    source: Positional[Path],
+    *,
+    data: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+    out: Path | None = None,
+    quick: bool = False,
+    json: bool = False,
+    train: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+) -> int:
+    """Read a pipeline.config of TensorFlow's Object Detection API: what of it is taken over, and what to type.
+
+    Prints what became of each key of the config, how long the run would take here, and the command that trains it;
+    with --train it is trained at once.
+
+    Args:
+        source: The pipeline.config, or a folder with one.
+        data: Folder or label file of the dataset; default: what the config names, looked for by file name near it,
+            else the folder.
+        detector: A name of the catalogue; default: the nearest to the config's where a GPU is, else the starter.
+        device: Where to train: auto, cpu, cuda, cuda:1, mps.
+        out: File to write all that is printed into, as JSON.
+        quick: Do not time the detectors in question here, which takes some seconds each.
+        json: Print JSON.
+        train: Train it at once, and show the progress until the end.
+        folder: Where run folders are made.
+        name: Name of the run; default: made from the dataset and the detector, numbered.
+    """
+    from odkit.runs import import_tfod as read_config
+
+    if not quick:
+        print("timing the detectors in question on this machine (--quick leaves it out)", file=sys.stderr)
+    found = read_config(source, data, detector=detector, device=device, measure=not quick)
+    if out is not None:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        write_file(out, orjson.dumps(found.to_dict(), option=options))
+    if json:
+        _print_json(found.to_dict())
+    else:
+        print(found)
+    if not train:
+        return 0
+    if found.data is None:
+        raise InputError("nothing is known of the data to train on: --data FOLDER")
+    dataset = read_dataset(str(found.data), Classes(classes=found.classes))
+    run = create_run(dataset, make_settings(found.settings), folder, name)
+    return _watch(run, run.start)
+
+
+@command
 def resume(run: Positional[str], *, changes: Changes = Changes(), wait: bool = True) -> int:  # type: ignore[valid-type]  # noqa: B008
     """Go on with a stopped, killed or finished run where its newest checkpoint stands.
 

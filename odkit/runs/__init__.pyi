@@ -2,6 +2,7 @@ from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
 from .final_test import FinalTest as FinalTest
+from .imported_config import ImportedConfig as ImportedConfig
 from .run import RUNS as RUNS
 from .run import Run as Run
 from .run import create_run as create_run
@@ -13,6 +14,7 @@ from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import make_settings as make_settings
 from .settings import with_epochs as with_epochs
+from .tfod import import_tfod as import_tfod
 from .trackers import export_mlflow as export_mlflow
 from .trackers import export_tensorboard as export_tensorboard
 from .worker import STOP_SIGNALS as STOP_SIGNALS

@@ -1,5 +1,9 @@
+from .label_map import LabelMap as LabelMap
+from .label_map import read_label_map as read_label_map
 from .load import READERS as READERS
 from .load import load_dataset as load_dataset
+from .pbtxt import Message as Message
+from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
 from .write import WRITERS as WRITERS
 from .write import convert as convert

@@ -15,6 +15,7 @@ from odkit.data.dataset import Dataset
 from odkit.data.formats.agreement import Agreement, Labels, compare
 from odkit.data.formats.coco import find_coco, read_coco
 from odkit.data.formats.csv import find_csv, read_csv
+from odkit.data.formats.label_map import order_by_label_map
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
@@ -24,6 +25,7 @@ from odkit.data.formats.reader_base import (
     split_of,
     suffix,
 )
+from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
 from odkit.system import InputError, MissingFileError
@@ -80,6 +82,14 @@ READERS: dict[str, Reader] = {
         richness=0,  # a copy of the boxes, often made by a script from one of the others
         alone=(".csv",),
     ),
+    "tfrecord": Reader(
+        "TFRecord",
+        ".record or .tfrecord files of TensorFlow's Object Detection API (and shards: train.record-00000-of-00010)",
+        find_tfrecord,
+        read_tfrecord,
+        richness=1,  # made by a script from one of the others; it holds crowds and numbers of classes
+        alone=(),
+    ),
 }
 """What `load_dataset` can read, by the name of the format."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -104,7 +114,8 @@ def load_dataset(
     lie in the folder, and the folders and lists that a data.yaml names, wherever they are.
 
     Args:
-        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
+        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv, a .tfrecord; or what `Dataset.save()`
+            wrote (.npz).
         format: Name of a format, a key of `READERS` ("coco", "voc", "yolo", "csv", ...); None to find out. Where
             several in a folder say the same boxes, the one that holds most beside them is read.
         seed: Seed of the deal where images are dealt to splits.
@@ -140,6 +151,7 @@ def load_dataset(
             + "".join(f"\n  {p.file}: {p.message}" for p in gathered.problems[:3])
         )
     gathered.notes[:0] = note
+    order_by_label_map(gathered)
     _say_unlabelled(gathered)
     dataset = gathered.dataset(gathered.folder.root.name or "dataset")
     return _with_val(dataset, val, seed)
@@ -168,6 +180,8 @@ def _read_file(
     format: str | None,  # noqa: A002
     options: dict[str, Any],
 ) -> tuple[Gathered, list[str]]:
+    if is_record_file(path) and format in (None, "tfrecord"):  # shards end with numbers
+        return read_tfrecord(Folder(path.parent), [path.name]), []
     end = path.suffix.lower()
     if end in _ARCHIVES:
         raise DatasetFormatError(f"{path} is an archive: unpack it and give the folder")

@@ -273,6 +273,7 @@ class Gathered:
     problems: list[SourceProblem] = field(default_factory=list)
     bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
     named_classes: bool = True  # False where the class names are made up, as "class 0"
+    elsewhere: dict[str, str] = field(default_factory=dict)  # image id to its file outside the folder
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -354,16 +355,19 @@ class Gathered:
                     image=file,
                 )
 
+    def file_of(self, path: str) -> str:
+        """Absolute path of an image's file."""
+        return self.elsewhere.get(path) or os.path.join(self.folder.root, path)
+
     def read_sizes(self) -> None:
         """Sizes that the labels do not state, from the files' headers."""
         rows = [row for row, size in enumerate(self.sizes) if size == (0, 0)]
         for row, size in zip(
-            rows, header_sizes([self.folder.root / self.paths[row] for row in rows]), strict=True
+            rows, header_sizes([self.file_of(self.paths[row]) for row in rows]), strict=True
         ):
             self.sizes[row] = size
 
     def dataset(self, name: str) -> Dataset:
-        start = os.path.join(self.folder.root, "")
         problems = list(self.problems)
         for (kind, severity), count in self._counts.items():
             if count > MOST_PROBLEMS:
@@ -381,7 +385,7 @@ class Gathered:
             root=self.folder.root,
             format=self.format,
             class_names=tuple(self.class_names),
-            image_paths=_objects([start + path for path in self.paths]),
+            image_paths=_objects([self.file_of(path) for path in self.paths]),
             image_ids=_objects(self.paths),
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
             image_splits=_objects(self.splits),

@@ -14,6 +14,7 @@ from PIL import Image
 from odkit.data.dataset import Dataset
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.write import write_dataset
+from tests.data.formats.record_writer import detection, label_map, write_records
 
 SIZES = {"a": (64, 48), "b": (48, 64), "c": (80, 60), "d": (50, 50)}
 
@@ -72,7 +73,7 @@ def rows(dataset: Dataset, image: int) -> list[tuple[str, list[float]]]:
 
 
 def by_stem(dataset: Dataset) -> dict[str, int]:
-    return {Path(path).stem: index for index, path in enumerate(dataset.image_paths)}
+    return {Path(image_id).stem: index for index, image_id in enumerate(dataset.image_ids)}
 
 
 def check(dataset: Dataset, *, splits: bool = True, names: list[str] = NAMES, atol: float = 1e-4) -> None:
@@ -476,6 +477,48 @@ def tutorial(folder: Path, *, test: bool = True) -> Path:
     return folder
 
 
+def tfrecord_examples(folder: Path, split: str | None = None, *, keep: bool = False) -> list[dict[str, Any]]:
+    """The truth as Examples, their pictures inside; `keep`: the pictures lie in images/ too."""
+    place = folder / "images" if keep else folder.parent / f"elsewhere of {folder.name}"
+    return [
+        detection(picture(place / f"{stem}.jpg", SIZES[stem]), SIZES[stem], BOXES[stem], names=NAMES)
+        for stem in of(split)
+    ]
+
+
+def tfrecord_one_file(folder: Path) -> None:
+    write_records(folder / "pets.tfrecord", tfrecord_examples(folder))
+
+
+def tfrecord_a_split(folder: Path) -> None:
+    for split in ("train", "val"):
+        write_records(folder / f"{split}.record", tfrecord_examples(folder, split), packed=False)
+    put(folder / "label_map.pbtxt", label_map(NAMES))
+
+
+def tfrecord_shards(folder: Path) -> None:
+    for split in ("train", "val"):
+        for k, one in enumerate(tfrecord_examples(folder, split)):
+            write_records(folder / f"data/pets_{split}.record-{k:05d}-of-00002", [one])
+
+
+def tfrecord_packed(folder: Path) -> None:
+    write_records(folder / "data/pets.tfrecords.gz", tfrecord_examples(folder))
+
+
+def tfrecord_beside_images(folder: Path) -> None:
+    write_records(folder / "pets.record", tfrecord_examples(folder, keep=True))
+
+
+TFRECORD_LAYOUTS = {
+    tfrecord_one_file: False,
+    tfrecord_a_split: True,
+    tfrecord_shards: True,
+    tfrecord_packed: False,
+    tfrecord_beside_images: False,
+}
+
+
 LAYOUTS = [
     (kind, layout, splits)
     for kind, layouts in (
@@ -483,6 +526,7 @@ LAYOUTS = [
         ("voc", VOC_LAYOUTS),
         ("yolo", YOLO_LAYOUTS),
         ("csv", CSV_LAYOUTS),
+        ("tfrecord", TFRECORD_LAYOUTS),
     )
     for layout, splits in layouts.items()
 ]

@@ -106,7 +106,7 @@ def test_numbers_copied_from_voc_are_the_same_boxes(tmp_path: Path) -> None:
 def test_cards(cards: Path) -> None:
     dataset = load_dataset(cards, val=0)
     assert (dataset.format, len(dataset), dataset.num_boxes) == ("voc", 363, 670)
-    assert dataset.class_names == ("ace", "jack", "king", "nine", "queen", "ten")
+    assert dataset.class_names == ("nine", "ten", "jack", "queen", "king", "ace")
     assert dataset.split_counts() == {"train": 296, "test": 67}
     assert dataset.fingerprint() == load_dataset(cards, format="voc", val=0).fingerprint()
     assert "Pascal VOC and CSV say the same 670 boxes in 363 images" in dataset.notes[0]

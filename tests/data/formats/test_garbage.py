@@ -17,6 +17,9 @@ from tests.data.formats.layouts import (
     name_of,
     picture,
     put,
+    tfrecord_a_split,
+    tfrecord_one_file,
+    tfrecord_packed,
     voc_with_sets,
     yolo_beside_images,
     yolo_list_files,
@@ -78,6 +81,9 @@ SPOILED = [
     (yolo_list_files, "train.txt"),
     (yolo_beside_images, "classes.txt"),
     (csv_one_file, "labels.csv"),
+    (tfrecord_one_file, "pets.tfrecord"),
+    (tfrecord_packed, "data/pets.tfrecords.gz"),
+    (tfrecord_a_split, "label_map.pbtxt"),
 ]
 
 
