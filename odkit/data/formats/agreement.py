@@ -174,9 +174,9 @@ def compare(first: Labels, second: Labels) -> Agreement:
     )
     rows = np.flatnonzero(both[one.box_images]), np.flatnonzero(to_first[other.box_images] >= 0)
     names = {name: k for k, name in enumerate(dict.fromkeys((*one.class_names, *other.class_names)))}
-    by_name = first.has_names and second.has_names
+    with_classes = first.has_names and second.has_names
     groups = [
-        images * (len(names) + 1) + (_shared_classes(data, names)[mine] if by_name else 0)
+        images * (len(names) + 1) + (_shared_classes(data, names)[mine] if with_classes else 0)
         for data, mine, images in (
             (one, rows[0], one.box_images[rows[0]].astype(np.int64)),
             (other, rows[1], to_first[other.box_images[rows[1]]]),

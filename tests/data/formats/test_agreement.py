@@ -90,6 +90,7 @@ def test_the_richest_of_those_that_say_the_same_is_read(tmp_path: Path, kinds: s
         assert f"read as {READERS[best].title}" in note
         assert f"--format {kind}" in note
         assert "pixel" not in note
+        assert "file names" not in note
         assert load_dataset(tmp_path, format=kind).format == kind
 
 
