@@ -449,7 +449,7 @@ def convert(
     source: Positional[str],
     target: Positional[Path],
     *,
-    to: Literal["coco", "voc", "yolo"],
+    to: Literal["coco", "voc", "yolo", "cvat", "createml"],
     classes: Classes = Classes(),
 ) -> int:
     """Write a dataset in another format; the source stays as it is. No splits are dealt.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from odkit.data.dataset import UNKNOWN_CLASS
+from odkit.data.formats.openimages import header_columns, is_openimages
 from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
@@ -44,6 +45,8 @@ def find_csv(folder: Folder) -> dict[str, dict[str, int]]:
                 header = opened.readline(10_000)
         except OSError:
             continue
+        if is_openimages(header_columns(header)):
+            continue  # has corners as shares of the image, and a reader of its own
         columns = _columns(header.decode("utf-8-sig", errors="replace"))
         if all(name in columns for name in _NEEDED):
             found[file] = columns

@@ -12,9 +12,24 @@ from typing import Any
 import numpy as np
 
 from odkit.data.dataset import Dataset
-from odkit.data.formats.coco import find_coco, is_coco, read_coco, read_json
+from odkit.data.formats.coco import find_coco, is_coco, read_coco
+from odkit.data.formats.createml import find_createml, read_createml
 from odkit.data.formats.csv import find_csv, read_csv
-from odkit.data.formats.reader_base import DatasetFormatError, Folder, Gathered, name_of, split_of, suffix
+from odkit.data.formats.cvat import find_cvat, read_cvat
+from odkit.data.formats.kitti import find_kitti, read_kitti
+from odkit.data.formats.labelme import find_labelme, read_labelme
+from odkit.data.formats.labelstudio import find_labelstudio, read_labelstudio
+from odkit.data.formats.openimages import find_openimages, read_openimages
+from odkit.data.formats.reader_base import (
+    DatasetFormatError,
+    Folder,
+    Gathered,
+    json_kind,
+    name_of,
+    read_json,
+    split_of,
+    suffix,
+)
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
 from odkit.system import InputError, MissingFileError
@@ -47,12 +62,51 @@ READERS: dict[str, Reader] = {
     ),
     "csv": Reader(
         "CSV",
-        ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known)",
+        ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known), as VoTT's",
         find_csv,
         read_csv,
     ),
+    "openimages": Reader(
+        "Open Images",
+        ".csv files with the columns ImageID, LabelName, Confidence, XMin, XMax, YMin, YMax",
+        find_openimages,
+        read_openimages,
+    ),
+    "cvat": Reader(
+        "CVAT",
+        ".xml files with <annotations>, as CVAT for images 1.1 writes them",
+        find_cvat,
+        read_cvat,
+    ),
+    "labelme": Reader("LabelMe", '.json files beside images with "shapes"', find_labelme, read_labelme),
+    "createml": Reader(
+        "CreateML",
+        '.json files with a list of "image" and "annotations"',
+        find_createml,
+        read_createml,
+    ),
+    "labelstudio": Reader(
+        "Label Studio",
+        '.json files with a list of tasks, each with "data" and "annotations" (or JSON-MIN)',
+        find_labelstudio,
+        read_labelstudio,
+    ),
+    "kitti": Reader(
+        "KITTI",
+        ".txt label files of 15 columns that begin with a name, in label_2/ for image_2/ or labels/ for images/",
+        find_kitti,
+        read_kitti,
+    ),
 }
 """What `load_dataset` can read, by the name of the format."""
+_OF_ONE_FILE: dict[str, tuple[str, ...]] = {
+    ".json": ("coco", "createml", "labelstudio", "labelme"),
+    ".yaml": ("yolo",),
+    ".yml": ("yolo",),
+    ".csv": ("csv", "openimages"),
+    ".xml": ("cvat",),
+}
+"""Suffix to the formats of which one file can be the whole dataset, or a split of it."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _DEEPEST = 3  # so many folders down a dataset is looked for
 
@@ -75,8 +129,10 @@ def load_dataset(
     lie in the folder, and the folders and lists that a data.yaml names, wherever they are.
 
     Args:
-        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv; or what `Dataset.save()` wrote (.npz).
-        format: "coco", "voc", "yolo" or "csv"; None to find out.
+        path: Folder; or one label file: .json (COCO, CreateML, Label Studio, LabelMe), YOLO's data.yaml, .csv, CVAT's
+            .xml; or what `Dataset.save()` wrote (.npz).
+        format: A key of `READERS`: "coco", "voc", "yolo", "csv", "openimages", "cvat", "labelme", "createml",
+            "labelstudio" or "kitti"; None to find out.
         seed: Seed of the deal where images are dealt to splits.
         val: Share of the images that is dealt to "val" where the dataset has no such split; 0 to deal none. Dealing
             decodes every image once (see `Dataset.with_splits`), which is remembered: an audit then has less to do.
@@ -131,30 +187,39 @@ def choose(table: dict[str, Any], name: str, verb: str) -> Any:
 
 
 def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  # noqa: A002
-    kind = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".csv": "csv"}.get(path.suffix.lower())
-    if path.suffix.lower() in _ARCHIVES:
+    end = path.suffix.lower()
+    if end in _ARCHIVES:
         raise DatasetFormatError(f"{path} is an archive: unpack it and give the folder")
-    if kind is None or (format or kind) != kind:
+    kinds = [kind for kind in _OF_ONE_FILE.get(end, ()) if format in (None, kind)]
+    if not kinds:
+        formats = "; ".join(
+            f"{end} ({', '.join(READERS[kind].title for kind in kinds)})"
+            for end, kinds in _OF_ONE_FILE.items()
+        )
         raise DatasetFormatError(
-            f"{path} is one file, of which only .json (COCO), .yaml (YOLO) and .csv are read; give the dataset's folder"
+            f"{path} is one file, of which {'these' if format is None else 'for ' + format + ' none'} are read: "
+            f"{formats}; give the dataset's folder"
         )
     folder = _folder_of_file(path)
     file = path.relative_to(folder.root).as_posix()
-    if kind == "coco":
+    if end == ".json" and json_kind(path) in kinds:
+        kinds = [json_kind(path)]
+    if kinds[0] == "coco":
         content = read_json(path)
         if not is_coco(content):
             raise DatasetFormatError(f'{path} is no COCO file: it has no "images" with "annotations"')
         return _of_one_file(read_coco(folder, {file: content})), []
-    if kind == "yolo":
+    if kinds[0] == "yolo":
         layout = find_yolo(folder, file)
         assert layout is not None  # else an error was raised
         return read_yolo(folder, layout), []
-    columns = find_csv(folder)
-    if file not in columns:
-        raise DatasetFormatError(
-            f"{path} has no header with {READERS['csv'].looks_for.partition('columns ')[2]}"
-        )
-    return _of_one_file(read_csv(folder, {file: columns[file]})), []
+    for kind in kinds:
+        found = READERS[kind].find(folder) or []
+        if file in found:
+            own = {file: found[file]} if isinstance(found, dict) else [file]
+            return _of_one_file(READERS[kind].read(folder, own)), []
+    wanted = " or ".join(f"{READERS[kind].title}: {READERS[kind].looks_for}" for kind in kinds)
+    raise DatasetFormatError(f"{path} is not what odkit reads from such a file ({wanted}); give the dataset's folder")
 
 
 def _of_one_file(gathered: Gathered) -> Gathered:

@@ -13,28 +13,35 @@ from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
+    LabelError,
+    class_name,
     declared_size,
     finite_rows,
     folder_of,
     name_of,
+    nearness,
     normal_split,
     read_text,
     short,
     split_of,
     split_of_path,
     stem_of,
+    xml_root,
 )
-from odkit.data.formats.writer_base import known_sizes, lost_crowds, split_files, stem_path, writable_boxes
+from odkit.data.formats.writer_base import (
+    known_sizes,
+    lost_crowds,
+    split_files,
+    stem_path,
+    writable_boxes,
+    xml_text,
+)
 
 EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
 CLASSES_FILE = "classes.txt"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _JOINED_SPLITS = ("trainval", "all", "default")  # lists that repeat others
-
-
-class _LabelError(ValueError):
-    """A label file that cannot be read; the message says why."""
 
 
 def find_voc(folder: Folder) -> list[str]:
@@ -48,7 +55,7 @@ def find_voc(folder: Folder) -> list[str]:
 def _begins_as_voc(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return b"<annotation" in file.read(4096)
+            return bool(re.search(rb"<annotation[\s>]", file.read(4096)))
     except OSError:
         return False
 
@@ -64,8 +71,8 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
     reading = _Reading(folder)
     for file in files:
         try:
-            reading.add(file, parse_label(folder.path(file)))
-        except _LabelError as error:
+            reading.add(file, xml_root(folder.path(file), "annotation"))
+        except LabelError as error:
             image = reading.image_of(file, None)
             there = image or ""
             if image and reading.data.row(image) is None:
@@ -74,31 +81,6 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
                 "unreadable_label", file, str(error), "Correct the file, or delete it.", image=there
             )
     return reading.finish(len(files), first_pixel)
-
-
-def parse_label(path: Path) -> ET.Element:
-    """The root of a label file. Files with a DOCTYPE are refused: labels need none, and it can unpack without end.
-
-    Raises:
-        _LabelError: It is not VOC's XML.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _LabelError(f"it cannot be read: {error.strerror}") from error
-    if b"\0" in data:
-        raise _LabelError("it holds zero bytes: it is no XML in UTF-8")
-    if b"<!doctype" in data[:4096].lower() or b"<!ENTITY" in data.upper():
-        raise _LabelError(
-            "it declares a DOCTYPE or entities, which labels have no use for and odkit does not expand"
-        )
-    try:
-        root = ET.fromstring(data)
-    except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise _LabelError(f"it is no XML: {error}") from None
-    if root.tag != "annotation":
-        raise _LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <annotation>")
-    return root
 
 
 class _Reading:
@@ -126,7 +108,7 @@ class _Reading:
         stem = self.folder.images_by_stem.get(stem_of(name) if name else "", [])
         for options in (own, named, stem):
             if options:
-                return max(options, key=lambda image: (_nearness(file, image), -len(image)))
+                return max(options, key=lambda image: (nearness(file, image), -len(image)))
         return None
 
     def add(self, file: str, root: ET.Element) -> None:
@@ -169,7 +151,7 @@ class _Reading:
         self.objects[row] = first + len(things)
         for number, thing in enumerate(things, first + 1):
             self.rows.append([thing.findtext(f"bndbox/{corner}") for corner in _CORNERS])
-            self.names.append(_class_name(thing.findtext("name")))
+            self.names.append(class_name(thing.findtext("name")))
             self.images.append(row)
             self.box_ids.append(f"object {number}")
             self.exact.append(exact)
@@ -313,27 +295,10 @@ class _Reading:
             data.notes.append("splits of the folders' names")
 
 
-def _class_name(text: str | None) -> str | None:
-    if text is None or not text.strip():
-        return None
-    return (
-        text.strip() if "\n" in text else text
-    )  # a line break is the layout of the file, not part of the name
-
-
 def _is_of_class(file: str, lines: list[tuple[int, str]]) -> bool:
     """Whether a list is one of those that VOC keeps of each class ("dog_train": name and 1, 0 or -1)."""
     before, _, last = stem_of(file).rpartition("_")
     return bool(before and split_of(last) and lines and re.search(r"\s(-1|0|1)$", lines[0][1]))
-
-
-def _nearness(file: str, image: str) -> int:
-    """How many folders two files share, from the top and from the bottom."""
-    a, b = folder_of(file).split("/"), folder_of(image).split("/")
-    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[::-1], b[::-1]
-    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return top + bottom
 
 
 def _usual_place(file: str) -> str:
@@ -349,7 +314,7 @@ def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]
     """Write Annotations/*.xml, ImageSets/Main/*.txt and classes.txt for images in JPEGImages/; what is lost."""
     keep, lost = writable_boxes(dataset)
     lost += lost_crowds(dataset, "Pascal VOC")
-    names = [_xml_text(name) for name in dataset.class_names]
+    names = [xml_text(name) for name in dataset.class_names]
     changed = [old for old, new in zip(dataset.class_names, names, strict=True) if old != new]
     if changed:
         lost.append(
@@ -386,16 +351,21 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
         return element
 
     put(root, "folder", "JPEGImages")
-    put(root, "filename", _xml_text(name))
+    put(root, "filename", xml_text(name))
     source = put(root, "source")
     put(source, "annotation", EXACT)
     whole = put(root, "size")
     for tag, side in (("width", size[0]), ("height", size[1]), ("depth", 3)):
         put(whole, tag, side)
     put(root, "segmented", 0)
-    for class_name, corners in things:
+    for name_of_class, corners in things:
         thing = put(root, "object")
-        for tag, value in (("name", class_name), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
+        for tag, value in (
+            ("name", name_of_class),
+            ("pose", "Unspecified"),
+            ("truncated", 0),
+            ("difficult", 0),
+        ):
             put(thing, tag, value)
         box = put(thing, "bndbox")
         for corner, number in zip(_CORNERS, corners.tolist(), strict=True):
@@ -403,10 +373,3 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")  # in one piece: to bytes it goes many times slower
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
-
-
-def _xml_text(text: str) -> str:
-    """Text without the characters that XML cannot hold, and without line breaks, which it does not keep."""
-    return re.sub(
-        r"[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\t\r\n]", " ", text)
-    )

@@ -1,0 +1,120 @@
+"""KITTI's text files: a file an image, a line a box (the object development kit of the KITTI benchmark)."""
+
+from odkit.data.formats.reader_base import (
+    Folder,
+    Gathered,
+    NamedBoxes,
+    folder_of,
+    image_row,
+    nearness,
+    read_text,
+    short,
+    split_of_path,
+    stem_of,
+)
+
+IGNORED = "DontCare"
+"""The type of regions where objects were not labelled."""
+_LENGTH = (
+    15  # type, truncated, occluded, alpha, 4 corners, 3 sides, 3 places, angle; results have a score behind
+)
+
+
+def find_kitti(folder: Folder) -> list[str]:
+    """The label files of a folder; empty where there are none.
+
+    A folder's text files are KITTI's if their first lines begin with a name and fifteen columns; YOLO's begin with a
+    number, and the calibrations that lie beside KITTI's labels have other columns.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for file in folder.with_suffix(".txt"):
+        by_folder.setdefault(folder_of(file), []).append(file)
+    found = []
+    for files in by_folder.values():
+        paired = [file for file in files if stem_of(file) in folder.images_by_stem]
+        lines = [line for file in paired[:200] if (line := _first_line(folder, file))]
+        if lines and all(_is_box(line) for line in lines):
+            alone = set(files).difference(paired)
+            found += paired + [file for file in sorted(alone) if _is_box(_first_line(folder, file))]
+    return found
+
+
+def _first_line(folder: Folder, file: str) -> str:
+    try:
+        with folder.path(file).open(encoding="utf-8", errors="replace") as opened:
+            return opened.readline(2000).strip()
+    except OSError:
+        return ""
+
+
+def _is_box(line: str) -> bool:
+    parts = line.split()
+    return len(parts) in (_LENGTH, _LENGTH + 1) and not _numbers(parts[:1]) and bool(_numbers(parts[1:]))
+
+
+def _numbers(parts: list[str]) -> list[float]:
+    """The parts as numbers; empty where one is none."""
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        return []
+
+
+def read_kitti(folder: Folder, files: list[str]) -> Gathered:
+    """The images and boxes of KITTI's label files; an empty one is of an image without objects."""
+    data = Gathered(folder, "kitti", [])
+    boxes = NamedBoxes(data)
+    ignored = 0
+    for file in files:
+        image = _image_of(data, file)
+        row = image_row(data, file, image, (0, 0), split_of_path(folder_of(image)))
+        try:
+            lines = read_text(folder.path(file)).splitlines()
+        except OSError as error:
+            why = f"it cannot be read: {error.strerror}"
+            data.problem("unreadable_label", file, why, "Make it readable.", image=image)
+            continue
+        for number, line in enumerate(lines, 1):
+            parts = line.split()
+            if parts[:1] == [IGNORED]:
+                ignored += 1
+            elif len(parts) >= _LENGTH:
+                boxes.add(file, row, parts[0], parts[4:8], f"line {number}")
+            elif parts:
+                data.problem(
+                    "unreadable_label",
+                    file,
+                    f"line {number} has {len(parts)} columns, not {_LENGTH}: {short(line)}; it is left out",
+                    "Correct or delete the line.",
+                    image=image,
+                    box=f"line {number}",
+                )
+    data.notes.append(f"KITTI: {len(files):,} label files, corners in pixels from 0")
+    if ignored:
+        data.notes.append(
+            f"{ignored:,} regions of the type {IGNORED} are left out: what is in them was not labelled"
+        )
+    if any(data.splits):
+        data.notes.append("splits of the folders' names")
+    boxes.finish()
+    data.unlabelled_images({folder_of(path) for path in data.paths})
+    data.read_sizes()
+    return data
+
+
+def _image_of(data: Gathered, file: str) -> str:
+    """The image of a label file: the one in image_2/ for label_2/, in images/ for labels/, else the nearest."""
+    usual = "/".join(part.replace("label", "image", 1) for part in folder_of(file).split("/"))
+    options = data.folder.images_by_stem.get(stem_of(file), [])
+    if options:
+        return max(options, key=lambda image: (folder_of(image) == usual, nearness(file, image), -len(image)))
+    image = f"{usual}/{stem_of(file)}.png".lstrip("/")
+    data.problem(
+        "label_without_image",
+        file,
+        f"there is no image for it (such as {image})",
+        "Put the image back or delete the label file.",
+        severity="warning",
+        image=image,
+    )
+    return image
