@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import orjson
@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 import odkit
-from odkit.cli import main, table
+from odkit.cli import convert, main, table
+from odkit.data.formats.write import WRITERS
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
@@ -275,7 +276,11 @@ def test_audit_says_in_its_exit_status_whether_it_trains(
     assert "repair" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
+def test_convert_offers_what_can_be_written() -> None:
+    assert get_args(get_type_hints(convert)["to"]) == tuple(WRITERS)
+
+
+@pytest.mark.parametrize("to", WRITERS)
 def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
     assert main(["convert", str(demo), str(tmp_path / to), "--to", to]) == 0
     was, now = odkit.load_dataset(demo), odkit.load_dataset(tmp_path / to)
@@ -287,7 +292,7 @@ def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
     )
 
 
-@pytest.mark.parametrize("to", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("to", WRITERS)
 def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     squares(tmp_path / "images", 10, val=0).save(tmp_path / "plain.npz")
     odkit.write_dataset(odkit.load_dataset(tmp_path / "plain.npz", val=0), tmp_path / "plain")

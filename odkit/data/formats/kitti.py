@@ -4,6 +4,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
+    counted,
     folder_of,
     image_row,
     nearness,
@@ -91,9 +92,8 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
                 )
     data.notes.append(f"KITTI: {len(files):,} label files, corners in pixels from 0")
     if ignored:
-        data.notes.append(
-            f"{ignored:,} regions of the type {IGNORED} are left out: what is in them was not labelled"
-        )
+        regions = counted({f"{IGNORED} region": ignored})
+        data.notes.append(f"left out: {regions}, in which nothing was labelled")
     if any(data.splits):
         data.notes.append("splits of the folders' names")
     boxes.finish()

@@ -13,6 +13,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
+    counted,
     declared_size,
     folder_of,
     image_row,
@@ -80,7 +81,8 @@ def read_labelstudio(folder: Folder, files: Sequence[str]) -> Gathered:
     data.read_sizes()
     for task in tasks:
         _add_results(data, boxes, task)
-    data.notes += [f"{count:,} {what}" for what, count in aside.items()]
+    if aside:
+        data.notes.append(f"left out: {counted(aside)}")
     boxes.finish()
     data.unlabelled_images({folder_of(path) for path in data.paths})
     return data
@@ -101,7 +103,7 @@ def _read_tasks(
         key = task.get("id")
         if "data" not in task and isinstance(key, int | str):  # JSON-MIN has an entry an annotation
             if key in done:
-                aside["annotations by a second person are left out"] += 1
+                aside["second annotation"] += 1
                 continue
             done.add(key)
         address = _address(task)
@@ -140,14 +142,14 @@ def _results(task: dict[str, Any], aside: Counter[str]) -> list[dict[str, Any]] 
     kept = [row for row in rows if not row.get("was_cancelled")]
     predictions = task.get("predictions")
     if isinstance(predictions, list) and predictions:
-        aside["predictions are left out: nobody has looked at them"] += len(predictions)
+        aside["prediction"] += len(predictions)
     if len(rows) > len(kept):
-        aside["annotations that were cancelled in Label Studio are left out"] += len(rows) - len(kept)
+        aside["cancelled annotation"] += len(rows) - len(kept)
     if not kept:
-        aside["tasks that nobody has labelled are left out"] += 1
+        aside["unlabelled task"] += 1
         return None
     if len(kept) > 1:
-        aside["annotations by a second person are left out"] += len(kept) - 1
+        aside["second annotation"] += len(kept) - 1
     found = kept[0].get("result")
     return [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
 

@@ -219,7 +219,9 @@ def _read_file(path: Path, format: str | None) -> tuple[Gathered, list[str]]:  #
             own = {file: found[file]} if isinstance(found, dict) else [file]
             return _of_one_file(READERS[kind].read(folder, own)), []
     wanted = " or ".join(f"{READERS[kind].title}: {READERS[kind].looks_for}" for kind in kinds)
-    raise DatasetFormatError(f"{path} is not what odkit reads from such a file ({wanted}); give the dataset's folder")
+    raise DatasetFormatError(
+        f"{path} is not what odkit reads from such a file ({wanted}); give the dataset's folder"
+    )
 
 
 def _of_one_file(gathered: Gathered) -> Gathered:

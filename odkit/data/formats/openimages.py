@@ -64,8 +64,9 @@ def read_openimages(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> G
     rows: list[tuple[str, int, str, list[str], str, bool]] = []
     for file, columns in found.items():
         rows += _read_boxes(data, file, columns)
+    splits = {split_of_path(file) for file in found}
     for file, columns in lists.items():
-        _read_list(data, file, columns)
+        _read_list(data, file, columns, splits)
     data.read_sizes()
     used = {row[2] for row in rows}
     names = {label: name for label, name in descriptions.items() if label in used}
@@ -81,7 +82,7 @@ def read_openimages(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> G
         )
     if of_images:
         count = sum(sum(1 for _ in _rows_of(data, file)) for file in of_images)
-        data.notes.append(f"{count:,} labels of whole images are left out ({', '.join(of_images)})")
+        data.notes.append(f"left out: {count:,} labels of whole images ({', '.join(of_images)})")
     return data
 
 
@@ -187,8 +188,8 @@ def _paths(folder: Folder, names: list[str], file: str, split: str) -> dict[str,
     return {name: paths[inside] for name, inside in spelled.items()}
 
 
-def _read_list(data: Gathered, file: str, columns: Mapping[str, int]) -> None:
-    """Add the images that are listed and have no box: there is nothing in them."""
+def _read_list(data: Gathered, file: str, columns: Mapping[str, int], splits: set[str]) -> None:
+    """Add the images that are listed and have no box: there is nothing in them, if their split has boxes at all."""
     place, subset = columns["imageid"], columns.get("subset")
     of_file = split_of_path(file)
     by_split: dict[str, list[str]] = {}
@@ -199,7 +200,10 @@ def _read_list(data: Gathered, file: str, columns: Mapping[str, int]) -> None:
             by_split.setdefault(normal_split(told) or of_file, []).append(name)
     for split, names in by_split.items():
         for path in _paths(data.folder, names, file, split).values():
-            if data.row(path) is None:
+            row = data.row(path)
+            if row is not None:
+                data.splits[row] = data.splits[row] or split
+            elif split in splits or "" in splits:
                 data.add_image(path, (0, 0), split)
 
 

@@ -658,12 +658,17 @@ class NamedBoxes:
             [row[4] for row in kept],
         )
         if self.upright:
-            data.notes.append(f"{_counted(self.upright)} are read as their upright boxes")
+            one = self.upright.total() == 1
+            data.notes.append(
+                f"{counted(self.upright)} {'is' if one else 'are'} read as {'its' if one else 'their'} upright box"
+                + ("" if one else "es")
+            )
         if self.left_out:
-            data.notes.append(f"left out, as they have no box: {_counted(self.left_out)}")
+            data.notes.append(f"left out, as they have no box: {counted(self.left_out)}")
 
 
-def _counted(things: Mapping[str, int]) -> str:
+def counted(things: Mapping[str, int]) -> str:
+    """Things by their names in words: "2 polylines and 1 tag"."""
     words = [f"{count:,} {name}{_plural(name) if count != 1 else ''}" for name, count in things.items()]
     return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]
 
