@@ -186,17 +186,23 @@ def write_cvat(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
         )
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
-    project = ET.SubElement(ET.SubElement(root, "meta"), "project")
-    ET.SubElement(project, "name").text = xml_text(dataset.name)
-    labels = ET.SubElement(project, "labels")
+    subsets = {split: xml_text(split) for split in dataset.split_counts()}
+    meta = ET.SubElement(ET.SubElement(root, "meta"), "project" if subsets else "task")
+    ET.SubElement(meta, "name").text = xml_text(dataset.name)
+    if subsets:  # a project has a task a subset
+        tasks = ET.SubElement(meta, "tasks")
+        for subset in subsets.values():
+            task = ET.SubElement(tasks, "task")
+            ET.SubElement(task, "name").text = subset
+            ET.SubElement(task, "subset").text = subset
+    labels = ET.SubElement(meta, "labels")
     for name in names:
         label = ET.SubElement(labels, "label")
         ET.SubElement(label, "name").text = name
         ET.SubElement(label, "type").text = "rectangle"
         ET.SubElement(label, "attributes")
-    subsets = {split: xml_text(split) for split in dataset.split_counts()}
     if subsets:
-        ET.SubElement(project, "subsets").text = "\n".join(subsets.values())
+        ET.SubElement(meta, "subsets").text = "\n".join(subsets.values())
     lost += [
         f"CVAT would read the split {split!r} as {subset!r}"
         for split, subset in subsets.items()

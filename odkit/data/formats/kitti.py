@@ -16,16 +16,15 @@ from odkit.data.formats.reader_base import (
 
 IGNORED = "DontCare"
 """The type of regions where objects were not labelled."""
-_LENGTH = (
-    15  # type, truncated, occluded, alpha, 4 corners, 3 sides, 3 places, angle; results have a score behind
-)
+_NUMBERS = 14
+"""Truncated, occluded, alpha, 4 corners, 3 sides, 3 places, an angle; results have a score behind."""
 
 
 def find_kitti(folder: Folder) -> list[str]:
     """The label files of a folder; empty where there are none.
 
-    A folder's text files are KITTI's if their first lines begin with a name and fifteen columns; YOLO's begin with a
-    number, and the calibrations that lie beside KITTI's labels have other columns.
+    A folder's text files are KITTI's if their first lines are a name and fourteen numbers; YOLO's begin with a number,
+    and the calibrations that lie beside KITTI's labels have fewer.
     """
     by_folder: dict[str, list[str]] = {}
     for file in folder.with_suffix(".txt"):
@@ -49,16 +48,23 @@ def _first_line(folder: Folder, file: str) -> str:
 
 
 def _is_box(line: str) -> bool:
+    name, numbers = _parts(line)
+    return bool(name) and len(numbers) in (_NUMBERS, _NUMBERS + 1)
+
+
+def _parts(line: str) -> tuple[str, list[str]]:
+    """The name that a line begins with, which may have blanks in it, and the numbers after it."""
     parts = line.split()
-    return len(parts) in (_LENGTH, _LENGTH + 1) and not _numbers(parts[:1]) and bool(_numbers(parts[1:]))
+    start = max((k + 1 for k, part in enumerate(parts) if not _is_number(part)), default=0)
+    return " ".join(parts[:start]), parts[start:]
 
 
-def _numbers(parts: list[str]) -> list[float]:
-    """The parts as numbers; empty where one is none."""
+def _is_number(text: str) -> bool:
     try:
-        return [float(part) for part in parts]
+        float(text)
     except ValueError:
-        return []
+        return False
+    return True
 
 
 def read_kitti(folder: Folder, files: list[str]) -> Gathered:
@@ -76,16 +82,16 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
             data.problem("unreadable_label", file, why, "Make it readable.", image=image)
             continue
         for number, line in enumerate(lines, 1):
-            parts = line.split()
-            if parts[:1] == [IGNORED]:
+            name, numbers = _parts(line)
+            if name == IGNORED:
                 ignored += 1
-            elif len(parts) >= _LENGTH:
-                boxes.add(file, row, parts[0], parts[4:8], f"line {number}")
-            elif parts:
+            elif name and len(numbers) >= _NUMBERS:
+                boxes.add(file, row, name, numbers[3:7], f"line {number}")
+            elif line.strip():
                 data.problem(
                     "unreadable_label",
                     file,
-                    f"line {number} has {len(parts)} columns, not {_LENGTH}: {short(line)}; it is left out",
+                    f"line {number} is not a name and {_NUMBERS} numbers: {short(line)}; it is left out",
                     "Correct or delete the line.",
                     image=image,
                     box=f"line {number}",

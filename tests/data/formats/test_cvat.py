@@ -149,6 +149,7 @@ def test_cvat_is_written_as_cvat_reads_it(tmp_path: Path) -> None:
     root = ET.parse(folder / "annotations.xml").getroot()
     assert (root.tag, root.findtext("version")) == ("annotations", "1.1")
     assert [label.findtext("name") for label in root.iterfind("meta/project/labels/label")] == NAMES
+    assert [subset.text for subset in root.iterfind("meta/project/tasks/task/subset")] == ["train", "val"]
     assert next(image.attrib for image in root.iterfind("image")) == {
         "id": "0",
         "name": "a.jpg",

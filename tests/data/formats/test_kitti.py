@@ -34,6 +34,7 @@ def test_regions_that_were_not_labelled_are_left_out_and_counted(tmp_path: Path)
         ("cat 0.00 0 -1.58 1 2 3 4", "unreadable_label", 5),
         (LINE.replace(" 3 4 ", " 3 four "), "unreadable_label", 5),
         (LINE.replace(" 3 4 ", " 3 nan "), "unreadable_label", 5),
+        (LINE.replace("cat", "a big cat"), None, 6),  # as datumaro writes such a name
         (LINE + " 0.97", None, 6),  # with a score, as results have it
     ],
 )
