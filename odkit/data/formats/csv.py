@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from odkit.data.dataset import UNKNOWN_CLASS
-from odkit.data.formats.openimages import header_columns, is_openimages
 from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
@@ -32,6 +31,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset"),
 }
 """What each column may be called, letter case, "_", "-" and spaces aside; the last three may be missing."""
+_OPEN_IMAGES = {"imageid", "labelname", "xmin"}  # columns of Open Images, whose boxes mean something else
 _NEEDED = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _CORNERS = _NEEDED[2:]
 
@@ -45,8 +45,6 @@ def find_csv(folder: Folder) -> dict[str, dict[str, int]]:
                 header = opened.readline(10_000)
         except OSError:
             continue
-        if is_openimages(header_columns(header)):
-            continue  # has corners as shares of the image, and a reader of its own
         columns = _columns(header.decode("utf-8-sig", errors="replace"))
         if all(name in columns for name in _NEEDED):
             found[file] = columns
@@ -64,6 +62,8 @@ def _columns(header: str) -> dict[str, int]:
     except csv.Error:
         return {}
     plain = ["".join(c for c in cell.lower() if c.isalnum()) for cell in row]
+    if set(plain) >= _OPEN_IMAGES:
+        return {}
     places = {}
     for name, aliases in COLUMNS.items():
         for alias in aliases:

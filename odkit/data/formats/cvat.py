@@ -58,7 +58,7 @@ def find_cvat(folder: Folder) -> list[str]:
 def _begins_as_cvat(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return bool(re.search(rb"<annotations[\s>]", file.read(4096)))
+            return bool(re.search(rb"<annotations[\s/>]", file.read(4096)))
     except OSError:
         return False
 
@@ -155,7 +155,7 @@ def _box_of(shape: ET.Element) -> tuple[list[float] | None, str]:
     if turned[0] == 0:
         return numbers, ""
     centre = (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
-    return turned_box(numbers, turned[0], centre), "rotated box"
+    return turned_box(numbers, turned[0], centre), "box at an angle"
 
 
 def _numbers(shape: ET.Element, keys: Sequence[str]) -> list[float] | None:
@@ -212,8 +212,8 @@ def write_cvat(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
     corners = dataset.boxes.tolist()
     for row, file in enumerate(files):
         image = ET.SubElement(root, "image", id=str(row), name=xml_text(name_of(file)))
-        if subset := subsets.get(str(dataset.image_splits[row])):
-            image.set("subset", subset)
+        if split := str(dataset.image_splits[row]):
+            image.set("subset", subsets[split])
         image.set("width", str(sizes[row][0]))
         image.set("height", str(sizes[row][1]))
         rows = dataset.boxes_of(row)

@@ -98,7 +98,7 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
                 )
     data.notes.append(f"KITTI: {len(files):,} label files, corners in pixels from 0")
     if ignored:
-        regions = counted({f"{IGNORED} region": ignored})
+        regions = counted(ignored, f"region {IGNORED}")
         data.notes.append(f"left out: {regions}, in which nothing was labelled")
     if any(data.splits):
         data.notes.append("splits of the folders' names")

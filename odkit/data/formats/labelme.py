@@ -21,8 +21,8 @@ from odkit.data.formats.reader_base import (
 
 _AROUND = {
     "polygon": "polygon",
-    "oriented_rectangle": "rotated box",
-    "rotation": "rotated box",  # X-AnyLabeling's word for it
+    "oriented_rectangle": "box at an angle",
+    "rotation": "box at an angle",  # X-AnyLabeling's word for it
     "mask": "mask",  # its points are the corners of the box around it
 }
 _NO_BOX = {"line": "line", "linestrip": "line", "point": "point", "points": "set of points"}

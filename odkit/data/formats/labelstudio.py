@@ -13,7 +13,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
-    counted,
+    counted_all,
     declared_size,
     folder_of,
     image_row,
@@ -33,10 +33,10 @@ from odkit.data.images import IMAGE_SUFFIXES
 _NAMES = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 _SHAPES = ("rectangle", "polygon", "ellipse")  # with their class in another result of the same id
 _NO_BOX = {
-    "brushlabels": "brush mask",
-    "brush": "brush mask",
-    "keypointlabels": "key point",
-    "keypoint": "key point",
+    "brushlabels": "mask",
+    "brush": "mask",
+    "keypointlabels": "keypoint",
+    "keypoint": "keypoint",
     "vectorlabels": "vector",
 }
 
@@ -82,7 +82,7 @@ def read_labelstudio(folder: Folder, files: Sequence[str]) -> Gathered:
     for task in tasks:
         _add_results(data, boxes, task)
     if aside:
-        data.notes.append(f"left out: {counted(aside)}")
+        data.notes.append(f"left out: {counted_all(aside)}")
     boxes.finish()
     data.unlabelled_images({folder_of(path) for path in data.paths})
     return data
@@ -103,7 +103,7 @@ def _read_tasks(
         key = task.get("id")
         if "data" not in task and isinstance(key, int | str):  # JSON-MIN has an entry an annotation
             if key in done:
-                aside["second annotation"] += 1
+                aside["annotation by somebody else"] += 1
                 continue
             done.add(key)
         address = _address(task)
@@ -144,12 +144,12 @@ def _results(task: dict[str, Any], aside: Counter[str]) -> list[dict[str, Any]] 
     if isinstance(predictions, list) and predictions:
         aside["prediction"] += len(predictions)
     if len(rows) > len(kept):
-        aside["cancelled annotation"] += len(rows) - len(kept)
+        aside["annotation cancelled"] += len(rows) - len(kept)
     if not kept:
-        aside["unlabelled task"] += 1
+        aside["task that nobody has labelled"] += 1
         return None
     if len(kept) > 1:
-        aside["second annotation"] += len(kept) - 1
+        aside["annotation by somebody else"] += len(kept) - 1
     found = kept[0].get("result")
     return [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
 
@@ -284,4 +284,4 @@ def _box_of(value: dict[str, Any], size: tuple[int, int]) -> tuple[list[float] |
     if ellipse:
         return turned_ellipse_box(left, top, width, height, degrees), "ellipse"
     box = [left, top, left + width, top + height]
-    return (turned_box(box, degrees, (left, top)), "rotated box") if degrees else (box, "")
+    return (turned_box(box, degrees, (left, top)), "box at an angle") if degrees else (box, "")

@@ -27,28 +27,20 @@ def find_openimages(folder: Folder) -> dict[str, dict[str, int]]:
     found = {}
     for file in folder.with_suffix(".csv", depth=2):
         columns = _columns(folder.path(file))
-        if is_openimages(columns):
+        if all(name in columns for name in _NEEDED):
             found[file] = columns
     return found
 
 
-def is_openimages(columns: Mapping[str, int]) -> bool:
-    """Whether these columns (names in small letters) are those of Open Images' boxes."""
-    return all(name in columns for name in _NEEDED) and ("confidence" in columns or "isgroupof" in columns)
-
-
-def header_columns(header: bytes) -> dict[str, int]:
-    """Name of each column, in small letters, to its place."""
-    cells = header.decode("utf-8-sig", errors="replace").strip().split(",")
-    return {cell.strip().strip('"').lower(): place for place, cell in enumerate(cells)}
-
-
 def _columns(path: Path) -> dict[str, int]:
+    """Name of each column, in small letters, to its place."""
     try:
         with path.open("rb") as opened:
-            return header_columns(opened.readline(10_000))
+            header = opened.readline(10_000)
     except OSError:
         return {}
+    cells = header.decode("utf-8-sig", errors="replace").strip().split(",")
+    return {cell.strip().strip('"').lower(): place for place, cell in enumerate(cells)}
 
 
 def read_openimages(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered:
@@ -93,7 +85,7 @@ def _files_beside(
     descriptions: dict[str, str] = {}
     lists: dict[str, dict[str, int]] = {}
     of_images: list[str] = []
-    folder = data.folder
+    folder = Folder(data.folder.root)  # anew: where one file of boxes was asked for, it may know that alone
     for file in folder.with_suffix(".csv", depth=2):
         if file in found:
             continue
@@ -193,10 +185,10 @@ def _read_list(data: Gathered, file: str, columns: Mapping[str, int], splits: se
     place, subset = columns["imageid"], columns.get("subset")
     of_file = split_of_path(file)
     by_split: dict[str, list[str]] = {}
-    for _, row in _rows_of(data, file):
-        name = row[place].strip() if len(row) > place else ""
+    for _, cells in _rows_of(data, file):
+        name = cells[place].strip() if len(cells) > place else ""
         if name and _is_there(data.folder, name):
-            told = row[subset].strip() if subset is not None and len(row) > subset else ""
+            told = cells[subset].strip() if subset is not None and len(cells) > subset else ""
             by_split.setdefault(normal_split(told) or of_file, []).append(name)
     for split, names in by_split.items():
         for path in _paths(data.folder, names, file, split).values():

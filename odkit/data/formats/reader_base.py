@@ -176,6 +176,15 @@ def stem_of(path: str) -> str:
     return os.path.splitext(name_of(path))[0]
 
 
+def nearness(file: str, image: str) -> int:
+    """How many folders two files share, from the top and from the bottom."""
+    a, b = folder_of(file).split("/"), folder_of(image).split("/")
+    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    a, b = a[::-1], b[::-1]
+    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return top + bottom
+
+
 def suffix(path: str) -> str:
     name = path[path.rfind("/") + 1 :]
     dot = name.rfind(".")
@@ -412,6 +421,14 @@ def _row_or_nan(row: Any) -> list[float]:
     return numbers if len(numbers) == 4 else [np.nan] * 4
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which is the first word: "1 box without area", "2 boxes without area"."""
+    head, space, rest = noun.partition(" ")
+    if number != 1:
+        head += "es" if head.endswith(("x", "s")) else "s"
+    return f"{number:,} {head}{space}{rest}"
+
+
 def _short(text: Any, length: int = 80) -> str:
     written = repr(text)
     half = length // 2
@@ -468,15 +485,6 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def nearness(file: str, image: str) -> int:
-    """How many folders two files share, from the top and from the bottom."""
-    a, b = folder_of(file).split("/"), folder_of(image).split("/")
-    top = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[::-1], b[::-1]
-    bottom = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return top + bottom
-
-
 def json_kind(path: Path) -> str:
     """The format of a JSON file by its beginning alone, as a file may have hundreds of megabytes.
 
@@ -511,11 +519,11 @@ class LabelError(ValueError):
     """A label file that cannot be read; the message says why."""
 
 
-def xml_root(path: Path, tag: str) -> ET.Element:
+def xml_root(path: Path, *tags: str) -> ET.Element:
     """The root of an XML file. One with a DOCTYPE is refused: labels need none, and it can unpack without end.
 
     Raises:
-        LabelError: It is no XML whose root is `tag`.
+        LabelError: It is no XML whose root is one of the `tags`.
     """
     try:
         data = path.read_bytes()
@@ -531,8 +539,8 @@ def xml_root(path: Path, tag: str) -> ET.Element:
         root = ET.fromstring(data)
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
         raise LabelError(f"it is no XML: {error}") from None
-    if root.tag != tag:
-        raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tag}>")
+    if root.tag not in tags:
+        raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
     return root
 
 
@@ -658,23 +666,15 @@ class NamedBoxes:
             [row[4] for row in kept],
         )
         if self.upright:
-            one = self.upright.total() == 1
-            data.notes.append(
-                f"{counted(self.upright)} {'is' if one else 'are'} read as {'its' if one else 'their'} upright box"
-                + ("" if one else "es")
-            )
+            data.notes.append(f"read as upright boxes: {counted_all(self.upright)}")
         if self.left_out:
-            data.notes.append(f"left out, as they have no box: {counted(self.left_out)}")
+            data.notes.append(f"left out, as they have no box: {counted_all(self.left_out)}")
 
 
-def counted(things: Mapping[str, int]) -> str:
-    """Things by their names in words: "2 polylines and 1 tag"."""
-    words = [f"{count:,} {name}{_plural(name) if count != 1 else ''}" for name, count in things.items()]
+def counted_all(things: Mapping[str, int]) -> str:
+    """Several things with their numbers in words: "2 polylines and 1 tag"."""
+    words = [counted(number, noun) for noun, number in things.items()]
     return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]
-
-
-def _plural(name: str) -> str:
-    return "es" if name.endswith("x") else "s"
 
 
 def points_box(points: Any) -> list[float] | None:

@@ -41,6 +41,7 @@ EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
 CLASSES_FILE = "classes.txt"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_ROOT = re.compile(rb"<annotation[\s/>]")  # not <annotations>, which is CVAT's
 _JOINED_SPLITS = ("trainval", "all", "default")  # lists that repeat others
 
 
@@ -55,7 +56,7 @@ def find_voc(folder: Folder) -> list[str]:
 def _begins_as_voc(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return bool(re.search(rb"<annotation[\s>]", file.read(4096)))
+            return _ROOT.search(file.read(4096)) is not None
     except OSError:
         return False
 
@@ -69,9 +70,14 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
         first_pixel: Number of an image's first pixel in the corners, 1 as VOC says or 0; None: 0 where any corner is.
     """
     reading = _Reading(folder)
+    others = 0
     for file in files:
         try:
-            reading.add(file, xml_root(folder.path(file), "annotation"))
+            root = xml_root(folder.path(file), "annotation", "annotations")
+            if root.tag == "annotations":  # CVAT's, beside VOC's
+                others += 1
+            else:
+                reading.add(file, root)
         except LabelError as error:
             image = reading.image_of(file, None)
             there = image or ""
@@ -80,7 +86,7 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
             reading.data.problem(
                 "unreadable_label", file, str(error), "Correct the file, or delete it.", image=there
             )
-    return reading.finish(len(files), first_pixel)
+    return reading.finish(len(files) - others, first_pixel)
 
 
 class _Reading:

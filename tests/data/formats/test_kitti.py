@@ -24,7 +24,7 @@ def test_regions_that_were_not_labelled_are_left_out_and_counted(tmp_path: Path)
     kitti_as_published(tmp_path)
     dataset = load_dataset(tmp_path)
     check(dataset, splits=False)
-    assert "left out: 1 DontCare region, in which nothing was labelled" in dataset.notes
+    assert "left out: 1 region DontCare, in which nothing was labelled" in dataset.notes
     assert {Path(path).parent.name for path in dataset.image_paths} == {"image_2"}  # not the right camera's
 
 

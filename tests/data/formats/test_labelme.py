@@ -32,12 +32,12 @@ SHAPES = [
         [4, 6, 20, 30],
         "",
     ),  # X-AnyLabeling's four corners
-    (shape("polygon", [1, 2], [30.5, 4], [7, 40]), [1, 2, 30.5, 40], "1 polygon "),
-    (shape(None, [1, 2], [30.5, 4], [7, 40]), [1, 2, 30.5, 40], "1 polygon "),
-    (shape("circle", [20, 20], [23, 24]), [15, 15, 25, 25], "1 circle "),
-    (shape("oriented_rectangle", [1, 1], [5, 0], [6, 4], [2, 5]), [1, 0, 6, 5], "1 rotated box "),
-    (shape("rotation", [1, 1], [5, 0], [6, 4], [2, 5], direction=0.2), [1, 0, 6, 5], "1 rotated box "),
-    (shape("mask", [3, 5], [20, 8], mask="iVBORw0KGgo="), [3, 5, 20, 8], "1 mask "),
+    (shape("polygon", [1, 2], [30.5, 4], [7, 40]), [1, 2, 30.5, 40], "1 polygon"),
+    (shape(None, [1, 2], [30.5, 4], [7, 40]), [1, 2, 30.5, 40], "1 polygon"),
+    (shape("circle", [20, 20], [23, 24]), [15, 15, 25, 25], "1 circle"),
+    (shape("oriented_rectangle", [1, 1], [5, 0], [6, 4], [2, 5]), [1, 0, 6, 5], "1 box at an angle"),
+    (shape("rotation", [1, 1], [5, 0], [6, 4], [2, 5], direction=0.2), [1, 0, 6, 5], "1 box at an angle"),
+    (shape("mask", [3, 5], [20, 8], mask="iVBORw0KGgo="), [3, 5, 20, 8], "1 mask"),
 ]
 
 
@@ -50,8 +50,8 @@ def test_shapes_become_upright_boxes(tmp_path: Path, drawn: dict, box: list[floa
     ((name, found),) = rows(dataset, by_stem(dataset)["d"])
     assert name == "cat"
     np.testing.assert_allclose(found, box, atol=1e-4)
-    told = [text for text in dataset.notes if "upright box" in text]
-    assert [text.startswith(note) for text in told] == ([True] if note else [])
+    told = [text for text in dataset.notes if "upright" in text]
+    assert told == ([f"read as upright boxes: {note}"] if note else [])
 
 
 def test_what_has_no_box_is_counted(tmp_path: Path) -> None:

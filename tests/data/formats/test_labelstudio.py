@@ -108,17 +108,17 @@ SHAPES = [
         {"x": 50, "y": 20, "width": 40, "height": 20, "rotation": 90},
         "rectanglelabels",
         [15, 10, 25, 30],
-        "1 rotated box ",
+        "1 box at an angle",
     ),
     (
         {"x": 50, "y": 20, "width": 40, "height": 20, "rotation": 45},
         "rectanglelabels",
         [25 - 10 * HALF, 10, 25 + 20 * HALF, 10 + 30 * HALF],
-        "1 rotated box ",
+        "1 box at an angle",
     ),
-    ({"points": [[10, 10], [40, 20], [20, 60]], "closed": True}, "polygonlabels", [5, 5, 20, 30], "1 polygon "),
-    ({"x": 40, "y": 40, "radiusX": 20, "radiusY": 10}, "ellipselabels", [10, 15, 30, 25], "1 ellipse "),
-    ({"x": 40, "y": 40, "radiusX": 20, "radiusY": 10, "rotation": 90}, "ellipselabels", [15, 10, 25, 30], "1 ellipse "),
+    ({"points": [[10, 10], [40, 20], [20, 60]], "closed": True}, "polygonlabels", [5, 5, 20, 30], "1 polygon"),
+    ({"x": 40, "y": 40, "radiusX": 20, "radiusY": 10}, "ellipselabels", [10, 15, 30, 25], "1 ellipse"),
+    ({"x": 40, "y": 40, "radiusX": 20, "radiusY": 10, "rotation": 90}, "ellipselabels", [15, 10, 25, 30], "1 ellipse"),
 ]  # fmt: skip
 
 
@@ -138,8 +138,8 @@ def test_shapes_become_upright_boxes(
     ((name, found),) = rows(dataset, by_stem(dataset)["d"])
     assert name == "cat"
     np.testing.assert_allclose(found, box, atol=1e-4)
-    told = [text for text in dataset.notes if "upright box" in text]
-    assert [text.startswith(note) for text in told] == ([True] if note else [])
+    told = [text for text in dataset.notes if "upright" in text]
+    assert told == ([f"read as upright boxes: {note}"] if note else [])
 
 
 def test_the_turn_is_of_pixels_not_of_percent(tmp_path: Path) -> None:
@@ -174,9 +174,12 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     put(tmp_path / "export.json", content)
     dataset = load_dataset(tmp_path)
     check(dataset, splits=False)
-    told = "left out: 1 prediction, 2 cancelled annotations, 2 second annotations and 2 unlabelled tasks"
+    told = (
+        "left out: 1 prediction, 2 annotations cancelled, 2 annotations by somebody else and 2 tasks that "
+        "nobody has labelled"
+    )
     assert told in dataset.notes
-    assert "left out, as they have no box: 1 brush mask and 1 key point" in dataset.notes
+    assert "left out, as they have no box: 1 mask and 1 keypoint" in dataset.notes
 
 
 def test_a_second_annotator_in_json_min(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_a_second_annotator_in_json_min(tmp_path: Path) -> None:
     put(tmp_path / "export.json", [entry, entry | {"annotator": 2, "label": label * 2}])
     dataset = load_dataset(tmp_path)
     assert dataset.num_boxes == 1
-    assert "left out: 1 second annotation" in dataset.notes
+    assert "left out: 1 annotation by somebody else" in dataset.notes
 
 
 PLACE = {"x": 10, "y": 20, "width": 30, "height": 40}
