@@ -5,19 +5,7 @@ from pathlib import Path
 import pytest
 
 from odkit.data.formats.load import load_dataset
-from odkit.data.formats.reader_base import DatasetFormatError
-from tests.data.formats.layouts import (
-    BOXES,
-    SIZES,
-    by_stem,
-    csv_one_file,
-    kinds,
-    openimages,
-    picture,
-    pictures,
-    put,
-    rows,
-)
+from tests.data.formats.layouts import csv_one_file, picture, put
 
 BAD_ROWS = [
     ("a.jpg,64,48,cat,1,2,3", "unreadable_label"),
@@ -61,27 +49,3 @@ def test_csv_that_is_not_in_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes(path.read_text().replace("cat", "Löwe").encode("latin-1"))
     assert load_dataset(tmp_path).class_names == ("Löwe", "dog")
-
-
-def test_what_vott_exports_is_such_a_file(tmp_path: Path) -> None:
-    """Quoted, in pixels with fractions, images beside; what has no box is not in it."""
-    text = '"image","xmin","ymin","xmax","ymax","label"\n'
-    for stem in SIZES:
-        for name, box in BOXES[stem]:
-            text += f'"{stem}.jpg",{",".join(f"{float(number)!r}" for number in box)},"{name}"\n'
-    put(tmp_path / "vott-csv-export/pets-export.csv", text)
-    pictures(tmp_path, "vott-csv-export/{stem}.jpg")
-    dataset = load_dataset(tmp_path, val=0)
-    assert dataset.format == "csv"
-    assert {stem: rows(dataset, row) for stem, row in by_stem(dataset).items()} == {
-        stem: boxes for stem, boxes in BOXES.items() if boxes
-    }
-    assert kinds(dataset) == ["image_without_labels"]
-
-
-def test_corners_as_shares_are_not_taken_for_pixels(tmp_path: Path) -> None:
-    put(tmp_path / "boxes.csv", openimages(codes={"cat": "cat", "dog": "dog"}))
-    pictures(tmp_path, "images/{stem}.jpg")
-    assert load_dataset(tmp_path).format == "openimages"
-    with pytest.raises(DatasetFormatError, match="as csv"):
-        load_dataset(tmp_path, format="csv")
