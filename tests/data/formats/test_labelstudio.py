@@ -242,7 +242,8 @@ def test_boxes_without_any_size_have_no_place(tmp_path: Path) -> None:
     box = {"type": "rectanglelabels", "value": PLACE | {"rectanglelabels": ["cat"]}}
     put(tmp_path / "export.json", [{"id": 1, "data": {"image": "x.jpg"}, "annotations": [drawn(box)]}])
     dataset = load_dataset(tmp_path)
-    assert (dataset.num_boxes, kinds(dataset)) == (0, ["unreadable_label"])
+    assert dataset.num_boxes == 0
+    assert "unreadable_label" in kinds(dataset)
 
 
 def test_an_export_that_is_cut_short(tmp_path: Path) -> None:
