@@ -132,9 +132,8 @@ def _read_tasks(
 
 def _results(task: dict[str, Any], aside: Counter[str]) -> list[dict[str, Any]] | None:
     """What somebody has drawn; None where nobody has labelled the image."""
-    if (
-        "data" not in task and "annotations" not in task
-    ):  # JSON-MIN: beside the image, under the names of its controls
+    if "data" not in task and "annotations" not in task:
+        # JSON-MIN: beside the image, under the names of the controls that drew it
         lists = [value for value in task.values() if isinstance(value, list)]
         return [{**item, "value": item} for items in lists for item in items if isinstance(item, dict)]
     annotations = task.get("annotations", task.get("completions"))
@@ -211,9 +210,9 @@ class _ImageNames:
                 if options:
                     near = [nearness(path, image) for image in options]
                     best = [image for image, n in zip(options, near, strict=True) if n == max(near)]
-                    if len(best) == 1:
-                        return best[0], ""
-                    return best[0], f"several images are called so: {', '.join(best[:3])}"
+                    if len(best) > 1:  # to guess would put boxes on another image
+                        return stored, f"several images are called so: {', '.join(best[:3])}"
+                    return best[0], ""
         return (name_of(stored) or "image.jpg"), "there is no image of that name"
 
 

@@ -9,6 +9,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
+    counted,
     folder_of,
     image_row,
     name_of,
@@ -19,6 +20,7 @@ from odkit.data.formats.reader_base import (
 )
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_ABSENT = ("0", "0.0")  # the confidence of a label that people have found not to be there
 _NEEDED = ("imageid", "labelname", *_CORNERS)
 
 
@@ -118,11 +120,13 @@ def _read_boxes(
 ) -> list[tuple[str, int, str, list[str], str, bool]]:
     """Add a file's images; of each of their rows the file, image, class code, corners, box id and if it is a group."""
     split, needed = split_of_path(file), max(columns[name] for name in _NEEDED) + 1
-    place, label, group = columns["imageid"], columns["labelname"], columns.get("isgroupof", needed)
+    place, label, group = columns["imageid"], columns["labelname"], columns.get("isgroupof", -1)
+    confidence = columns.get("confidence", -1)
     kept: list[tuple[str, str, list[str], str, bool]] = []
     there: dict[str, bool] = {}
     outside: set[str] = set()
-    lost = total = 0
+    named: set[str] = set()
+    lost = total = absent = 0
     for line, row in _rows_of(data, file):
         total += 1
         name = row[place].strip() if len(row) > place else ""
@@ -145,20 +149,26 @@ def _read_boxes(
         if not there[name]:
             lost += 1
             continue
+        named.add(name)
+        if 0 <= confidence < len(row) and row[confidence].strip() in _ABSENT:
+            absent += 1
+            continue
         corners = [row[columns[corner]] for corner in _CORNERS]
-        is_group = len(row) > group and row[group].strip() == "1"
+        is_group = 0 <= group < len(row) and row[group].strip() == "1"
         kept.append((name, row[label], corners, f"line {line}", is_group))
-    absent = [name for name, found in there.items() if not found and name not in outside]
     if absent:
+        data.notes.append(f"left out: {counted(absent, 'row')} of confidence 0, that is of what is not there")
+    elsewhere = [name for name, found in there.items() if not found and name not in outside]
+    if elsewhere:
         data.problem(
             "label_without_image",
             file,
-            f"{lost:,} of its boxes belong to {len(absent):,} images that are not there, as {short(absent[0])}; they "
-            "are left out",
+            f"{lost:,} of its boxes belong to {len(elsewhere):,} images that are not there, as {short(elsewhere[0])}; "
+            "they are left out",
             "Put those images there if they are meant to be part of the dataset.",
             severity="info",
         )
-    paths = _paths(data.folder, [row[0] for row in kept], file, split)
+    paths = _paths(data.folder, sorted(named), file, split)
     images = {name: image_row(data, file, path, (0, 0), split) for name, path in paths.items()}
     data.notes.append(f"Open Images: {file} ({total:,} rows), corners as shares of the image")
     return [(file, images[row[0]], *row[1:]) for row in kept]

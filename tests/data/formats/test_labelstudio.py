@@ -97,6 +97,7 @@ def test_an_image_that_is_not_here_is_not_looked_for_elsewhere(
     assert (problem.kind, problem.severity, problem.file) == ("label_without_image", "warning", str(path))
     assert word in problem.message
     assert all(p.startswith(f"{folder}/") for p in dataset.image_paths)
+    assert sum(Path(p).exists() for p in dataset.image_paths) == 3
 
 
 HALF = math.sqrt(0.5)

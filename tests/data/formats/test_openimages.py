@@ -44,6 +44,22 @@ def test_a_group_is_a_crowd(tmp_path: Path) -> None:
     assert rows(dataset, by_stem(dataset)["b"])[1] == ("cat", [12, 8, 24, 16])
 
 
+def test_what_was_found_not_to_be_there_is_left_out(tmp_path: Path) -> None:
+    with_rows(tmp_path, "b,xclick,/m/01yrx,0,0.25,0.5,0.125,0.25,0,0,1,0,0\n")
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset)
+    assert "left out: 1 row of confidence 0, that is of what is not there" in dataset.notes
+
+
+def test_columns_that_may_be_missing(tmp_path: Path) -> None:
+    header = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated\n"
+    put(tmp_path / "boxes.csv", header + "a,cat,0.25,0.5,0.5,1,1,0\na,cat,0,1,0,1,0,1\n")
+    picture(tmp_path / "a.jpg", (40, 20))
+    dataset = load_dataset(tmp_path)
+    assert dataset.boxes.tolist() == [[10, 10, 20, 20], [0, 0, 40, 20]]
+    assert not dataset.box_crowd.any()
+
+
 def test_boxes_of_images_that_people_have_not_downloaded(tmp_path: Path) -> None:
     """The published files are of millions of images: one line says how many are not here, not one each."""
     more = "".join(f"{k:016x},xclick,/m/011k07,1,0,1,0,1,0,0,0,0,0\n" for k in range(1, 2000))
