@@ -49,16 +49,14 @@ def read_labelme(folder: Folder, files: list[str]) -> Gathered:
 
 
 def _read_file(data: Gathered, boxes: NamedBoxes, file: str) -> None:
-    why = ""
     content: Any = None
     try:
         content = read_json(data.folder.path(file))
+        why = 'it has no list of "shapes"'
     except DatasetFormatError as error:
         why = str(error)
-    if content is not None and not (isinstance(content, dict) and isinstance(content.get("shapes"), list)):
-        why = 'it has no list of "shapes"'
-        content = content if isinstance(content, dict) else {}
-    content = content or {}
+    content = content if isinstance(content, dict) else {}
+    shapes = content.get("shapes")
     image = _image_of(data, file, content.get("imagePath"))
     if image is None:
         return
@@ -66,10 +64,10 @@ def _read_file(data: Gathered, boxes: NamedBoxes, file: str) -> None:
     row = image_row(
         data, file, image, size, split_of_path(folder_of(image)) or split_of_path(folder_of(file))
     )
-    if why:
+    if not isinstance(shapes, list):
         data.problem("unreadable_label", file, why, "Correct the file, or delete it.", image=image)
         return
-    for number, shape in enumerate(content["shapes"], 1):
+    for number, shape in enumerate(shapes, 1):
         said = shape if isinstance(shape, dict) else {}
         kind = said.get("shape_type") or "polygon"  # files before version 3 have none
         if isinstance(kind, str) and kind in _NO_BOX:
