@@ -114,7 +114,8 @@ class _Reading:
         stem = self.folder.images_by_stem.get(stem_of(name) if name else "", [])
         for options in (own, named, stem):
             if options:
-                return max(options, key=lambda image: (nearness(file, image), -len(image)))
+                # of a.png and a.jpg side by side, the name inside says which
+                return max(options, key=lambda image: (nearness(file, image), image in named, -len(image)))
         return None
 
     def add(self, file: str, root: ET.Element) -> None:
