@@ -115,6 +115,13 @@ def relative_xywh_to_xyxy(boxes: ArrayLike, sizes: ArrayLike) -> Boxes:
     return _stack(left * width, top * height, (left + box_width) * width, (top + box_height) * height)
 
 
+def relative_to_xyxy(boxes: ArrayLike, sizes: ArrayLike) -> Boxes:
+    """Open Images' left, top, right, bottom as shares of the image to xyxy, float32; `sizes` as in `yolo_to_xyxy`."""
+    x1, y1, x2, y2 = _columns(boxes)
+    width, height = _size_columns(sizes)
+    return _stack(x1 * width, y1 * height, x2 * width, y2 * height)
+
+
 def clip_boxes(boxes: ArrayLike, sizes: ArrayLike) -> Boxes:
     """Boxes cut at their image's border; a box wholly outside ends with no area.
 

@@ -12,6 +12,7 @@ from odkit.data.boxes import (
     box_overlap_share,
     clip_boxes,
     cxcywh_to_xyxy,
+    relative_to_xyxy,
     relative_xywh_to_xyxy,
     upright_boxes,
     voc_to_xyxy,
@@ -47,6 +48,7 @@ BY_HAND = [
     (voc_to_xyxy, [1, 1, 640, 480], (), [0, 0, 640, 480]),  # the whole image
     (voc_to_xyxy, [7, 9, 7, 9], (), [6, 8, 7, 9]),  # one pixel
     (xyxy_to_voc, [0, 0, 640, 480], (), [1, 1, 640, 480]),
+    (relative_to_xyxy, [0.25, 0.5, 0.75, 1], ([80, 40],), [20, 20, 60, 40]),
     (relative_xywh_to_xyxy, [0.25, 0.5, 0.5, 0.25], ([80, 40],), [20, 20, 60, 30]),
     (xyxy_to_relative_xywh, [20, 20, 60, 30], ([80, 40],), [0.25, 0.5, 0.5, 0.25]),
     (clip_boxes, [-5, 3, 120, 90], ([100, 50],), [0, 3, 100, 50]),

@@ -156,8 +156,8 @@ def _exif_undecided(subject: Subject) -> Iterator[Hit]:
         return
     data, files = subject.dataset, subject.files
     square = files.stored[:, 0] == files.stored[:, 1]
-    # YOLO's labels declare no size, so that nothing tells on which pixels they were drawn
-    silent = (files.orientations <= 4) | square | (data.format == "yolo")
+    # These labels declare no size, so that nothing tells on which pixels they were drawn
+    silent = (files.orientations <= 4) | square | (data.format in ("yolo", "openimages", "createml", "kitti"))
     settled = np.isin(subject.size_plan[0], ["turns the boxes", "scales the boxes", "drops the image"])
     rows = files.known & (files.orientations >= 2) & silent & ~settled & (data.boxes_per_image() > 0)
     for i in np.flatnonzero(rows).tolist():

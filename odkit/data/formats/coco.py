@@ -1,9 +1,6 @@
 """COCO's JSON: one file for all images or one a split (https://cocodataset.org/#format-data)."""
 
-import gc
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,10 @@ from odkit.data.formats.reader_base import (
     folder_of,
     in_pixels,
     mostly_shares,
+    no_garbage_collection,
     normal_split,
     place_names,
+    read_json,
     short,
     split_of_path,
     stem_of,
@@ -40,7 +39,7 @@ def find_coco(folder: Folder) -> dict[str, Json]:
     Raises:
         DatasetFormatError: Several describe the same images, or cannot be told apart.
     """
-    files = folder.with_suffix(".json", depth=2)
+    files = [file for file in folder.with_suffix(".json", depth=2) if folder.json_kinds[file] == "coco"]
     # COCO's own annotations folder also holds captions and key points of the same images
     instances = [file for file in files if stem_of(file).startswith("instances")]
     parsed: dict[str, Json] = {}
@@ -72,40 +71,6 @@ def is_coco(data: Any) -> bool:
         return False
     first = annotations[0] if annotations else None
     return not (isinstance(first, dict) and "caption" in first)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file; like Python's own reader it accepts a byte order mark, NaN and Infinity.
-
-    Raises:
-        DatasetFormatError: It is no JSON, or is cut short.
-    """
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
-    with _no_garbage_collection():
-        try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            try:
-                return json.loads(data)
-            except (ValueError, RecursionError):
-                raise DatasetFormatError(
-                    f"{path} is no JSON ({error}); it may be cut short: get it anew or write it again"
-                ) from None
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # The collector would walk through millions of fresh dicts again and again, which takes longer than making them
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _told_apart(parsed: dict[str, Json]) -> dict[str, Json]:
@@ -147,7 +112,7 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
     names, tables = _class_tables(parsed)
     data = Gathered(folder, "coco", names)
     image_folders: set[str] = set()
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for file, content in parsed.items():
             split = _split_of_file(file, content)
             places = _read_images(data, file, content["images"], split, image_folders)

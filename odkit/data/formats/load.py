@@ -14,8 +14,14 @@ import numpy as np
 from odkit.data.dataset import Dataset
 from odkit.data.formats.agreement import Agreement, Labels, compare
 from odkit.data.formats.coco import find_coco, read_coco
+from odkit.data.formats.createml import find_createml, read_createml
 from odkit.data.formats.csv import find_csv, read_csv
+from odkit.data.formats.cvat import find_cvat, read_cvat
+from odkit.data.formats.kitti import find_kitti, read_kitti
 from odkit.data.formats.label_map import order_by_label_map
+from odkit.data.formats.labelme import find_labelme, read_labelme
+from odkit.data.formats.labelstudio import find_labelstudio, read_labelstudio
+from odkit.data.formats.openimages import find_openimages, read_openimages
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
@@ -76,11 +82,59 @@ READERS: dict[str, Reader] = {
     ),
     "csv": Reader(
         "CSV",
-        ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known)",
+        ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known), as VoTT's",
         find_csv,
         read_csv,
         richness=0,  # a copy of the boxes, often made by a script from one of the others
         alone=(".csv",),
+    ),
+    "openimages": Reader(
+        "Open Images",
+        ".csv files with the columns ImageID, LabelName, Confidence, XMin, XMax, YMin, YMax",
+        find_openimages,
+        read_openimages,
+        richness=2,  # groups as crowds, images without objects; no sizes
+        alone=(".csv",),
+    ),
+    "cvat": Reader(
+        "CVAT",
+        ".xml files with <annotations>, as CVAT for images 1.1 writes them",
+        find_cvat,
+        read_cvat,
+        richness=3,  # sizes, splits, and a class table with an order
+        alone=(".xml",),
+    ),
+    "labelme": Reader(
+        "LabelMe",
+        '.json files beside images with "shapes"',
+        find_labelme,
+        read_labelme,
+        richness=2,  # sizes, as a person drew the boxes
+        alone=(".json",),
+    ),
+    "createml": Reader(
+        "CreateML",
+        '.json files with a list of "image" and "annotations"',
+        find_createml,
+        read_createml,
+        richness=1,  # neither sizes nor a class table
+        alone=(".json",),
+    ),
+    "labelstudio": Reader(
+        "Label Studio",
+        '.json files with a list of tasks, each with "data" and "annotations" (or JSON-MIN)',
+        find_labelstudio,
+        read_labelstudio,
+        richness=2,  # sizes, as a person drew the boxes
+        alone=(".json",),
+    ),
+    "kitti": Reader(
+        "KITTI",
+        ".txt label files of 15 columns that begin with a name, in label_2/ for image_2/ or labels/ for images/",
+        find_kitti,
+        read_kitti,
+        richness=1,  # no sizes
+        alone=(),
     ),
     "tfrecord": Reader(
         "TFRecord",
@@ -114,8 +168,8 @@ def load_dataset(
     lie in the folder, and the folders and lists that a data.yaml names, wherever they are.
 
     Args:
-        path: Folder; or one label file: COCO's .json, YOLO's data.yaml, a .csv, a .tfrecord; or what `Dataset.save()`
-            wrote (.npz).
+        path: Folder; or one label file: .json (COCO, CreateML, Label Studio, LabelMe), YOLO's data.yaml, .csv, CVAT's
+            .xml, .tfrecord; or what `Dataset.save()` wrote (.npz).
         format: Name of a format, a key of `READERS` ("coco", "voc", "yolo", "csv", ...); None to find out. Where
             several in a folder say the same boxes, the one that holds most beside them is read.
         seed: Seed of the deal where images are dealt to splits.

@@ -4,19 +4,25 @@ A reader looks an image up among the files that lie in the dataset's folder; it 
 spells out. A label file can therefore name what it wants: nothing outside the folder is touched.
 """
 
+import gc
+import json
+import math
 import os
 import re
+import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from odkit.data.dataset import Dataset, SourceProblem
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
 from odkit.system import OdkitError
@@ -135,6 +141,11 @@ class Folder:
         """Files with one of the suffixes at most so many folders down."""
         found = [f for end in suffixes for f in self.by_suffix.get(end, ()) if f.count("/") <= depth]
         return sorted(found)
+
+    @cached_property
+    def json_kinds(self) -> dict[str, str]:
+        """Each .json file to the format that its beginning speaks of, see `json_kind`."""
+        return {file: json_kind(self.path(file)) for file in self.with_suffix(".json")}
 
     def path(self, relative: str) -> Path:
         return self.root / relative
@@ -494,3 +505,267 @@ def _objects(values: Sequence[str]) -> NDArray[np.object_]:
 
 def _joined(parts: list[Any], empty: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else empty
+
+
+# -- JSON and XML ---------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; like Python's own reader it accepts a byte order mark, NaN and Infinity.
+
+    Raises:
+        DatasetFormatError: It is no JSON, or is cut short.
+    """
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
+    with no_garbage_collection():
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            try:
+                return json.loads(data)
+            except (ValueError, RecursionError):
+                raise DatasetFormatError(
+                    f"{path} is no JSON ({error}); it may be cut short: get it anew or write it again"
+                ) from None
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    # The collector would walk through millions of fresh dicts again and again, which takes longer than making them
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def json_kind(path: Path) -> str:
+    """The format of a JSON file by its beginning alone, as a file may have hundreds of megabytes.
+
+    Returns:
+        "labelme", "createml" or "labelstudio"; "coco" for any other object, "" for any other list.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(8192).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return "coco"  # whose reader says why it cannot be read
+    keys = set(re.findall(rb'"(\w+)"\s*:', head))
+    if not head.startswith(b"["):
+        return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
+    if keys & _LABELSTUDIO_KEYS:
+        return "labelstudio"
+    return (
+        "createml" if keys & {b"image", b"imagefilename"} and keys & {b"annotations", b"annotation"} else ""
+    )
+
+
+_COCO_KEYS = {b"images", b"annotations", b"categories"}
+_LABELME_KEYS = {b"shapes", b"imagePath", b"imageData"}
+_LABELSTUDIO_KEYS = {b"data", b"result", b"was_cancelled", b"annotator", b"annotation_id", b"completions"} | {
+    b"rectanglelabels",
+    b"polygonlabels",
+    b"ellipselabels",
+}
+
+
+class LabelError(ValueError):
+    """A label file that cannot be read; the message says why."""
+
+
+def xml_root(path: Path, *tags: str) -> ET.Element:
+    """The root of an XML file. One with a DOCTYPE is refused: labels need none, and it can unpack without end.
+
+    Raises:
+        LabelError: It is no XML whose root is one of the `tags`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LabelError(f"it cannot be read: {error.strerror}") from error
+    if b"\0" in data:
+        raise LabelError("it holds zero bytes: it is no XML in UTF-8")
+    if b"<!doctype" in data[:4096].lower() or b"<!ENTITY" in data.upper():
+        raise LabelError(
+            "it declares a DOCTYPE or entities, which labels have no use for and odkit does not expand"
+        )
+    try:
+        root = ET.fromstring(data)
+    except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
+        raise LabelError(f"it is no XML: {error}") from None
+    if root.tag not in tags:
+        raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
+    return root
+
+
+def class_name(text: Any) -> str | None:
+    """A class name as a label file spells it; None where it is none."""
+    if not isinstance(text, str) or not text.strip():
+        return None
+    return text.strip() if "\n" in text else text  # a line break is the file's layout, not part of the name
+
+
+# -- boxes with the names of their classes ---------------------------------------------------------------------------
+
+
+def image_row(data: Gathered, file: str, path: str, size: tuple[int, int], split: str) -> int:
+    """The row of an image that a label file lists: a new one, or the one that it has; that is told of."""
+    row = data.row(path)
+    if row is None:
+        return data.add_image(path, size, split)
+    if data.splits[row] != split:
+        data.problem(
+            "image_in_two_splits",
+            file,
+            f"it is listed in {data.splits[row] or 'no split'} and in {split or 'no split'}; kept in the first",
+            "List each image in one split.",
+            severity="warning",
+            image=path,
+        )
+    else:
+        data.problem(
+            "image_listed_twice",
+            file,
+            "it is listed a second time; the boxes of both are joined",
+            "List each image once.",
+            severity="warning",
+            image=path,
+        )
+    return row
+
+
+@dataclass
+class NamedBoxes:
+    """Boxes that come with the name of their class; `finish` makes columns and a class table of them."""
+
+    data: Gathered
+    upright: Counter[str] = field(default_factory=Counter)  # what is read as its upright box, by its name
+    left_out: Counter[str] = field(default_factory=Counter)  # what has no extent, or none that can be told
+    _rows: list[Any] = field(default_factory=list)
+    _named: list[tuple[str, str | None, int, str, bool]] = field(default_factory=list)
+
+    def add(
+        self,
+        file: str,
+        image: int,
+        name: Any,
+        corners: Any,
+        box_id: str,
+        *,
+        crowd: bool = False,
+        shown: Any = None,
+    ) -> None:
+        """One box.
+
+        Args:
+            file: The label file.
+            image: Row of its image.
+            name: What should be the name of its class.
+            corners: What should be four numbers.
+            box_id: How a person finds it in the file.
+            crowd: Whether it stands for several objects.
+            shown: What the file holds in place of four numbers, where that is something else.
+        """
+        self._rows.append(corners if shown is None or corners is not None else short(shown))
+        self._named.append((file, class_name(name), image, box_id, crowd))
+
+    def finish(
+        self,
+        order: Iterable[str] = (),
+        convert: Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[Any]] | None = None,
+    ) -> None:
+        """Put the boxes and the class table into the columns.
+
+        Args:
+            order: The first of the class names; those that are not among them follow sorted.
+            convert: What makes xyxy of the four numbers and the sizes of their images; None where they are xyxy.
+        """
+        data = self.data
+        used = {row[1] for row in self._named if row[1] is not None}
+        names = list(dict.fromkeys(order))
+        data.class_names = names + sorted(used.difference(names))
+        index = {name: k for k, name in enumerate(data.class_names)}
+        boxes, good = finite_rows(self._rows)
+        kept = []
+        for raw, row, fine in zip(self._rows, self._named, good.tolist(), strict=True):
+            file, name, image, box_id, _ = row
+            if not fine:
+                data.problem(
+                    "unreadable_label",
+                    file,
+                    f"{box_id} has no box of four numbers: {short(raw)}; it is left out",
+                    "Correct or delete it.",
+                    image=data.paths[image],
+                    box=box_id,
+                )
+                continue
+            kept.append(row)
+            if name is None:
+                data.problem(
+                    "unknown_class",
+                    file,
+                    f"{box_id} has a box and no class",
+                    "Name its class or delete it.",
+                    image=data.paths[image],
+                    box=box_id,
+                )
+        boxes, images = boxes[good], [row[2] for row in kept]
+        if convert is not None:
+            boxes = convert(boxes, np.array(data.sizes, np.int64).reshape(-1, 2)[images])
+        data.add_boxes(
+            boxes,
+            [UNKNOWN_CLASS if row[1] is None else index[row[1]] for row in kept],
+            images,
+            [row[3] for row in kept],
+            [row[4] for row in kept],
+        )
+        if self.upright:
+            data.notes.append(f"read as upright boxes: {counted_all(self.upright)}")
+        if self.left_out:
+            data.notes.append(f"left out, as they have no box: {counted_all(self.left_out)}")
+
+
+def counted_all(things: Mapping[str, int]) -> str:
+    """Several things with their numbers in words: "2 polylines and 1 tag"."""
+    words = [counted(number, noun) for noun, number in things.items()]
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]
+
+
+def points_box(points: Any) -> list[float] | None:
+    """Left, top, right, bottom around points [[x, y], ...]; None where that is not what they are."""
+    try:
+        array = np.array(points, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if array.ndim != 2 or array.shape[1] != 2 or len(array) < 2 or not np.isfinite(array).all():
+        return None
+    return [*array.min(0).tolist(), *array.max(0).tolist()]
+
+
+def turned_box(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[float]:
+    """The upright box around a turned one.
+
+    Args:
+        box: Left, top, right, bottom before it is turned.
+        degrees: By how much it is turned, clockwise as one sees it.
+        pivot: The point that stays where it is.
+    """
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = [(x - pivot[0], y - pivot[1]) for x in box[0::2] for y in box[1::2]]
+    xs = [pivot[0] + x * cos - y * sin for x, y in corners]
+    ys = [pivot[1] + x * sin + y * cos for x, y in corners]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def turned_ellipse_box(x: float, y: float, radius_x: float, radius_y: float, degrees: float) -> list[float]:
+    """The upright box around an ellipse with its centre at x, y that is turned about it."""
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    half = math.hypot(radius_x * cos, radius_y * sin), math.hypot(radius_x * sin, radius_y * cos)
+    return [x - half[0], y - half[1], x + half[0], y + half[1]]

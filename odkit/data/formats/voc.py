@@ -13,6 +13,8 @@ from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
+    LabelError,
+    class_name,
     declared_size,
     finite_rows,
     folder_of,
@@ -24,8 +26,16 @@ from odkit.data.formats.reader_base import (
     split_of,
     split_of_path,
     stem_of,
+    xml_root,
 )
-from odkit.data.formats.writer_base import known_sizes, lost_crowds, split_files, stem_path, writable_boxes
+from odkit.data.formats.writer_base import (
+    known_sizes,
+    lost_crowds,
+    split_files,
+    stem_path,
+    writable_boxes,
+    xml_text,
+)
 
 EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
@@ -33,10 +43,6 @@ CLASSES_FILE = "classes.txt"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ROOT = re.compile(rb"<annotation[\s/>]")  # not <annotations>, which is CVAT's
 _JOINED_SPLITS = ("trainval", "all", "default")  # lists that repeat others
-
-
-class _LabelError(ValueError):
-    """A label file that cannot be read; the message says why."""
 
 
 def find_voc(folder: Folder) -> list[str]:
@@ -67,12 +73,12 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
     others = 0
     for file in files:
         try:
-            root = parse_label(folder.path(file))
+            root = xml_root(folder.path(file), "annotation", "annotations")
             if root.tag == "annotations":  # CVAT's, beside VOC's
                 others += 1
             else:
                 reading.add(file, root)
-        except _LabelError as error:
+        except LabelError as error:
             image = reading.image_of(file, None)
             there = image or ""
             if image and reading.data.row(image) is None:
@@ -81,31 +87,6 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
                 "unreadable_label", file, str(error), "Correct the file, or delete it.", image=there
             )
     return reading.finish(len(files) - others, first_pixel)
-
-
-def parse_label(path: Path) -> ET.Element:
-    """The root of a label file. Files with a DOCTYPE are refused: labels need none, and it can unpack without end.
-
-    Raises:
-        _LabelError: It is neither VOC's XML nor CVAT's.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _LabelError(f"it cannot be read: {error.strerror}") from error
-    if b"\0" in data:
-        raise _LabelError("it holds zero bytes: it is no XML in UTF-8")
-    if b"<!doctype" in data[:4096].lower() or b"<!ENTITY" in data.upper():
-        raise _LabelError(
-            "it declares a DOCTYPE or entities, which labels have no use for and odkit does not expand"
-        )
-    try:
-        root = ET.fromstring(data)
-    except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise _LabelError(f"it is no XML: {error}") from None
-    if root.tag not in ("annotation", "annotations"):
-        raise _LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <annotation>")
-    return root
 
 
 class _Reading:
@@ -177,7 +158,7 @@ class _Reading:
         self.objects[row] = first + len(things)
         for number, thing in enumerate(things, first + 1):
             self.rows.append([thing.findtext(f"bndbox/{corner}") for corner in _CORNERS])
-            self.names.append(_class_name(thing.findtext("name")))
+            self.names.append(class_name(thing.findtext("name")))
             self.images.append(row)
             self.box_ids.append(f"object {number}")
             self.exact.append(exact)
@@ -321,14 +302,6 @@ class _Reading:
             data.notes.append("splits of the folders' names")
 
 
-def _class_name(text: str | None) -> str | None:
-    if text is None or not text.strip():
-        return None
-    return (
-        text.strip() if "\n" in text else text
-    )  # a line break is the layout of the file, not part of the name
-
-
 def _is_of_class(file: str, lines: list[tuple[int, str]]) -> bool:
     """Whether a list is one of those that VOC keeps of each class ("dog_train": name and 1, 0 or -1)."""
     before, _, last = stem_of(file).rpartition("_")
@@ -348,7 +321,7 @@ def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]
     """Write Annotations/*.xml, ImageSets/Main/*.txt and classes.txt for images in JPEGImages/; what is lost."""
     keep, lost = writable_boxes(dataset)
     lost += lost_crowds(dataset, "Pascal VOC")
-    names = [_xml_text(name) for name in dataset.class_names]
+    names = [xml_text(name) for name in dataset.class_names]
     changed = [old for old, new in zip(dataset.class_names, names, strict=True) if old != new]
     if changed:
         lost.append(
@@ -385,16 +358,21 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
         return element
 
     put(root, "folder", "JPEGImages")
-    put(root, "filename", _xml_text(name))
+    put(root, "filename", xml_text(name))
     source = put(root, "source")
     put(source, "annotation", EXACT)
     whole = put(root, "size")
     for tag, side in (("width", size[0]), ("height", size[1]), ("depth", 3)):
         put(whole, tag, side)
     put(root, "segmented", 0)
-    for class_name, corners in things:
+    for name_of_class, corners in things:
         thing = put(root, "object")
-        for tag, value in (("name", class_name), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
+        for tag, value in (
+            ("name", name_of_class),
+            ("pose", "Unspecified"),
+            ("truncated", 0),
+            ("difficult", 0),
+        ):
             put(thing, tag, value)
         box = put(thing, "bndbox")
         for corner, number in zip(_CORNERS, corners.tolist(), strict=True):
@@ -402,10 +380,3 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")  # in one piece: to bytes it goes many times slower
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
-
-
-def _xml_text(text: str) -> str:
-    """Text without the characters that XML cannot hold, and without line breaks, which it does not keep."""
-    return re.sub(
-        r"[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\t\r\n]", " ", text)
-    )

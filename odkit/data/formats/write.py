@@ -10,6 +10,8 @@ from pathlib import Path
 
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import write_coco
+from odkit.data.formats.createml import createml_places, write_createml
+from odkit.data.formats.cvat import cvat_places, write_cvat
 from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.voc import write_voc
 from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
@@ -39,6 +41,8 @@ WRITERS: dict[str, Writer] = {
     "coco": Writer("COCO", kept_ids, write_coco),
     "voc": Writer("Pascal VOC", _voc_places, write_voc),
     "yolo": Writer("YOLO", _yolo_places, write_yolo),
+    "cvat": Writer("CVAT", cvat_places, write_cvat),
+    "createml": Writer("CreateML", createml_places, write_createml),
 }
 """What `write_dataset` can write, by the name of the format."""
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -57,13 +61,13 @@ def write_dataset(
     """Write a dataset into a new folder; it is there whole or not at all, and the source stays as it is.
 
     Boxes come back from it within a thousandth of a pixel. What the format cannot hold is told in a warning. Image
-    ids stay as they are in COCO; VOC and YOLO want their own folders, so there they are JPEGImages/NAME and
-    images/SPLIT/NAME.
+    ids stay as they are in COCO; the others want their own folders, so there they are JPEGImages/NAME (VOC),
+    images/SPLIT/NAME (YOLO), images/NAME (CVAT) and SPLIT/NAME (CreateML).
 
     Args:
         dataset: What to write.
         folder: Where to; it must not exist or be empty.
-        format: "coco", "voc" or "yolo".
+        format: "coco", "voc", "yolo", "cvat" or "createml".
         images: "copy" them, "link" to them (symbolic links), or "none" to write only the labels.
 
     Returns:

@@ -135,3 +135,10 @@ def known_sizes(dataset: Dataset) -> NDArray[np.int32]:
 def stem_path(file: str, end: str) -> str:
     """A path with another suffix."""
     return file[: len(file) - len(suffix(file))] + end
+
+
+def xml_text(text: str) -> str:
+    """Text without the characters that XML cannot hold, and without line breaks, which it does not keep."""
+    return re.sub(
+        r"[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", re.sub(r"[\t\r\n]", " ", text)
+    )

@@ -461,6 +461,313 @@ CSV_LAYOUTS = {
 }
 
 
+CODES = {"cat": "/m/01yrx", "dog": "/m/0bt9lr"}
+
+
+def openimages(split: str | None = None, codes: dict[str, str] = CODES) -> str:
+    """Open Images' rows of the truth: corners as shares, ids without suffix; images without boxes have none."""
+    text = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,"
+    text += "IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
+    for stem in of(split):
+        width, height = SIZES[stem]
+        for name, (x1, y1, x2, y2) in BOXES[stem]:
+            text += f"{stem},xclick,{codes[name]},1,{x1 / width},{x2 / width},{y1 / height},{y2 / height},0,0,0,0,0\n"
+    return text
+
+
+def openimages_as_published(folder: Path) -> None:
+    """With the lists of images (of which people have a part), and with what odkit does not read."""
+    for split, name in {"train": "oidv6-train", "val": "validation"}.items():
+        put(folder / f"{name}-annotations-bbox.csv", openimages(split))
+        listed = "".join(
+            f"{stem},{name},https://example.org/{stem}.jpg\n" for stem in [*of(split), "elsewhere"]
+        )
+        put(folder / f"{name}-images-boxable-with-rotation.csv", "ImageID,Subset,OriginalURL\n" + listed)
+    put(folder / "class-descriptions-boxable.csv", "/m/011k07,Tortoise\n/m/01yrx,cat\n/m/0bt9lr,dog\n")
+    labels = "ImageID,Source,LabelName,Confidence\na,verification,/m/01yrx,1\na,verification,/m/011k07,0\n"
+    put(folder / "train-annotations-human-imagelabels-boxable.csv", labels)
+    pictures(folder, val="validation")
+
+
+def openimages_fiftyone(folder: Path) -> None:
+    """As FiftyOne's zoo downloads it."""
+    for split, name in {"train": "train", "val": "validation"}.items():
+        put(folder / name / "labels/detections.csv", openimages(split))
+        put(folder / name / "metadata/classes.csv", "/m/01yrx,cat\n/m/0bt9lr,dog\n")
+        put(
+            folder / name / "metadata/image_ids.csv",
+            "ImageID,Subset\n" + "".join(f"{s},{name}\n" for s in of(split)),
+        )
+    pictures(folder, "{split}/data/{stem}.jpg", val="validation")
+
+
+def openimages_one_file(folder: Path) -> None:
+    """As CVAT and others write it: class names in place of codes, one list of all images."""
+    put(folder / "annotations/default-annotations-bbox.csv", openimages(codes={"cat": "cat", "dog": "dog"}))
+    put(folder / "annotations/class-descriptions.csv", "LabelName,DisplayName\ncat,cat\ndog,dog\n")
+    put(
+        folder / "annotations/image_ids_and_rotation.csv",
+        "ImageID,Subset\n" + "".join(f"{s},\n" for s in SIZES),
+    )
+    pictures(folder, "images/default/{stem}.jpg")
+
+
+OPENIMAGES_LAYOUTS = {
+    openimages_as_published: True,
+    openimages_fiftyone: True,
+    openimages_one_file: False,
+}
+
+
+def cvat(
+    split: str | None = None, *, subsets: bool = False, name: str = "{stem}.jpg", extra: str = ""
+) -> str:
+    """CVAT's XML for images of the truth; `extra` stands in the first image."""
+    images = ""
+    for number, stem in enumerate(of(split)):
+        width, height = SIZES[stem]
+        subset = f' subset="{SPLITS[stem]}"' if subsets else ""
+        images += f'<image id="{number}" name="{name.format(stem=stem, split=SPLITS[stem])}"{subset} '
+        images += f'width="{width}" height="{height}">\n'
+        for label, (x1, y1, x2, y2) in BOXES[stem]:
+            images += f'<box label="{label}" source="manual" occluded="0" xtl="{x1:.2f}" ytl="{y1:.2f}" '
+            images += (
+                f'xbr="{x2:.2f}" ybr="{y2:.2f}" z_order="0"><attribute name="age">old</attribute></box>\n'
+            )
+        images += (extra if number == 0 else "") + "</image>\n"
+    labels = "".join(
+        f"<label><name>{name}</name><color>#fa3253</color><type>any</type><attributes></attributes></label>"
+        for name in NAMES
+    )
+    kind = "project" if subsets else "task"
+    meta = f"<meta><{kind}><id>7</id><name>pets</name><labels>{labels}</labels></{kind}><dumped>2024</dumped></meta>"
+    start = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+    return f"{start}{meta}\n{images}</annotations>\n"
+
+
+def cvat_task(folder: Path) -> None:
+    put(folder / "annotations.xml", cvat())
+    pictures(folder, "images/{stem}.jpg")
+
+
+def cvat_project(folder: Path) -> None:
+    put(folder / "annotations.xml", cvat(subsets=True))
+    pictures(folder, "images/{split}/{stem}.jpg")
+
+
+def cvat_file_a_task(folder: Path) -> None:
+    put(folder / "labels/train.xml", cvat("train", name="{split}/{stem}.jpg"))
+    put(folder / "labels/val.xml", cvat("val", name="{split}/{stem}.jpg"))
+    pictures(folder, "images/{split}/{stem}.jpg")
+
+
+CVAT_LAYOUTS = {cvat_task: False, cvat_project: True, cvat_file_a_task: True}
+
+
+def labelme(
+    stem: str, path: str = "{stem}.jpg", shapes: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """LabelMe's file of an image; boxes are drawn from corner to corner, in whatever direction."""
+    width, height = SIZES[stem]
+    if shapes is None:
+        shapes = [
+            {"label": name, "points": [[x2, y1], [x1, y2]], "group_id": None, "description": "",
+             "shape_type": "rectangle", "flags": {}, "mask": None}
+            for name, (x1, y1, x2, y2) in BOXES[stem]
+        ]  # fmt: skip
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": path.format(stem=stem),
+        "imageData": "/9j/4AAQSkZJRgABAQAAAQABAAD",  # the picture itself, which nobody should unpack
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+def labelme_beside_images(folder: Path) -> None:
+    for stem in SIZES:
+        put(folder / f"{stem}.json", labelme(stem))
+    pictures(folder, "{stem}.jpg")
+
+
+def labelme_split_folders(folder: Path) -> None:
+    for stem, split in SPLITS.items():
+        put(folder / split / f"{stem}.json", labelme(stem))
+    pictures(folder)
+
+
+def labelme_apart(folder: Path) -> None:
+    """Labels in a folder of their own, the way back written on Windows, and one stale."""
+    for stem in SIZES:
+        put(
+            folder / f"ann/{stem}.json",
+            labelme(stem, "..\\img\\{stem}.jpg" if stem != "b" else "C:\\x\\{stem}.jpg"),
+        )
+    pictures(folder, "img/{stem}.jpg")
+
+
+LABELME_LAYOUTS = {labelme_beside_images: False, labelme_split_folders: True, labelme_apart: False}
+
+
+def createml(
+    split: str | None = None, image: str = "image", annotations: str = "annotations", name: str = "{stem}.jpg"
+) -> list[dict[str, Any]]:
+    """CreateML's list of the truth, or of one split of it."""
+    return [
+        {
+            image: name.format(stem=stem),
+            annotations: [
+                {
+                    "label": label,
+                    "coordinates": {
+                        "x": (x1 + x2) / 2,
+                        "y": (y1 + y2) / 2,
+                        "width": x2 - x1,
+                        "height": y2 - y1,
+                    },
+                }
+                for label, (x1, y1, x2, y2) in BOXES[stem]
+            ],
+        }
+        for stem in of(split)
+    ]
+
+
+def createml_roboflow(folder: Path) -> None:
+    for split, place in {"train": "train", "val": "valid"}.items():
+        put(folder / f"{place}/_annotations.createml.json", createml(split))
+    pictures(folder, val="valid")
+
+
+def createml_apple(folder: Path) -> None:
+    """With the keys of Apple's own page."""
+    put(folder / "annotations.json", createml(image="imagefilename", annotations="annotation"))
+    pictures(folder, "{stem}.jpg")
+
+
+CREATEML_LAYOUTS = {createml_roboflow: True, createml_apple: False}
+
+
+def labelstudio(stem: str, address: str, **more: Any) -> dict[str, Any]:
+    """A task of Label Studio's export."""
+    width, height = SIZES[stem]
+    results = [
+        {
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {
+                "x": x1 / width * 100,
+                "y": y1 / height * 100,
+                "width": (x2 - x1) / width * 100,
+                "height": (y2 - y1) / height * 100,
+                "rotation": 0,
+                "rectanglelabels": [name],
+            },
+            "id": f"{stem}{number}",
+            "from_name": "label",
+            "to_name": "image",
+            "type": "rectanglelabels",
+            "origin": "manual",
+        }
+        for number, (name, (x1, y1, x2, y2)) in enumerate(BOXES[stem])
+    ]
+    annotation = {
+        "id": ord(stem),
+        "completed_by": 1,
+        "result": results,
+        "was_cancelled": False,
+        "ground_truth": False,
+    }
+    return {
+        "id": ord(stem),
+        "annotations": [annotation],
+        "file_upload": f"8f3a9c1d-{stem}.jpg",
+        "drafts": [],
+        "predictions": [],
+        "data": {"image": address.format(stem=stem)},
+        "meta": {},
+        "project": 1,
+        **more,
+    }
+
+
+ADDRESSES = {
+    "a": "/data/upload/1/8f3a9c1d-{stem}.jpg",
+    "b": "/data/local-files/?d=pets/images/{stem}.jpg",
+    "c": "https://example.org/bucket/{stem}.jpg?sig=1%2F2",
+    "d": "s3://bucket/pets/{stem}.jpg",
+}
+
+
+LABELSTUDIO_FILE = "project-1-at-2024-05-01-10-00-4f2c8d1a.json"
+
+
+def labelstudio_json(folder: Path) -> None:
+    put(
+        folder / LABELSTUDIO_FILE,
+        [labelstudio(s, a) for s, a in ADDRESSES.items()],
+    )
+    pictures(folder, "images/{stem}.jpg")
+
+
+def labelstudio_uploads(folder: Path) -> None:
+    """The image in another key, a file a split."""
+    pictures(folder, "images/{stem}.jpg")
+    for split in SPLIT_FOLDERS:
+        tasks = [labelstudio(s, "", data={"id": "x", "photo": f"/data/upload/1/{s}.jpg"}) for s in of(split)]
+        put(folder / f"{split}.json", tasks)
+
+
+def labelstudio_min(folder: Path) -> None:
+    tasks = []
+    for stem, address in ADDRESSES.items():
+        results = labelstudio(stem, address)["annotations"][0]["result"]
+        label = [
+            r["value"] | {"original_width": r["original_width"], "original_height": r["original_height"]}
+            for r in results
+        ]
+        tasks.append({"image": address.format(stem=stem), "id": ord(stem), "label": label, "annotator": 1,
+                      "annotation_id": 1, "created_at": "2024-05-01", "lead_time": 4.2})  # fmt: skip
+    put(folder / "export.json", tasks)
+    pictures(folder, "images/{stem}.jpg")
+
+
+LABELSTUDIO_LAYOUTS = {labelstudio_json: False, labelstudio_uploads: True, labelstudio_min: False}
+
+
+def kitti(stem: str, dont_care: bool = False) -> str:
+    """KITTI's label file of an image; empty where it has no objects."""
+    lines = [
+        f"{name} 0.00 0 -1.58 {x1} {y1} {x2} {y2} 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59"
+        for name, (x1, y1, x2, y2) in BOXES[stem]
+    ]
+    lines += ["DontCare -1 -1 -10 5.0 5.0 9.0 9.0 -1 -1 -1 -1000 -1000 -1000 -10"] * dont_care
+    return "".join(line + "\n" for line in lines)
+
+
+def kitti_as_published(folder: Path) -> None:
+    """With the right camera's pictures and the calibrations beside."""
+    for stem in SIZES:
+        put(folder / f"label_2/{stem}.txt", kitti(stem, dont_care=stem == "a"))
+        put(folder / f"calib/{stem}.txt", "P0: " + " ".join(["7.2e+02"] * 12) + "\n")
+    pictures(folder, "image_2/{stem}.jpg")
+    for stem, size in SIZES.items():
+        picture(folder / f"image_3/{stem}.jpg", size)
+
+
+def kitti_tao(folder: Path) -> None:
+    """As NVIDIA's TAO has it."""
+    for stem, split in SPLITS.items():
+        put(folder / split / f"labels/{stem}.txt", kitti(stem))
+    pictures(folder, "{split}/images/{stem}.jpg")
+
+
+KITTI_LAYOUTS = {kitti_as_published: False, kitti_tao: True}
+
+
 def tutorial(folder: Path, *, test: bool = True) -> Path:
     """TensorFlow's tutorials: XML beside the pictures, and what their script makes of it, its numbers as they are."""
     put(folder / "training/labelmap.pbtxt", "item {\n  id: 1\n  name: 'cat'\n}\n")
@@ -527,6 +834,12 @@ LAYOUTS = [
         ("yolo", YOLO_LAYOUTS),
         ("csv", CSV_LAYOUTS),
         ("tfrecord", TFRECORD_LAYOUTS),
+        ("openimages", OPENIMAGES_LAYOUTS),
+        ("cvat", CVAT_LAYOUTS),
+        ("labelme", LABELME_LAYOUTS),
+        ("createml", CREATEML_LAYOUTS),
+        ("labelstudio", LABELSTUDIO_LAYOUTS),
+        ("kitti", KITTI_LAYOUTS),
     )
     for layout, splits in layouts.items()
 ]

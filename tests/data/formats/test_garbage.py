@@ -11,10 +11,18 @@ from odkit.data.dataset import Dataset
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
 from tests.data.formats.layouts import (
+    LABELSTUDIO_FILE,
     coco_as_published,
     coco_one_file,
+    createml_roboflow,
     csv_one_file,
+    cvat_project,
+    kitti_as_published,
+    labelme_beside_images,
+    labelstudio_json,
+    labelstudio_min,
     name_of,
+    openimages_as_published,
     picture,
     put,
     tfrecord_a_split,
@@ -84,6 +92,15 @@ SPOILED = [
     (tfrecord_one_file, "pets.tfrecord"),
     (tfrecord_packed, "data/pets.tfrecords.gz"),
     (tfrecord_a_split, "label_map.pbtxt"),
+    (openimages_as_published, "validation-annotations-bbox.csv"),
+    (openimages_as_published, "class-descriptions-boxable.csv"),
+    (openimages_as_published, "validation-images-boxable-with-rotation.csv"),
+    (cvat_project, "annotations.xml"),
+    (labelme_beside_images, "a.json"),
+    (createml_roboflow, "valid/_annotations.createml.json"),
+    (labelstudio_json, LABELSTUDIO_FILE),
+    (labelstudio_min, "export.json"),
+    (kitti_as_published, "label_2/a.txt"),
 ]
 
 
@@ -101,7 +118,7 @@ def test_garbage_gives_words_and_no_crash(tmp_path: Path, layout: Callable, file
         read += 1
         assert np.isfinite(dataset.boxes).all()
         assert all(p.message and p.fix and p.file for p in dataset.source_problems)
-    assert read > 0 or file.endswith(".json")
+    assert read > 0 or file.endswith((".json", "annotations.xml"))
 
 
 DEEP = 100_000
@@ -120,6 +137,29 @@ DEEP = 100_000
         ("labels.csv", b"filename,class,xmin,ymin,xmax,ymax\n" + b'"' + b"x" * 200_000),
         ("labels.csv", b"filename,class,xmin,ymin,xmax,ymax\n\0\0\0,\0\n"),
         ("Annotations/a.xml", b"<annotation>" + b"<a>" * DEEP),
+        ("annotations.xml", b"<annotations>" + b"<image>" * DEEP),
+        ("annotations.xml", b'<annotations><image name="a.jpg"><polygon label="a" points="' + b";," * DEEP),
+        ("a.json", b'{"shapes": ' + b"[" * DEEP),
+        (
+            "a.json",
+            b'{"shapes": [{"label": [1], "shape_type": [2], "points": {"a": 1}}], "imagePath": {"a": 1}}',
+        ),
+        ("labels.json", b'[{"image": "a.jpg", "annotations": [{"label": {}, "coordinates": {"x": [1]}}]}]'),
+        ("labels.json", b'[{"image": "a.jpg", "annotations": ' + b"[" * DEEP),
+        (
+            "labels.json",
+            b'[{"data": {"image": "http://[a.jpg"}, "annotations": [{"result": [{"id": [1]}]}]}]',
+        ),
+        ("labels.json", b'[{"data": {"image": "a.jpg?d="}, "annotations": [{"result": {"value": 1}}]}]'),
+        ("labels.json", b'[{"image": "a.jpg", "id": {}, "annotator": 1, "label": [{"rectanglelabels": 3}]}]'),
+        (
+            "train-annotations-bbox.csv",
+            b"ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax\na," + b"x" * 200_000,
+        ),
+        (
+            "train-annotations-bbox.csv",
+            b'ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax\n"' + b"x," * 200_000,
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 import odkit as od
-from odkit.data.formats.load import load_dataset
+from odkit.data.formats.load import READERS, load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
 from tests.data.formats.layouts import (
+    LABELSTUDIO_FILE,
     LAYOUTS,
     NAMES,
     by_stem,
@@ -20,11 +21,21 @@ from tests.data.formats.layouts import (
     coco_images_in_between,
     coco_one_file,
     coco_roboflow,
+    createml_roboflow,
     csv_a_split,
     csv_one_file,
     csv_roboflow,
+    cvat_file_a_task,
+    cvat_project,
+    cvat_task,
     kinds,
+    kitti_as_published,
+    labelme_beside_images,
+    labelme_split_folders,
+    labelstudio_json,
+    labelstudio_uploads,
     name_of,
+    openimages_as_published,
     picture,
     pictures,
     put,
@@ -68,6 +79,12 @@ def test_a_folder_above_will_do(tmp_path: Path, kind: str, layout: Callable, spl
         (voc_with_sets, ["Pascal VOC", "4 XML files", "ImageSets/Main/train.txt"]),
         (yolo_usual, ["YOLO", "data.yaml"]),
         (csv_one_file, ["CSV", "labels.csv"]),
+        (openimages_as_published, ["Open Images", "validation-annotations-bbox.csv (2 rows)", "shares"]),
+        (cvat_task, ["CVAT for images", "annotations.xml", "4 images"]),
+        (labelme_beside_images, ["LabelMe", "4 JSON files"]),
+        (createml_roboflow, ["CreateML", "valid/_annotations.createml.json", "2 images", "centres"]),
+        (labelstudio_json, ["Label Studio", LABELSTUDIO_FILE, "4 tasks", "percent"]),
+        (kitti_as_published, ["KITTI", "4 label files"]),
     ],
     ids=name_of,
 )
@@ -111,6 +128,11 @@ FILES = [
     (coco_one_file, "labels.json", "coco", ["a", "b", "c", "d"]),
     (yolo_usual, "data.yaml", "yolo", ["a", "b", "c", "d"]),
     (csv_a_split, "val.csv", "csv", ["c", "d"]),
+    (openimages_as_published, "validation-annotations-bbox.csv", "openimages", ["c", "d"]),
+    (cvat_project, "annotations.xml", "cvat", ["a", "b", "c", "d"]),
+    (cvat_file_a_task, "labels/val.xml", "cvat", ["c", "d"]),
+    (createml_roboflow, "valid/_annotations.createml.json", "createml", ["c", "d"]),
+    (labelstudio_json, LABELSTUDIO_FILE, "labelstudio", ["a", "b", "c", "d"]),
 ]
 
 
@@ -212,7 +234,13 @@ def test_not_recognised(tmp_path: Path) -> None:
     with pytest.raises(DatasetFormatError) as caught:
         load_dataset(tmp_path)
     message = str(caught.value)
-    for word in ("Looked for", "COCO", "Pascal VOC", "YOLO", "CSV", "3 .jpg", "1 .ods", str(tmp_path)):
+    for word in (
+        "Looked for",
+        *(reader.title for reader in READERS.values()),
+        "3 .jpg",
+        "1 .ods",
+        str(tmp_path),
+    ):
         assert word in message
     assert isinstance(caught.value, ValueError)
 
@@ -322,7 +350,16 @@ def test_files_that_are_no_dataset(tmp_path: Path, name: str) -> None:
         load_dataset(tmp_path / name)
 
 
-@pytest.mark.parametrize("layout", [coco_as_published, voc_nested, csv_roboflow], ids=name_of)
+OF_TOOLS = [
+    openimages_as_published,
+    cvat_project,
+    labelme_split_folders,
+    createml_roboflow,
+    labelstudio_uploads,
+]
+
+
+@pytest.mark.parametrize("layout", [coco_as_published, voc_nested, csv_roboflow, *OF_TOOLS], ids=name_of)
 def test_images_that_no_label_names_are_told_of_and_not_trained_on(tmp_path: Path, layout: Callable) -> None:
     layout(tmp_path)
     stray = picture(next(tmp_path.rglob("a.jpg")).with_name("stray.jpg"), (20, 20))

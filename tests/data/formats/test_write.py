@@ -62,7 +62,13 @@ def test_round_trip(tmp_path: Path, kind: str, splits: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "chain", [("voc", "yolo", "coco"), ("yolo", "coco", "voc"), ("coco", "voc", "yolo", "voc")]
+    "chain",
+    [
+        ("voc", "yolo", "coco"),
+        ("yolo", "cvat", "voc"),
+        ("coco", "voc", "yolo", "voc"),
+        ("createml", "cvat", "createml"),
+    ],
 )
 def test_round_trip_through_all(tmp_path: Path, chain: tuple[str, ...]) -> None:
     dataset = now = odd_dataset(tmp_path / "source")
@@ -168,7 +174,8 @@ def test_arguments_of_the_writer_that_make_no_sense(tmp_path: Path) -> None:
     coco_one_file(tmp_path / "source")
     dataset = load_dataset(tmp_path / "source")
     with pytest.raises(
-        DatasetFormatError, match="cannot write the format 'csv'; it can write coco, voc, yolo"
+        DatasetFormatError,
+        match="cannot write the format 'csv'; it can write coco, voc, yolo, cvat, createml",
     ):
         write_dataset(dataset, tmp_path / "written", "csv")
     with pytest.raises(DatasetFormatError, match="did you mean 'yolo'"):
