@@ -210,32 +210,47 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
 
 @styled
 def mistake_costs(found: Mistakes) -> Figure:
-    """How many mistakes of each kind there are, and the AP50 that putting all of a kind right would win."""
-    figure = Figure(figsize=(9, 3.1), layout="constrained")
+    """How many mistakes of each kind there are at a score, and the AP50 that putting all of a kind right would win.
+
+    The two sides look at different predictions, and say so: the left one at those from the score on, as whoever uses
+    the detector at that score meets them, the right one at all, as AP50 does. An object that is missed on the left and
+    found with a lower score is no mistake on the right; it is the pale part of its bar.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     count, cost = figure.subplots(1, 2, sharey=True)
-    kinds = list(KINDS)
+    kinds, rows = list(KINDS), range(len(KINDS))
     colors = [KIND_COLORS[kind] for kind in kinds]
-    for axes, values, title, form in (
-        (
-            count,
-            [found.counts[kind] for kind in kinds],
-            f"Mistakes at score {found.score:.2f} and above",
-            "{:,}",
-        ),
-        (
-            cost,
-            [found.costs[kind] for kind in kinds],
-            f"AP50 they cost (AP50 is {found.evaluation.ap50:.3f}{_whose(found.evaluation)})",
-            "{:.3f}",
-        ),
-    ):
-        bars = axes.barh(range(len(kinds)), values, color=colors)
-        axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+    counts, costs = [found.counts[kind] for kind in kinds], [found.costs[kind] for kind in kinds]
+    bars = count.barh(rows, counts, color=colors)
+    count.bar_label(bars, [f"{value:,}" for value in counts], padding=3)
+    later = found.found_later
+    if later:
+        miss = kinds.index("Miss")
+        count.barh(miss, -later, left=counts[miss], color="#ffffff", alpha=0.6, hatch="///", edgecolor=QUIET)
+        inside = f"{later:,} of them found with a lower score"
+        count.text(counts[miss] / 2, miss + 0.52, inside, ha="center", va="top", fontsize=7, color=QUIET)
+        count.set_ylim(-0.6, len(kinds) - 0.1)
+    count.set_title(f"How many, at score {found.score:.2f} and above{_whose(found.evaluation)}")
+    count.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bars = cost.barh(rows, costs, color=colors)
+    cost.bar_label(bars, [f"{value:.3f}" for value in costs], padding=3)
+    ap50 = found.evaluation.ap50
+    of = "" if math.isnan(ap50) else f"; AP50 is {ap50:.3f}"
+    cost.set_title(f"AP50 that they cost, at all scores{of}")
+    for axes, values in ((count, counts), (cost, costs)):
+        axes.set_yticks(rows, [in_words(kind) for kind in kinds])
         axes.margins(x=0.15)
-        axes.set_title(title)
-        axes.set_yticks(range(len(kinds)), [in_words(kind) for kind in kinds])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
+        if not any(values):
+            axes.set_xticks([])
+            axes.set_xlim(0, 1)
+    if not found.evaluation.class_boxes.any():
+        cost.text(
+            0.5, 0.5, "no ground truth to measure on", transform=cost.transAxes, ha="center", color=QUIET
+        )
+    elif not any(counts):
+        count.text(0.5, 0.5, "no mistake", transform=count.transAxes, ha="center", color=QUIET)
     count.invert_yaxis()
     return figure
 
