@@ -44,7 +44,7 @@ def chosen_folder() -> Path | None:
         folder = orjson.loads((state_folder() / _REMEMBERED).read_bytes())["folder"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if folder is None:
+    if not isinstance(folder, str):
         return None
     if not Path(folder).is_dir():
         print(f"{folder}, chosen before, is not there any more: choose again with od.choose_folder()")
@@ -69,7 +69,11 @@ class FolderChooser:
     def __init__(self, default: str | Path | None = None) -> None:
         self.folder = Path(default).expanduser() if default else chosen_folder()
         self.here = _start(self.folder)
-        self.widget = self._widget() if front_end() is not None else None
+        self.widget: Any = None
+        if front_end() is not None:
+            self.widget = self._widget()
+            self._draw()
+            self._say(self._chosen())
 
     # -- what a person does ----------------------------------------------------------------------------------------
 
@@ -126,8 +130,6 @@ class FolderChooser:
         self._path.observe(lambda change: self._typed(change["new"]), "value")
         box = widgets.VBox([self._path, self._inside, widgets.HBox(buttons), self._about, self._said])
         box.add_class("odkit-chooser")
-        self._draw()
-        self._say(self._chosen())
         return box
 
     def _draw(self) -> None:
@@ -140,7 +142,7 @@ class FolderChooser:
         self._about.value = escape(f"In this folder: {describe(self.here)}.")
 
     def _say(self, text: str) -> None:
-        if self.widget is None and not hasattr(self, "_said"):
+        if self.widget is None:
             print(text)
         else:
             self._said.value = f"<b>{escape(text)}</b>"

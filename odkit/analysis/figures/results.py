@@ -200,7 +200,8 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
     ]
     if len(several) > 1:
         handles = [
-            Patch(color=class_color(k), label=f"AP {name}") for k, name in enumerate(several)
+            Patch(color=class_color(k), label=f"AP {name}" + ("" if math.isnan(e.ap) else f": {e.ap:.3f}"))
+            for k, (name, e) in enumerate(several.items())
         ] + handles
     else:
         handles = [Patch(color=QUIET, label="AP"), *handles]
@@ -230,13 +231,13 @@ def mistake_costs(found: Mistakes) -> Figure:
         inside = f"{later:,} of them found with a lower score"
         count.text(counts[miss] / 2, miss + 0.52, inside, ha="center", va="top", fontsize=7, color=QUIET)
         count.set_ylim(-0.6, len(kinds) - 0.1)
-    count.set_title(f"How many, at score {found.score:.2f} and above{_whose(found.evaluation)}")
+    count.set_title(f"Mistakes at score {found.score:.2f} and above")
     count.xaxis.set_major_locator(MaxNLocator(integer=True))
     bars = cost.barh(rows, costs, color=colors)
     cost.bar_label(bars, [f"{value:.3f}" for value in costs], padding=3)
     ap50 = found.evaluation.ap50
-    of = "" if math.isnan(ap50) else f"; AP50 is {ap50:.3f}"
-    cost.set_title(f"AP50 that they cost, at all scores{of}")
+    now = "" if math.isnan(ap50) else f" (it is {ap50:.3f}{_whose(found.evaluation)})"
+    cost.set_title(f"AP50 they cost, over all scores{now}")
     for axes, values in ((count, counts), (cost, costs)):
         axes.set_yticks(rows, [in_words(kind) for kind in kinds])
         axes.margins(x=0.15)

@@ -1,6 +1,7 @@
 """What is wrong with a dataset and what to do next, in a few sentences, each with the call to make or the notebook."""
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -110,8 +111,8 @@ def _small(dataset: Dataset) -> Iterator[Step]:
     if not math.isnan(side) and side < SMALL_SIDE:
         yield Step(
             "look",
-            f"One in ten {whose} has sides under {side:.0f} pixels, of which a detector sees little. Training takes "
-            "larger images by itself where that helps, and proposes tiles; photographs from nearer by help more.",
+            f"A tenth of the {whose} have sides of {side:.0f} pixels or less, of which detectors see little. Training "
+            "takes larger images by itself where that helps, and proposes tiles; photographs from nearer by help more.",
             "od.fine_tune(dataset, image_size=1024), or tiles=512 for large photographs",
         )
 
@@ -143,7 +144,7 @@ def _splits(dataset: Dataset) -> Iterator[Step]:
 
 
 def _on(audit: Audit) -> Step:
-    folder = audit.dataset.root
+    folder = "demo" if audit.dataset.format == "demo" else shlex.quote(str(audit.dataset.root))
     if audit.fatal and not all(finding.repair for finding in audit.fatal):
         return Step("next", "Put right what stands first, then look again.", f"odkit audit {folder}")
     if audit.fatal:
