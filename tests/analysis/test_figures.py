@@ -400,6 +400,12 @@ def test_figures_of_mistakes_say_where_there_is_nothing_to_show(dataset):
     assert "no label is contradicted" in texts(figures.show_suspects(found))
     bare = mistakes(dataset.select_boxes([]), perfect.select([]))
     assert "no ground truth to measure on" in texts(figures.mistake_costs(bare))
+    assert "nothing labelled, nothing predicted" in texts(figures.confusion_matrix(bare.evaluation))
+    (bars,) = figures.per_class_ap({"before": bare.evaluation, "after": bare.evaluation}).axes
+    low, high = sorted(bars.get_ylim())
+    assert all(low < t.get_position()[1] < high for t in bars.texts), (
+        "what is said stands inside of the chart"
+    )
     assert "nan" not in texts(figures.mistake_costs(bare))
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def start_lab(folder: Path, base_url: str = "/") -> Lab:
+def start_lab(folder: Path, base_url: str = "/", *, flags: Sequence[str] = (), quiet: bool = True) -> Lab:
+    """A JupyterLab that serves a folder; not `quiet`: with a new person's settings, by which it asks what it asks."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,7 +81,8 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
     settings = folder.with_name(f"{folder.name}-settings")
     notification = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     notification.parent.mkdir(parents=True)
-    notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
+    if quiet:
+        notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # earlier tests of this process may have connected to a database of their own
     environment = {key: value for key, value in os.environ.items() if key != "FIFTYONE_DATABASE_URI"}
@@ -88,7 +91,7 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
         [
             *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base_url}"),
-            f"--ServerApp.root_dir={folder}",
+            *(f"--ServerApp.root_dir={folder}", *flags),
         ],
         env={**environment, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
         cwd=folder,

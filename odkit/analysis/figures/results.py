@@ -137,6 +137,9 @@ def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float |
         axes.text(
             0, -0.01, "counts left out: too many classes", transform=axes.transAxes, va="top", color=QUIET
         )
+    if not counts.any():
+        nothing = "nothing labelled, nothing predicted"
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color=QUIET)
     names = [shorten(name, 18) for name in matrix.names[:-1]]
     turned, font = size > 6, 9 if size <= 26 else 6
     axes.set_xticks(range(size), [*names, "missed"], rotation=90 if turned else 0, fontsize=font)
@@ -188,7 +191,7 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
                 ap + 0.008, y, f"{ap:.2f}", va="center", fontsize=8, color=INK
             ) if ap50 - ap > 0.07 else None
     axes.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
