@@ -318,6 +318,9 @@ def test_many_classes_stay_readable():
         assert height <= 2400
     assert "20 classes in the middle left out" in texts(drawn[2])
     assert "20 rarer classes left out" in texts(drawn[3])
+    assert "the 25 classes confused most of 60" in texts(drawn[1])
+    rare = evaluate(dataset.select_boxes(dataset.box_classes < 20), found)
+    assert "AP by class (40 without ground truth)" in texts(figures.per_class_ap(rare))
 
 
 def test_a_few_boxes_far_off_do_not_stretch_the_chart_of_sizes():

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from odkit.analysis.figures.grid import QUIET, Figure, class_color, class_name, shorten, styled
@@ -55,6 +55,7 @@ def class_distribution(dataset: Dataset, *, most: int = 40) -> Figure:
     axes.margins(x=0.16)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     more = f", {len(order) - most} rarer classes left out" if len(order) > most else ""
     axes.set_title(f"Boxes by class: {int(counts.sum()):,} in {len(dataset):,} images{more}")

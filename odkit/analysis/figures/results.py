@@ -25,6 +25,8 @@ from odkit.analysis.figures.grid import (
 )
 from odkit.analysis.tide import KINDS, Mistakes
 
+_MANY_CLASSES = 15  # from which on a figure of them must be sparing
+
 
 def _whose(evaluation: Evaluation) -> str:
     """The end of a title: of which split's images a figure is; "" where they are of several or of none."""
@@ -103,53 +105,47 @@ def _pr_label(evaluation: Evaluation, k: int) -> str:
 
 
 @styled
-def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float | None = None) -> Figure:
+def confusion_matrix(
+    evaluation: Evaluation, *, iou: float = 0.5, score: float | None = None, most: int = 25
+) -> Figure:
     """What is there (rows) against what was predicted (columns), shaded by the share of the row, with the counts.
 
     Args:
         evaluation: What to show.
         iou: IoU a pair needs.
         score: Score a prediction needs to count; the one with the best F1 where not given.
+        most: Classes shown; of more, those that are confused most.
     """
     matrix = evaluation.confusion_matrix(iou, score)
-    counts, size = matrix.counts, len(matrix.names)
-    share = matrix.share
+    wrong = matrix.counts - np.diag(np.diag(matrix.counts))
+    confused = (wrong.sum(0) + wrong.sum(1))[:-1]  # background always has its row and column
+    chosen = [*np.sort(np.argsort(-confused, kind="stable")[:most]).tolist(), len(confused)]
+    counts, share, size = (
+        matrix.counts[np.ix_(chosen, chosen)],
+        matrix.share[np.ix_(chosen, chosen)],
+        len(chosen),
+    )
     side = min(max(0.55 * size, 3.2), 11)
     figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if size <= 26:
-        for row in range(size):
-            for column in range(size):
-                if counts[row, column]:
-                    ink = "#ffffff" if share[row, column] > 0.55 else INK
-                    font = 9 if size <= 12 else 6
-                    axes.text(
-                        column,
-                        row,
-                        f"{counts[row, column]:,}",
-                        ha="center",
-                        va="center",
-                        color=ink,
-                        fontsize=font,
-                    )
-    else:
-        axes.text(
-            0, -0.01, "counts left out: too many classes", transform=axes.transAxes, va="top", color=QUIET
-        )
+    font = 9 if size <= 12 else 7
+    for row, column in np.argwhere(counts).tolist():
+        ink = "#ffffff" if share[row, column] > 0.55 else INK
+        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=ink, fontsize=font)
     if not counts.any():
         nothing = "nothing labelled, nothing predicted"
         axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color=QUIET)
-    names = [shorten(name, 18) for name in matrix.names[:-1]]
-    turned, font = size > 6, 9 if size <= 26 else 6
-    axes.set_xticks(range(size), [*names, "missed"], rotation=90 if turned else 0, fontsize=font)
-    axes.set_yticks(range(size), [*names, "nothing"], fontsize=font)
+    names = [shorten(matrix.names[k], 18) for k in chosen[:-1]]
+    axes.set_xticks(range(size), [*names, "missed"], rotation=90 if size > 6 else 0)
+    axes.set_yticks(range(size), [*names, "nothing"])
     axes.axhline(size - 1.5, color=QUIET, linewidth=0.8)
     axes.axvline(size - 1.5, color=QUIET, linewidth=0.8)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted", ylabel="is really")
-    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}{_whose(evaluation)}")
+    some = f"; the {most} classes confused most of {len(confused):,}" if len(confused) > most else ""
+    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}{_whose(evaluation)}{some}")
     return figure
 
 
@@ -159,7 +155,8 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
 
     Args:
         evaluations: One, or several by name ("before", "after") on datasets with the same classes.
-        most: Classes shown; with more, the best and the worst of the first evaluation.
+        most: Classes shown; with more, the best and the worst of the first evaluation. Of many classes those without
+            ground truth are only counted.
     """
     several = {"": evaluations} if isinstance(evaluations, Evaluation) else dict(evaluations)
     first = next(iter(several.values()))
@@ -169,13 +166,15 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
     ]
     order = np.argsort(-np.nan_to_num(first.class_ap, nan=-1), kind="stable")
     names = [first.class_names[k] for k in order]
+    measured = [name for name in names if any(name in v and not math.isnan(v[name][0]) for v in values)]
+    unmeasured = len(names) - len(measured) if len(names) > _MANY_CLASSES else 0
+    names = measured if unmeasured else names
     left_out = max(len(names) - most, 0)
     if left_out:
         names = names[: most // 2] + names[len(names) - (most - most // 2) :]
     bar = 0.8 / len(several)
-    figure = Figure(
-        figsize=(7.5, 0.9 + max(len(names), 1) * (0.2 + 0.2 * len(several)) + 0.35), layout="constrained"
-    )
+    high = (0.12 + 0.12 * len(several)) if len(names) > _MANY_CLASSES else (0.2 + 0.2 * len(several))
+    figure = Figure(figsize=(7.5, 1.25 + max(len(names), 1) * high), layout="constrained")
     axes = figure.subplots()
     for number, table in enumerate(values):
         for row, name in enumerate(names):
@@ -196,8 +195,9 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     whose = _whose(first) if {e.split for e in several.values()} == {first.split} else ""
-    some = f" ({left_out} classes in the middle left out)" if left_out else ""
-    axes.set_title(f"AP by class{whose}{some}")
+    said = [f"{left_out} classes in the middle left out"] * bool(left_out)
+    said += [f"{unmeasured} without ground truth"] * bool(unmeasured)
+    axes.set_title(f"AP by class{whose}" + (f" ({', '.join(said)})" if said else ""))
     handles: list[Any] = [
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=INK, label="AP50")
     ]
