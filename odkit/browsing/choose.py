@@ -23,8 +23,8 @@ _REMEMBERED = "chosen-folder.json"
 def choose_folder(default: str | Path | None = None) -> "FolderChooser":
     """Choose the folder of your pictures, here in the cell: it says of each folder how many pictures and labels it has.
 
-    With the keyboard: Tab goes from part to part, the arrow keys through the folders, Enter or the space bar press a
-    button. What is chosen is remembered for `chosen_folder()`, by which the other notebooks find it.
+    With the keyboard: type a path, which is completed, and press Enter; Tab goes on to the buttons, and the space bar
+    presses one. What is chosen is remembered for `chosen_folder()`, by which the other notebooks find it.
 
     Args:
         default: What is chosen until somebody chooses; None: what was chosen before, else the demo.
@@ -114,7 +114,10 @@ class FolderChooser:
         import ipywidgets as widgets
 
         wide = {"width": "auto"}
-        self._path = widgets.Text(description="Folder", continuous_update=False, layout={"width": "98%"})
+        # JupyterLab takes keys for its own outside of text fields (arrows, letters, Enter): what the list can do, the
+        # field above it can
+        options: dict[str, Any] = {"continuous_update": False, "ensure_option": False}
+        self._path = widgets.Combobox(description="Folder", layout={"width": "98%"}, **options)
         self._inside = widgets.Select(rows=8, layout={"width": "98%"})
         self._about, self._said = widgets.HTML(), widgets.HTML()
         buttons = []
@@ -135,9 +138,11 @@ class FolderChooser:
     def _draw(self) -> None:
         self._path.value = str(self.here)
         until = time.monotonic() + _PATIENCE
+        names = subfolders(self.here)
+        self._path.options = [str(self.here / name) for name in names]
         self._inside.options = [
             (f"{name}/" + (f"   {describe(self.here / name)}" if time.monotonic() < until else ""), name)
-            for name in subfolders(self.here)
+            for name in names
         ]
         self._about.value = escape(f"In this folder: {describe(self.here)}.")
 

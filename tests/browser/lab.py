@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +70,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def start_lab(folder: Path, base_url: str = "/", *, flags: Sequence[str] = (), quiet: bool = True) -> Lab:
-    """A JupyterLab that serves a folder; not `quiet`: with a new person's settings, by which it asks what it asks."""
+def start_lab(folder: Path, base_url: str = "/", *, application: Path | None = None) -> Lab:
+    """A JupyterLab that serves a folder; `application`: its own folder, and then a new person's settings."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -81,7 +80,7 @@ def start_lab(folder: Path, base_url: str = "/", *, flags: Sequence[str] = (), q
     settings = folder.with_name(f"{folder.name}-settings")
     notification = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     notification.parent.mkdir(parents=True)
-    if quiet:
+    if application is None:
         notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # earlier tests of this process may have connected to a database of their own
@@ -91,7 +90,8 @@ def start_lab(folder: Path, base_url: str = "/", *, flags: Sequence[str] = (), q
         [
             *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base_url}"),
-            *(f"--ServerApp.root_dir={folder}", *flags),
+            f"--ServerApp.root_dir={folder}",
+            *(() if application is None else (f"--app-dir={application}",)),
         ],
         env={**environment, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
         cwd=folder,

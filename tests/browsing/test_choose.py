@@ -95,6 +95,9 @@ def test_the_widget_goes_through_folders(disk: Path, watched: None) -> None:
         "dogs/   0 pictures, 1 .csv file",
         "empty/   no pictures",
     ]
+    assert list(path.options) == [str(disk / name) for name in ("cats", "dogs", "empty")], (
+        "to complete a path"
+    )
     assert about.value == "In this folder: 3 pictures, 1 .xml file, 1 .csv file."
     inside.value = "cats"
     open_.click()

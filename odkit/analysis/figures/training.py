@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, class_color, styled
@@ -167,8 +167,9 @@ def speed_bars(
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 3, max(values) * 2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("images a second, training (each mark ten times the last)")
+    axes.set_xlabel("images a second, training")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x")
