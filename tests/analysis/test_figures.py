@@ -167,7 +167,7 @@ def test_show_suspects(dataset, predictions):
     found = mistakes(dataset, predictions)
     figure = figures.show_suspects(found, count=3)
     assert len(figure.axes) == 3
-    assert f"wrong class ({found.suspects[0].score:.2f})" in texts(figure)
+    assert f"wrong class? ({found.suspects[0].score:.2f})" in texts(figure)
     assert "labelled bolt" in texts(figure)
     assert "$5 note?" in texts(figure)
     nothing = mistakes(dataset.select([]), predictions.select([]))

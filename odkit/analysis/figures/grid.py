@@ -219,7 +219,7 @@ class Panel:
         """Two lines above the image, cut where they would run into the next panel."""
         lines = (
             (first, 15, {"fontsize": 9, "weight": "bold"}, 6.6),
-            (second, 3, {"fontsize": 8, "color": QUIET}, 5.4),
+            (second, 3, {"fontsize": 8, "color": QUIET}, 5.9),
         )
         for text, rise, look, letter in lines:
             place = (0.0, 1 + rise / max(self.height, 1))

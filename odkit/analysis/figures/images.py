@@ -29,6 +29,13 @@ from odkit.analysis.tide import KINDS, Mistakes, classify, mistakes
 from odkit.data import Dataset, Predictions, SimilarPair
 from odkit.system import OutOfRangeError
 
+_SUSPICIONS = {  # the kinds of `Suspect` in words
+    "wrong_class": "wrong class?",
+    "missing": "not labelled?",
+    "bad_box": "badly drawn?",
+    "spurious": "nothing there?",
+    "duplicate": "labelled twice?",
+}
 _CROWDED = 10  # boxes in an image from which on labels would hide it; the legend names the colours
 
 
@@ -180,7 +187,7 @@ def show_suspects(found: Mistakes, *, count: int = 8, columns: int = 4) -> Figur
             panel.box(data.boxes[suspect.box], KIND_COLORS["Miss"], label, style="--", width=1.8)
         if suspect.suggestion is not None:
             panel.box(np.array(suspect.suggestion), CLASS_COLORS[5], f"{suspect.class_name}?", width=1.8)
-        panel.title(f"{suspect.kind.replace('_', ' ')} ({suspect.score:.2f})", _short(suspect.image_id))
+        panel.title(f"{_SUSPICIONS[suspect.kind]} ({suspect.score:.2f})", _short(suspect.image_id))
     dashed = Line2D([], [], color=KIND_COLORS["Miss"], linestyle="--", label="the label")
     return sheet.finish([dashed, Line2D([], [], color=CLASS_COLORS[5], label="what the detector sees")])
 

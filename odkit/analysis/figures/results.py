@@ -239,8 +239,9 @@ def mistake_costs(found: Mistakes) -> Figure:
     bars = cost.barh(rows, costs, color=colors)
     cost.bar_label(bars, [f"{value:.3f}" for value in costs], padding=3)
     ap50 = found.evaluation.ap50
-    now = "" if math.isnan(ap50) else f" (it is {ap50:.3f}{_whose(found.evaluation)})"
-    cost.set_title(f"AP50 they cost, over all scores{now}")
+    cost.set_title("AP50 they cost, over all scores")
+    if not math.isnan(ap50):
+        cost.set_xlabel(f"AP50 is {ap50:.3f}{_whose(found.evaluation)}")
     for axes, values in ((count, counts), (cost, costs)):
         axes.set_yticks(rows, [in_words(kind) for kind in kinds])
         axes.margins(x=0.15)
