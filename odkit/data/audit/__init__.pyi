@@ -1,6 +1,5 @@
 from .inspection import audit as audit
 from .inspection import require_trainable as require_trainable
-from .next_steps import NextSteps as NextSteps
 from .next_steps import next_steps as next_steps
 from .repair import repaired as repaired
 from .report import Audit as Audit
