@@ -93,7 +93,7 @@ class FolderChooser:
         """Choose a folder, or None for the demo, and remember it."""
         self.folder = None if folder is None else Path(folder)
         remember_folder(self.folder)
-        self._say(self._chosen())
+        self._say(f"{self._chosen()} Now run the cells below.")
 
     # -- what is shown ---------------------------------------------------------------------------------------------
 
