@@ -134,6 +134,7 @@ def box_sizes(dataset: Dataset, *, most: int = 5000, seed: int = 0) -> Figure:
         + (f" (the {len(shown)} most frequent classes)" if len(dataset.class_names) > 8 else "")
     )
     shares.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    shares.yaxis.set_major_locator(MaxNLocator(integer=True))
     shares.grid(axis="y")
     if shown:
         shares.legend()
