@@ -43,8 +43,11 @@ help:  ## list what make can do
 setup: $(READY)  ## install everything into .venv, if it is not there yet
 
 # Jupyter refuses to run as root unless told to; in a container there may be nobody else. It listens on loopback
-# alone and asks for its token either way.
+# alone and asks for its token either way. The defaults of its settings are those of the image, by which it does not ask
+# whether to fetch news; a person's own settings stand above them.
 lab: $(READY)  ## start JupyterLab and open the first notebook
+	@settings=$(VENV)/share/jupyter/lab/settings; [ -e $$settings/overrides.json ] || \
+		{ mkdir -p $$settings && cp container/overrides.json $$settings; }
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_FLAGS)
 

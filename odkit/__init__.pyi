@@ -11,6 +11,8 @@ from .analysis import evaluate as evaluate
 from .analysis import figures as figures
 from .analysis import mistakes as mistakes
 from .browsing import browse as browse
+from .browsing import choose_folder as choose_folder
+from .browsing import chosen_folder as chosen_folder
 from .browsing import from_fiftyone as from_fiftyone
 from .browsing import to_fiftyone as to_fiftyone
 from .data import Dataset as Dataset
@@ -21,6 +23,7 @@ from .data import near_duplicates as near_duplicates
 from .data.audit import Audit as Audit
 from .data.audit import Finding as Finding
 from .data.audit import audit as audit
+from .data.audit import next_steps as next_steps
 from .data.audit import repaired as repaired
 from .data.demo import demo_dataset as demo_dataset
 from .data.demo import write_demo as write_demo
@@ -36,6 +39,7 @@ from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Run as Run
 from .runs import Settings as Settings
+from .runs import best_run as best_run
 from .runs import export_mlflow as export_mlflow
 from .runs import export_tensorboard as export_tensorboard
 from .runs import fine_tune as fine_tune

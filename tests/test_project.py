@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import odkit
+from tests.helpers import make_lab
 
 PROJECT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
@@ -117,6 +118,20 @@ def test_make_says_when_venv_is_missing(tmp_path: Path) -> None:
     assert made.returncode != 0
     assert "its venv or pip is missing" in made.stderr
     assert f"apt-get install python3.{sys.version_info.minor}-venv" in made.stderr
+
+
+def test_make_lab_has_the_images_defaults_and_overwrites_none(tmp_path: Path) -> None:
+    make_lab(tmp_path / "new")
+    defaults = tmp_path / "new" / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    assert (
+        json.loads(defaults.read_text())["@jupyterlab/apputils-extension:notification"]["fetchNews"]
+        == "false"
+    )
+    own = tmp_path / "own" / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    make_lab(tmp_path / "own")
+    assert own.read_text() == "{}"
 
 
 @pytest.mark.parametrize(

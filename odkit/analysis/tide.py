@@ -192,12 +192,14 @@ class Mistakes:
         kinds: What each prediction and each ground truth box is at that score, see `Kinds`.
         costs: AP50 (0 to 1) that putting right all mistakes of a kind would win, measured on all predictions as TIDE
             does; "FalsePos" and "FalseNeg" are its two sums over kinds. They do not add up.
+        found_later: How many of the objects missed at that score are found, rightly, by a prediction below it.
     """
 
     evaluation: Evaluation
     score: float
     kinds: Kinds
     costs: dict[str, float]
+    found_later: int
 
     @property
     def dataset(self) -> Dataset:
@@ -368,11 +370,13 @@ def mistakes(
     data, found, limit = evaluation.dataset, evaluation.predictions, evaluation.max_detections
     score = evaluation.best_score if score is None else score
     everything = classify(data, found, max_detections=limit)
+    shown = classify(data, found, score=score, max_detections=limit)
     return Mistakes(
         evaluation=evaluation,
         score=score,
-        kinds=classify(data, found, score=score, max_detections=limit),
+        kinds=shown,
         costs=_costs(data, found, everything),
+        found_later=int(((shown.boxes == "Miss") & (everything.boxes == "correct")).sum()),
     )
 
 

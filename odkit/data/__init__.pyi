@@ -13,6 +13,7 @@ from .dataset import Dataset as Dataset
 from .dataset import SourceProblem as SourceProblem
 from .dataset import concatenate as concatenate
 from .dataset import near_name as near_name
+from .duplicates import SimilarPair as SimilarPair
 from .duplicates import near_duplicates as near_duplicates
 from .image_facts import file_hash as file_hash
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES

@@ -1,7 +1,8 @@
 """Images that are nearly the same: the same shot saved twice, resized, re-encoded, brightened, or the next of a burst.
 
-Exact copies are the audit's; these have other bytes. On two sides of a split they make a detector look better than
-it is, so `Dataset.with_splits` deals them to one, and the audit lists those that a dataset's own splits have.
+On two sides of a split they make a detector look better than it is, so `Dataset.with_splits` deals them to one, and the
+audit lists those that a dataset's own splits have. Copies with equal pixels are among them, and say so: the audit has
+those of one split as well, `repaired()` takes those of two splits apart.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from odkit.data.similarity import SIMILARITY, similar_pairs
 
 @dataclass(frozen=True)
 class SimilarPair:
-    """Two images that look the same; `similarity` is the correlation of their grey thumbnails, up to 1."""
+    """Two images that look the same; `similarity` is the correlation of their grey thumbnails, up to 1.
+
+    `equal` where every pixel is the same: one is a copy of the other.
+    """
 
     similarity: float
     first: int
@@ -22,6 +26,7 @@ class SimilarPair:
     second_id: str
     first_split: str
     second_split: str
+    equal: bool = False
 
     @property
     def across_splits(self) -> bool:
@@ -29,7 +34,8 @@ class SimilarPair:
 
     def __str__(self) -> str:
         where = f"{self.first_split or 'no split'} and {self.second_split or 'no split'}"
-        return f"{self.first_id} and {self.second_id} ({where}): {self.similarity:.3f}"
+        alike = "equal pixels" if self.equal else f"{self.similarity:.3f}"
+        return f"{self.first_id} and {self.second_id} ({where}): {alike}"
 
 
 def near_duplicates(dataset: Dataset, *, similarity: float = SIMILARITY) -> list[SimilarPair]:
@@ -55,6 +61,7 @@ def near_duplicates(dataset: Dataset, *, similarity: float = SIMILARITY) -> list
             second_id=ids[second],
             first_split=splits[first],
             second_split=splits[second],
+            equal=facts[first].pixels == facts[second].pixels != b"",
         )
         for first, second, value in zip(
             *(column.tolist() for column in similar_pairs([f.look for f in facts], similarity)), strict=True

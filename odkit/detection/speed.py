@@ -12,11 +12,17 @@ SECONDS = 3.0  # of steps, at least one
 
 
 def minutes_an_epoch(
-    name: str, *, images: int = 1000, image_size: int | None = None, device: str = "auto"
+    name: str,
+    *,
+    images: int = 1000,
+    image_size: int | None = None,
+    device: str = "auto",
+    seconds: float = SECONDS,
 ) -> float:
     """Minutes that the steps of an epoch of so many images take here, in float32, decoding and judging aside.
 
-    A few steps of two images of the detector's own size (or `image_size`, in pixels) are timed, after one to warm up.
+    A few steps of two images of the detector's own size (or `image_size`, in pixels) are timed, after one to warm up,
+    for at least so many seconds. Speed does not depend on the weights, which are random.
 
     Raises:
         InputError: No detector has that name, or there is no such device.
@@ -36,7 +42,7 @@ def minutes_an_epoch(
         "labels": torch.arange(8) % 2,
     }
     began, steps = 0.0, -1  # the first is not counted
-    while steps < 1 or time.monotonic() - began < SECONDS:
+    while steps < 1 or time.monotonic() - began < seconds:
         loss = torch.stack(list(detector(pictures, [target] * 2).values())).sum()
         optimizer.zero_grad()
         loss.backward()

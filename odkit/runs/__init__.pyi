@@ -5,6 +5,7 @@ from .final_test import FinalTest as FinalTest
 from .imported_config import ImportedConfig as ImportedConfig
 from .run import RUNS as RUNS
 from .run import Run as Run
+from .run import best_run as best_run
 from .run import create_run as create_run
 from .run import fine_tune as fine_tune
 from .run import list_runs as list_runs

@@ -207,6 +207,11 @@ class Run:
         """
         return judge(self, dataset, device)
 
+    @property
+    def has_test_images(self) -> bool:
+        """Whether images with boxes were set aside for `test()` when the run was made."""
+        return (self.path / IMAGES).exists() and not Dataset.load(self.path / IMAGES).box_crowd.all()
+
     def tests(self) -> list[FinalTest]:
         """What test images have said of this run's detectors, oldest first; empty before the first `test()`."""
         return read_tests(self)
@@ -516,6 +521,15 @@ def list_runs(folder: str | Path = RUNS) -> list[Run]:
     """The runs of a folder, newest last."""
     found = sorted(Path(folder).glob("*/config.json"), key=lambda p: p.stat().st_mtime)
     return [Run(path.parent) for path in found]
+
+
+def best_run(dataset: Dataset, folder: str | Path = RUNS) -> Run | None:
+    """The finished run on a dataset (its name and folder) with the highest validation AP; None where there is none."""
+    there = [
+        run for run in list_runs(folder) if run.config["dataset"] == dataset.name and run.state == "finished"
+    ]
+    own = [run for run in there if run.dataset().root == dataset.root]
+    return max(own, key=lambda run: run.best.get("ap") or 0.0, default=None)
 
 
 def run_row(run: Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +15,9 @@ from odkit.analysis.evaluation import evaluate
 from odkit.analysis.figures.grid import KIND_COLORS
 from odkit.analysis.tide import mistakes
 from odkit.data.dataset import Dataset
+from odkit.data.duplicates import SimilarPair
 from odkit.data.predictions import Predictions
+from tests.helpers import make_dataset, make_predictions
 
 NAMES = ("nut", "bolt", "$5 note")
 
@@ -164,7 +167,7 @@ def test_show_suspects(dataset, predictions):
     found = mistakes(dataset, predictions)
     figure = figures.show_suspects(found, count=3)
     assert len(figure.axes) == 3
-    assert f"wrong class ({found.suspects[0].score:.2f})" in texts(figure)
+    assert f"wrong class? ({found.suspects[0].score:.2f})" in texts(figure)
     assert "labelled bolt" in texts(figure)
     assert "$5 note?" in texts(figure)
     nothing = mistakes(dataset.select([]), predictions.select([]))
@@ -191,6 +194,18 @@ def test_training_curves():
 def test_training_curves_of_little(history):
     assert figures.training_curves(history)._repr_png_()
     assert figures.compare_curves({"one": history, "other": []})._repr_png_()
+
+
+def test_one_epoch_is_written_out_and_no_dot_stands_for_a_curve():
+    figure = figures.training_curves(HISTORY[1:2])
+    assert not any(axes.lines for axes in figure.axes)
+    for written in ("loss 1", "AP 0.1", "AP50 0.15", "learning rate 0.001", "after one epoch"):
+        assert written in texts(figure)
+    alone = figures.compare_curves({"one": HISTORY[1:2], "other": HISTORY[2:3]})
+    assert not any(axes.lines for axes in alone.axes)
+    assert "one 0.1" in texts(alone)
+    beside = figures.compare_curves({"one": HISTORY[1:2], "other": HISTORY})
+    assert [len(axes.lines) for axes in beside.axes] == [2, 2, 2]
 
 
 def test_compare_curves():
@@ -303,6 +318,98 @@ def test_many_classes_stay_readable():
         assert height <= 2400
     assert "20 classes in the middle left out" in texts(drawn[2])
     assert "20 rarer classes left out" in texts(drawn[3])
+    assert "the 25 classes confused most of 60" in texts(drawn[1])
+    rare = evaluate(dataset.select_boxes(dataset.box_classes < 20), found)
+    assert "AP by class (40 without ground truth)" in texts(figures.per_class_ap(rare))
+
+
+def test_a_few_boxes_far_off_do_not_stretch_the_chart_of_sizes():
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 200, (200, 2)), rng.uniform(40, 90, (200, 2))
+    boxes = np.hstack([corner, corner + side])
+    boxes[:2, 2:] = boxes[:2, :2] + 1
+    columns = {"image_paths": ["/none/a.jpg"], "image_sizes": [(400, 400)], "class_names": ("a",)}
+    data = Dataset(boxes=boxes, box_classes=[0] * 200, box_images=[0] * 200, **columns)
+    figure = figures.box_sizes(data)
+    assert figure.axes[0].get_xlim()[0] > 25
+    assert "2 far beyond, x at the edge" in texts(figure)
+    alike = figures.box_sizes(data.select_boxes(range(2, 200)))
+    assert "beyond" not in texts(alike)
+    few = figures.box_sizes(data.select_boxes([0, 5, 6]))
+    assert few.axes[0].get_xlim()[0] < 1, "of three boxes none is odd"
+
+
+def test_images_of_a_row_are_equally_high_and_fill_it(tmp_path):
+    sizes = [(120, 90), (60, 100), (120, 90), (100, 100), (90, 120), (400, 40)]
+    for k, size in enumerate(sizes):
+        Image.new("RGB", size, "#556677").save(tmp_path / f"{k}.png")
+    data = Dataset(
+        class_names=("a",),
+        root=tmp_path,
+        image_paths=[str(tmp_path / f"{k}.png") for k in range(6)],
+        image_sizes=sizes,
+        boxes=[],
+        box_classes=[],
+        box_images=[],
+    )
+    figure = figures.show_images(data, columns=3, count=6)
+    places = [axes.get_position(original=True) for axes in figure.axes]
+    for row in (places[:3], places[3:]):
+        assert len({round(place.height, 6) for place in row}) == 1
+        assert row[0].x0 == 0
+        assert row[-1].x1 == pytest.approx(1)
+    assert all(axes.get_aspect() == 1 for axes in figure.axes)
+
+
+def test_show_pairs(dataset):
+    pair = SimilarPair(0.97, 0, 3, "0.png", "3.png", "train", "val")
+    written = texts(figures.show_pairs(dataset, [pair]))
+    for part in ("0.png", "3.png", "train", "val, similarity 0.970"):
+        assert part in written
+    same = replace(pair, second_split="", equal=True)
+    assert "no split, equal pixels" in texts(figures.show_pairs(dataset, [same, pair]))
+    assert "no two images look the same" in texts(figures.show_pairs(dataset, []))
+
+
+def test_speed_bars():
+    figure = figures.speed_bars({"fast": 120.0, "slow": 0.25})
+    assert {"120", "0.25", "fast", "slow"} <= set(texts(figure).split(" | "))
+    assert figure._repr_png_()
+    assert "no detector was measured" in texts(figures.speed_bars({}))
+
+
+def test_what_a_lower_score_finds_is_told_beside_the_misses():
+    """Four boxes: one found, two found with a low score only, one not at all."""
+    dataset = make_dataset([(k, 0, (20, 20, 80, 80)) for k in range(4)], images=4)
+    seen = [(k, 0, score, (20, 20, 80, 80)) for k, score in enumerate((0.9, 0.3, 0.2))]
+    found = mistakes(evaluate(dataset, make_predictions(seen)), score=0.5)
+    assert (found.counts["Miss"], found.found_later) == (3, 2)
+    assert "2 of them found with a lower score" in texts(figures.mistake_costs(found))
+    all_scores = mistakes(evaluate(dataset, make_predictions(seen)), score=0.1)
+    assert (all_scores.counts["Miss"], all_scores.found_later) == (1, 0)
+    assert "lower score" not in texts(figures.mistake_costs(all_scores))
+
+
+def test_figures_of_mistakes_say_where_there_is_nothing_to_show(dataset):
+    perfect = Predictions(
+        boxes=dataset.boxes,
+        scores=np.full(dataset.num_boxes, 0.9),
+        classes=dataset.box_classes,
+        images=dataset.box_images,
+        class_names=NAMES,
+    )
+    found = mistakes(dataset, perfect)
+    assert "no mistake" in texts(figures.mistake_costs(found))
+    assert "no label is contradicted" in texts(figures.show_suspects(found))
+    bare = mistakes(dataset.select_boxes([]), perfect.select([]))
+    assert "no ground truth to measure on" in texts(figures.mistake_costs(bare))
+    assert "nothing labelled, nothing predicted" in texts(figures.confusion_matrix(bare.evaluation))
+    (bars,) = figures.per_class_ap({"before": bare.evaluation, "after": bare.evaluation}).axes
+    low, high = sorted(bars.get_ylim())
+    assert all(low < t.get_position()[1] < high for t in bars.texts), (
+        "what is said stands inside of the chart"
+    )
+    assert "nan" not in texts(figures.mistake_costs(bare))
 
 
 def test_a_notebook_shows_a_figure_once_and_pyplot_keeps_none(dataset):

@@ -214,6 +214,21 @@ def test_real_detectors_lead_to_nine_in_ten_planted_faults(faulty, real_suspects
 
 
 @pytest.mark.slow
+def test_on_the_images_that_notebook_04_judges_the_first_suspects_are_label_errors(faulty):
+    """Its text takes the first eight for accepted where nobody looked, and says that each is one."""
+    judged = faulty.select(faulty.image_splits != "train")
+    recorded = od.Predictions.load(Path(__file__).with_name("suspects.npz"))
+    found = od.mistakes(judged, recorded.for_dataset(faulty).for_dataset(judged))
+    ranks = fault_ranks(judged, found.suspects)
+    errors = len(ranks)
+    assert errors > 20
+    assert sum(0 <= rank < 2 * errors for rank in ranks) >= 0.9 * errors
+    assert set(range(8)) <= set(ranks)
+    mended = od.evaluate(od.corrected(judged, found.suspects[:8]), found.predictions)
+    assert mended.ap > found.evaluation.ap
+
+
+@pytest.mark.slow
 def test_accepting_what_points_at_a_fault_brings_the_labels_nearer_the_truth(faulty, real_suspects):
     found = sorted({rank for rank in fault_ranks(faulty, real_suspects) if rank >= 0})
     right = od.corrected(faulty, [real_suspects[rank] for rank in found])

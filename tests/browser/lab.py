@@ -70,7 +70,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def start_lab(folder: Path, base_url: str = "/") -> Lab:
+def start_lab(folder: Path, base_url: str = "/", *, application: Path | None = None) -> Lab:
+    """A JupyterLab that serves a folder; `application`: its own folder, and then a new person's settings."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,7 +80,8 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
     settings = folder.with_name(f"{folder.name}-settings")
     notification = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     notification.parent.mkdir(parents=True)
-    notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
+    if application is None:
+        notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # earlier tests of this process may have connected to a database of their own
     environment = {key: value for key, value in os.environ.items() if key != "FIFTYONE_DATABASE_URI"}
@@ -89,6 +91,7 @@ def start_lab(folder: Path, base_url: str = "/") -> Lab:
             *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
             *(f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base_url}"),
             f"--ServerApp.root_dir={folder}",
+            *(() if application is None else (f"--app-dir={application}",)),
         ],
         env={**environment, "PYTHONPATH": python_path, "JUPYTERLAB_SETTINGS_DIR": str(settings)},
         cwd=folder,

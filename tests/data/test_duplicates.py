@@ -62,6 +62,8 @@ def test_pairs_on_two_sides_of_a_split_come_first(tmp_path):
     found = near_duplicates(make(tmp_path, pictures, ["train", "train", "train", "val"]))
     assert [(pair.first_id, pair.second_id) for pair in found] == [("b.png", "b2.png"), ("a.png", "a2.png")]
     assert found[0].across_splits
+    assert [pair.equal for pair in found] == [False, True]
+    assert str(found[1]) == "a.png and a2.png (train and train): equal pixels"
     assert "b.png and b2.png (train and val): 1.000" in str(found[0])
     assert near_duplicates(make(tmp_path, pictures), similarity=0.99999)[0].first_id == "a.png"
 

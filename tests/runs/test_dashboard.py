@@ -441,6 +441,13 @@ def test_chart_is_sound_svg(values: list[float]) -> None:
             assert 0 <= py <= height
 
 
+def test_one_value_is_no_curve() -> None:
+    svg = chart("AP", [Series("AP", "#000", np.array([1.0]), np.array([0.391]), dots=True)], 1.0, top=1.0)
+    assert "AP 0.391" in svg
+    assert "<polyline" not in svg
+    assert "<circle" not in svg
+
+
 def test_pictures_are_upright_and_boxes_lie_on_them(tmp_path: Path) -> None:
     """The file lies on its side (EXIF orientation 6): the white square must stay top left."""
     pixels = np.zeros((80, 40, 3), np.uint8)  # upright: 40 wide, 80 high

@@ -18,7 +18,7 @@ import pytest
 
 from odkit.data.dataset import Dataset
 from odkit.runs.events import EventLog, EventReader, backwards, effective, epoch_rows, follow
-from odkit.runs.run import Run, create_run, list_runs, open_run, runs_html
+from odkit.runs.run import Run, best_run, create_run, list_runs, open_run, runs_html
 from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, hold_lock, prepare_torch, worker_command
 from odkit.system.processes import LOCK_VARIABLE
@@ -210,6 +210,45 @@ def test_a_long_log_is_not_read_whole_to_say_how_a_run_stands(run: Run) -> None:
     summary = run.summary()
     assert (summary["epoch"], summary["loss"], summary["val_ap"], summary["minutes"]) == (2, 0.75, 0.5, 1.0)
     assert "stopped" in repr(run)
+
+
+def test_the_best_run_is_a_finished_one_on_the_same_data(dataset: Dataset, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert best_run(dataset, runs) is None
+    elsewhere = dataset.replace(root=tmp_path, image_ids=dataset.image_ids)
+
+    def ended(name: str, data: Dataset, ap: float | None, reason: str = "finished") -> None:
+        judged = {"event": "evaluation", "step": 3, "epoch": 1, "ap": ap, "ap50": ap}
+        write(
+            create_run(data, SMALL, runs, name),
+            start(),
+            judged,
+            {"event": "end", "step": 3, "reason": reason},
+        )
+
+    ended("unjudged", dataset, None)
+    found = best_run(dataset, runs)
+    assert found is not None
+    assert found.name == "unjudged"
+    for name, data, ap, reason in (
+        ("good", dataset, 0.5, "finished"),
+        ("better", dataset, 0.6, "finished"),
+        ("stopped", dataset, 0.7, "stopped"),
+        ("of another name", dataset.replace(name="other"), 0.8, "finished"),
+        ("of another folder", elsewhere, 0.9, "finished"),
+    ):
+        ended(name, data, ap, reason)
+    found = best_run(dataset, runs)
+    assert found is not None
+    assert found.name == "better"
+
+
+def test_whether_there_are_labelled_test_images(dataset: Dataset, tmp_path: Path) -> None:
+    three = dataset.with_splits(val=0.25, test=0.25)
+    assert not create_run(dataset, SMALL, tmp_path).has_test_images
+    assert create_run(three, SMALL, tmp_path).has_test_images
+    unlabelled = three.select_boxes(three.image_splits[three.box_images] != "test")
+    assert not create_run(unlabelled, SMALL, tmp_path).has_test_images
 
 
 def test_summary_leaves_out_what_was_done_over(run: Run) -> None:

@@ -5,6 +5,7 @@ from .grid import Figure as Figure
 from .grid import class_color as class_color
 from .grid import ink_on as ink_on
 from .images import show_images as show_images
+from .images import show_pairs as show_pairs
 from .images import show_predictions as show_predictions
 from .images import show_suspects as show_suspects
 from .images import show_worst as show_worst
@@ -16,4 +17,5 @@ from .results import per_class_ap as per_class_ap
 from .results import precision_recall as precision_recall
 from .training import compare_curves as compare_curves
 from .training import learning_curve as learning_curve
+from .training import speed_bars as speed_bars
 from .training import training_curves as training_curves

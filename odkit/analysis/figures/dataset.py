@@ -1,7 +1,10 @@
 """Figures of a dataset: classes and box sizes."""
 
+from typing import Any
+
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from odkit.analysis.figures.grid import QUIET, Figure, class_color, class_name, shorten, styled
 from odkit.data import Dataset
@@ -52,6 +55,7 @@ def class_distribution(dataset: Dataset, *, most: int = 40) -> Figure:
     axes.margins(x=0.16)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     more = f", {len(order) - most} rarer classes left out" if len(order) > most else ""
     axes.set_title(f"Boxes by class: {int(counts.sum()):,} in {len(dataset):,} images{more}")
@@ -64,6 +68,9 @@ def class_distribution(dataset: Dataset, *, most: int = 40) -> Figure:
 def box_sizes(dataset: Dataset, *, most: int = 5000, seed: int = 0) -> Figure:
     """Width against height of the boxes, and how large they are beside their images.
 
+    The left chart spans what all but a few boxes are; those few that are far smaller or larger stand as crosses at its
+    edge, and are counted in its title.
+
     Args:
         dataset: What to show.
         most: Boxes drawn in the left chart; of more, a draw by `seed`.
@@ -74,10 +81,16 @@ def box_sizes(dataset: Dataset, *, most: int = 5000, seed: int = 0) -> Figure:
     extent = dataset.boxes[:, 2:] - dataset.boxes[:, :2]
     good = np.flatnonzero((extent > 0).all(1) & np.isfinite(extent).all(1))
     drawn = np.random.default_rng(seed).permutation(good)[:most]
-    colors = [class_color(int(k)) for k in dataset.box_classes[drawn]]
-    sides.scatter(extent[drawn, 0], extent[drawn, 1], s=9, c=colors, alpha=0.55, linewidths=0)
-    low, high = (float(extent[good].min()), float(extent[good].max())) if len(good) else (10.0, 100.0)
-    low, high = max(low, 0.1) / 1.3, high * 1.3
+    low, high = _span(extent[good])
+    odd = ((extent[good] < low) | (extent[good] > high)).any(1)
+    near = drawn[((extent[drawn] >= low) & (extent[drawn] <= high)).all(1)]
+    far = good[odd][:most]
+    low, high = low / 1.3, high * 1.3
+    colors = [class_color(int(k)) for k in dataset.box_classes[near]]
+    sides.scatter(extent[near, 0], extent[near, 1], s=9, c=colors, alpha=0.55, linewidths=0)
+    colors = [class_color(int(k)) for k in dataset.box_classes[far]]
+    edge = np.clip(extent[far], low * 1.06, high / 1.06)
+    sides.scatter(edge[:, 0], edge[:, 1], s=28, c=colors, marker="x", linewidths=1.2)
     for side, name in ((32, "32 x 32"), (96, "96 x 96")):  # COCO's borders between small, medium and large
         if low < side < high:
             edge = np.geomspace(low, high, 50)
@@ -93,7 +106,10 @@ def box_sizes(dataset: Dataset, *, most: int = 5000, seed: int = 0) -> Figure:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(NullFormatter())
-    sides.set_title("Width and height" + (f" ({most:,} of {len(good):,} boxes)" if len(good) > most else ""))
+    some = f"{most:,} of {len(good):,} boxes" if len(good) > most else ""
+    beyond = f"{int(odd.sum())} far beyond, x at the edge" if odd.any() else ""
+    said = ", ".join(filter(None, (some, beyond)))
+    sides.set_title("Width and height" + (f" ({said})" if said else ""))
     size = dataset.image_sizes[dataset.box_images[good]].astype(np.float64)
     seen = (size > 0).all(1)
     share = np.sqrt(extent[good][seen].prod(1) / size[seen].prod(1))
@@ -118,9 +134,21 @@ def box_sizes(dataset: Dataset, *, most: int = 5000, seed: int = 0) -> Figure:
         + (f" (the {len(shown)} most frequent classes)" if len(dataset.class_names) > 8 else "")
     )
     shares.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    shares.yaxis.set_major_locator(MaxNLocator(integer=True))
     shares.grid(axis="y")
     if shown:
         shares.legend()
     if not len(good):
         sides.text(0.5, 0.5, "no boxes", transform=sides.transAxes, ha="center", color=QUIET)
     return figure
+
+
+def _span(extent: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """The shortest and the longest side to draw, in pixels: one box in a hundred may lie beyond, by a factor of 2."""
+    if not len(extent):
+        return 10.0, 100.0
+    shortest, longest = np.sort(extent.min(1)), np.sort(extent.max(1))
+    few = max(len(extent) // 100, 1) if len(extent) >= 20 else 0
+    low = shortest[shortest >= shortest[few] / 2][0]
+    high = longest[longest <= longest[-1 - few] * 2][-1]
+    return max(float(low), 0.1), float(high)

@@ -147,29 +147,39 @@ def open_picture(dataset: Dataset, image: int, size: int) -> Picture:
 
 
 class Sheet:
-    """A page of images in rows, each row as high as its tallest image; `panels` has one Panel an image."""
+    """A page of images in rows; the images of a row are equally high and fill it. `panels` has one Panel an image."""
 
     width = 10.0  # inches, at 100 pixels each
     gap, head, foot = 0.08, 0.42, 0.36  # inches between panels, above each row, below the last
+    narrowest, widest = (
+        0.65,
+        2.2,
+    )  # width over height of a panel; an image beyond it is shown smaller in its panel
 
-    def __init__(self, dataset: Dataset, images: Sequence[int], columns: int) -> None:
+    def __init__(
+        self, dataset: Dataset, images: Sequence[int], columns: int, *, nothing: str = "no images to show"
+    ) -> None:
         columns = max(min(columns, len(images)), 1)
         cell = (self.width - self.gap * (columns - 1)) / columns
-        pictures = [open_picture(dataset, image, round(cell * 100)) for image in images]
+        # larger than a cell: beside narrow images a wide one gets more than its share of the row
+        pictures = [open_picture(dataset, image, round(cell * 140)) for image in images]
         rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-        heights = [max(min(cell * p.height / p.width, cell * 1.3) for p in row) for row in rows]
+        shapes = [[min(max(p.width / p.height, self.narrowest), self.widest) for p in row] for row in rows]
+        heights = [min(cell * len(row) / sum(row), cell * 1.3) for row in shapes]
         total = sum(heights) + self.head * len(rows) + self.foot
-        self.figure = Figure(figsize=(self.width, total))
+        self.figure = Figure(figsize=(self.width, max(total, 1.2)))
         self.panels: list[Panel] = []
         top = total
-        for row, height in zip(rows, heights, strict=True):
+        for row, row_shapes, height in zip(rows, shapes, heights, strict=True):
             top -= self.head + height
-            for column, picture in enumerate(row):
-                left = column * (cell + self.gap)
-                place = (left / self.width, top / total, cell / self.width, height / total)
-                self.panels.append(Panel(self.figure.add_axes(place), picture, cell * 100, height * 100))
+            left = 0.0
+            for picture, shape in zip(row, row_shapes, strict=True):
+                wide = height * shape
+                place = (left / self.width, top / total, wide / self.width, height / total)
+                self.panels.append(Panel(self.figure.add_axes(place), picture, wide * 100, height * 100))
+                left += wide + self.gap
         if not rows:
-            self.figure.text(0.5, 0.5, "no images to show", ha="center", va="center", color=QUIET)
+            self.figure.text(0.5, 0.5, nothing, ha="center", va="center", color=QUIET)
 
     def finish(self, legend: Sequence[Artist]) -> Figure:
         """The figure, with all labels written and a legend below."""
@@ -209,7 +219,7 @@ class Panel:
         """Two lines above the image, cut where they would run into the next panel."""
         lines = (
             (first, 15, {"fontsize": 9, "weight": "bold"}, 6.6),
-            (second, 3, {"fontsize": 8, "color": QUIET}, 5.4),
+            (second, 3, {"fontsize": 8, "color": QUIET}, 5.9),
         )
         for text, rise, look, letter in lines:
             place = (0.0, 1 + rise / max(self.height, 1))

@@ -26,9 +26,16 @@ from odkit.analysis.figures.grid import (
     styled,
 )
 from odkit.analysis.tide import KINDS, Mistakes, classify, mistakes
-from odkit.data import Dataset, Predictions
+from odkit.data import Dataset, Predictions, SimilarPair
 from odkit.system import OutOfRangeError
 
+_SUSPICIONS = {  # the kinds of `Suspect` in words
+    "wrong_class": "wrong class?",
+    "missing": "not labelled?",
+    "bad_box": "badly drawn?",
+    "spurious": "nothing there?",
+    "duplicate": "labelled twice?",
+}
 _CROWDED = 10  # boxes in an image from which on labels would hide it; the legend names the colours
 
 
@@ -172,16 +179,39 @@ def show_suspects(found: Mistakes, *, count: int = 8, columns: int = 4) -> Figur
         columns: Images side by side.
     """
     suspects, data = found.suspects[:count], found.dataset
-    sheet = Sheet(data, [suspect.image for suspect in suspects], columns)
+    nothing = "no label is contradicted by the detector"
+    sheet = Sheet(data, [suspect.image for suspect in suspects], columns, nothing=nothing)
     for panel, suspect in zip(sheet.panels, suspects, strict=True):
         if suspect.box >= 0:
             label = f"labelled {class_name(data, data.box_classes[suspect.box])}"
             panel.box(data.boxes[suspect.box], KIND_COLORS["Miss"], label, style="--", width=1.8)
         if suspect.suggestion is not None:
             panel.box(np.array(suspect.suggestion), CLASS_COLORS[5], f"{suspect.class_name}?", width=1.8)
-        panel.title(f"{suspect.kind.replace('_', ' ')} ({suspect.score:.2f})", _short(suspect.image_id))
+        panel.title(f"{_SUSPICIONS[suspect.kind]} ({suspect.score:.2f})", _short(suspect.image_id))
     dashed = Line2D([], [], color=KIND_COLORS["Miss"], linestyle="--", label="the label")
     return sheet.finish([dashed, Line2D([], [], color=CLASS_COLORS[5], label="what the detector sees")])
+
+
+@styled
+def show_pairs(dataset: Dataset, pairs: Sequence[SimilarPair], *, count: int = 4) -> Figure:
+    """Images that look the same, two and two beside each other.
+
+    Args:
+        dataset: Where they are from.
+        pairs: What `odkit.near_duplicates` found in it.
+        count: How many pairs, the first of the list.
+    """
+    shown = list(pairs)[:count]
+    images = [image for pair in shown for image in (pair.first, pair.second)]
+    columns = 2 if len(shown) == 1 else 4
+    sheet = Sheet(dataset, images, columns, nothing="no two images look the same")
+    for pair, (left, right) in zip(
+        shown, zip(sheet.panels[::2], sheet.panels[1::2], strict=True), strict=True
+    ):
+        left.title(_short(pair.first_id), pair.first_split or "no split")
+        alike = "equal pixels" if pair.equal else f"similarity {pair.similarity:.3f}"
+        right.title(_short(pair.second_id), f"{pair.second_split or 'no split'}, {alike}")
+    return sheet.finish([])
 
 
 def _draw_truth(panel: Panel, dataset: Dataset, image: int) -> int:

@@ -25,6 +25,8 @@ from odkit.analysis.figures.grid import (
 )
 from odkit.analysis.tide import KINDS, Mistakes
 
+_MANY_CLASSES = 15  # from which on a figure of them must be sparing
+
 
 def _whose(evaluation: Evaluation) -> str:
     """The end of a title: of which split's images a figure is; "" where they are of several or of none."""
@@ -103,50 +105,47 @@ def _pr_label(evaluation: Evaluation, k: int) -> str:
 
 
 @styled
-def confusion_matrix(evaluation: Evaluation, *, iou: float = 0.5, score: float | None = None) -> Figure:
+def confusion_matrix(
+    evaluation: Evaluation, *, iou: float = 0.5, score: float | None = None, most: int = 25
+) -> Figure:
     """What is there (rows) against what was predicted (columns), shaded by the share of the row, with the counts.
 
     Args:
         evaluation: What to show.
         iou: IoU a pair needs.
         score: Score a prediction needs to count; the one with the best F1 where not given.
+        most: Classes shown; of more, those that are confused most.
     """
     matrix = evaluation.confusion_matrix(iou, score)
-    counts, size = matrix.counts, len(matrix.names)
-    share = matrix.share
+    wrong = matrix.counts - np.diag(np.diag(matrix.counts))
+    confused = (wrong.sum(0) + wrong.sum(1))[:-1]  # background always has its row and column
+    chosen = [*np.sort(np.argsort(-confused, kind="stable")[:most]).tolist(), len(confused)]
+    counts, share, size = (
+        matrix.counts[np.ix_(chosen, chosen)],
+        matrix.share[np.ix_(chosen, chosen)],
+        len(chosen),
+    )
     side = min(max(0.55 * size, 3.2), 11)
     figure = Figure(figsize=(side + 1.9, side + 1.0), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if size <= 26:
-        for row in range(size):
-            for column in range(size):
-                if counts[row, column]:
-                    ink = "#ffffff" if share[row, column] > 0.55 else INK
-                    font = 9 if size <= 12 else 6
-                    axes.text(
-                        column,
-                        row,
-                        f"{counts[row, column]:,}",
-                        ha="center",
-                        va="center",
-                        color=ink,
-                        fontsize=font,
-                    )
-    else:
-        axes.text(
-            0, -0.01, "counts left out: too many classes", transform=axes.transAxes, va="top", color=QUIET
-        )
-    names = [shorten(name, 18) for name in matrix.names[:-1]]
-    turned, font = size > 6, 9 if size <= 26 else 6
-    axes.set_xticks(range(size), [*names, "missed"], rotation=90 if turned else 0, fontsize=font)
-    axes.set_yticks(range(size), [*names, "nothing"], fontsize=font)
+    font = 9 if size <= 12 else 7
+    for row, column in np.argwhere(counts).tolist():
+        ink = "#ffffff" if share[row, column] > 0.55 else INK
+        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=ink, fontsize=font)
+    if not counts.any():
+        nothing = "nothing labelled, nothing predicted"
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color=QUIET)
+    names = [shorten(matrix.names[k], 18) for k in chosen[:-1]]
+    axes.set_xticks(range(size), [*names, "missed"], rotation=90 if size > 6 else 0)
+    axes.set_yticks(range(size), [*names, "nothing"])
     axes.axhline(size - 1.5, color=QUIET, linewidth=0.8)
     axes.axvline(size - 1.5, color=QUIET, linewidth=0.8)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted", ylabel="is really")
-    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}{_whose(evaluation)}")
+    some = f"; the {most} classes confused most of {len(confused):,}" if len(confused) > most else ""
+    axes.set_title(f"Confusion at score {matrix.score:.2f}, IoU {matrix.iou:g}{_whose(evaluation)}{some}")
     return figure
 
 
@@ -156,7 +155,8 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
 
     Args:
         evaluations: One, or several by name ("before", "after") on datasets with the same classes.
-        most: Classes shown; with more, the best and the worst of the first evaluation.
+        most: Classes shown; with more, the best and the worst of the first evaluation. Of many classes those without
+            ground truth are only counted.
     """
     several = {"": evaluations} if isinstance(evaluations, Evaluation) else dict(evaluations)
     first = next(iter(several.values()))
@@ -166,13 +166,15 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
     ]
     order = np.argsort(-np.nan_to_num(first.class_ap, nan=-1), kind="stable")
     names = [first.class_names[k] for k in order]
+    measured = [name for name in names if any(name in v and not math.isnan(v[name][0]) for v in values)]
+    unmeasured = len(names) - len(measured) if len(names) > _MANY_CLASSES else 0
+    names = measured if unmeasured else names
     left_out = max(len(names) - most, 0)
     if left_out:
         names = names[: most // 2] + names[len(names) - (most - most // 2) :]
     bar = 0.8 / len(several)
-    figure = Figure(
-        figsize=(7.5, 0.9 + max(len(names), 1) * (0.2 + 0.2 * len(several)) + 0.35), layout="constrained"
-    )
+    high = (0.12 + 0.12 * len(several)) if len(names) > _MANY_CLASSES else (0.2 + 0.2 * len(several))
+    figure = Figure(figsize=(7.5, 1.25 + max(len(names), 1) * high), layout="constrained")
     axes = figure.subplots()
     for number, table in enumerate(values):
         for row, name in enumerate(names):
@@ -188,19 +190,21 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
                 ap + 0.008, y, f"{ap:.2f}", va="center", fontsize=8, color=INK
             ) if ap50 - ap > 0.07 else None
     axes.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     whose = _whose(first) if {e.split for e in several.values()} == {first.split} else ""
-    some = f" ({left_out} classes in the middle left out)" if left_out else ""
-    axes.set_title(f"AP by class{whose}{some}")
+    said = [f"{left_out} classes in the middle left out"] * bool(left_out)
+    said += [f"{unmeasured} without ground truth"] * bool(unmeasured)
+    axes.set_title(f"AP by class{whose}" + (f" ({', '.join(said)})" if said else ""))
     handles: list[Any] = [
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=INK, label="AP50")
     ]
     if len(several) > 1:
         handles = [
-            Patch(color=class_color(k), label=f"AP {name}") for k, name in enumerate(several)
+            Patch(color=class_color(k), label=f"AP {name}" + ("" if math.isnan(e.ap) else f": {e.ap:.3f}"))
+            for k, (name, e) in enumerate(several.items())
         ] + handles
     else:
         handles = [Patch(color=QUIET, label="AP"), *handles]
@@ -210,32 +214,48 @@ def per_class_ap(evaluations: Evaluation | Mapping[str, Evaluation], *, most: in
 
 @styled
 def mistake_costs(found: Mistakes) -> Figure:
-    """How many mistakes of each kind there are, and the AP50 that putting all of a kind right would win."""
-    figure = Figure(figsize=(9, 3.1), layout="constrained")
+    """How many mistakes of each kind there are at a score, and the AP50 that putting all of a kind right would win.
+
+    The two sides look at different predictions, and say so: the left one at those from the score on, as whoever uses
+    the detector at that score meets them, the right one at all, as AP50 does. An object that is missed on the left and
+    found with a lower score is no mistake on the right; it is the pale part of its bar.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     count, cost = figure.subplots(1, 2, sharey=True)
-    kinds = list(KINDS)
+    kinds, rows = list(KINDS), range(len(KINDS))
     colors = [KIND_COLORS[kind] for kind in kinds]
-    for axes, values, title, form in (
-        (
-            count,
-            [found.counts[kind] for kind in kinds],
-            f"Mistakes at score {found.score:.2f} and above",
-            "{:,}",
-        ),
-        (
-            cost,
-            [found.costs[kind] for kind in kinds],
-            f"AP50 they cost (AP50 is {found.evaluation.ap50:.3f}{_whose(found.evaluation)})",
-            "{:.3f}",
-        ),
-    ):
-        bars = axes.barh(range(len(kinds)), values, color=colors)
-        axes.bar_label(bars, [form.format(value) for value in values], padding=3)
+    counts, costs = [found.counts[kind] for kind in kinds], [found.costs[kind] for kind in kinds]
+    bars = count.barh(rows, counts, color=colors)
+    count.bar_label(bars, [f"{value:,}" for value in counts], padding=3)
+    later = found.found_later
+    if later:
+        miss = kinds.index("Miss")
+        count.barh(miss, -later, left=counts[miss], color="#ffffff", alpha=0.6, hatch="///", edgecolor=QUIET)
+        inside = f"{later:,} of them found with a lower score"
+        count.text(counts[miss] / 2, miss + 0.52, inside, ha="center", va="top", fontsize=7, color=QUIET)
+        count.set_ylim(-0.6, len(kinds) - 0.1)
+    count.set_title(f"Mistakes at score {found.score:.2f} and above")
+    count.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bars = cost.barh(rows, costs, color=colors)
+    cost.bar_label(bars, [f"{value:.3f}" for value in costs], padding=3)
+    ap50 = found.evaluation.ap50
+    cost.set_title("AP50 they cost, over all scores")
+    if not math.isnan(ap50):
+        cost.set_xlabel(f"AP50 is {ap50:.3f}{_whose(found.evaluation)}")
+    for axes, values in ((count, counts), (cost, costs)):
+        axes.set_yticks(rows, [in_words(kind) for kind in kinds])
         axes.margins(x=0.15)
-        axes.set_title(title)
-        axes.set_yticks(range(len(kinds)), [in_words(kind) for kind in kinds])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
+        if not any(values):
+            axes.set_xticks([])
+            axes.set_xlim(0, 1)
+    if not found.evaluation.class_boxes.any():
+        cost.text(
+            0.5, 0.5, "no ground truth to measure on", transform=cost.transAxes, ha="center", color=QUIET
+        )
+    elif not any(counts):
+        count.text(0.5, 0.5, "no mistake", transform=count.transAxes, ha="center", color=QUIET)
     count.invert_yaxis()
     return figure
 

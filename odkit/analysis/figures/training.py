@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, class_color, styled
@@ -22,7 +22,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, title: str = "") ->
 
     Args:
         history: One mapping an epoch, as `run.history()` gives: "epoch" (or "step"), "loss", "ap", "ap50",
-            "learning_rate"; what is missing or None is left out.
+            "learning_rate"; what is missing or None is left out. One epoch makes no curve, so it is written out.
         title: Heading of the figure.
     """
     figure, (loss, accuracy, rate) = _charts(3, title)
@@ -32,7 +32,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, title: str = "") ->
     for key, label, color in (("ap", "AP", CLASS_COLORS[0]), ("ap50", "AP50", CLASS_COLORS[5])):
         _line(accuracy, history, key, color, label)
     best = max((row for row in history if _given(row, "ap")), key=lambda row: float(row["ap"]), default=None)
-    if best is not None:
+    if best is not None and accuracy.lines:
         x, y = _at(best), float(best["ap"])
         accuracy.plot([x], [y], "o", color=CLASS_COLORS[0], markersize=6)
         accuracy.annotate(
@@ -60,8 +60,9 @@ def compare_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, title: st
     for axis, key, heading in zip(
         axes, ("loss", "ap", "ap50"), ("Training loss", "Validation AP", "Validation AP50"), strict=True
     ):
+        beside = any(sum(_given(row, key) for row in history) > 1 for history in runs.values())
         for index, (name, history) in enumerate(runs.items()):
-            _line(axis, history, key, class_color(index), name)
+            _line(axis, history, key, class_color(index), name, dot=beside)
         _heading(axis, heading, everything)
         axis.set_ylim(0, None if key == "loss" else 1)
     handles = [Line2D([], [], color=class_color(k), label=name) for k, name in enumerate(runs)]
@@ -143,6 +144,39 @@ def learning_curve(curve: LearningCurve) -> Figure:
     return figure
 
 
+@styled
+def speed_bars(
+    images_per_second: Mapping[str, float], *, title: str = "How fast each detector trains"
+) -> Figure:
+    """Images a second of each detector as bars, on a logarithmic axis: twice as long is not twice as fast.
+
+    Args:
+        images_per_second: Name of each detector to its speed, in the order to show them in.
+        title: Heading of the figure.
+    """
+    figure = Figure(figsize=(7.5, 1.0 + 0.34 * max(len(images_per_second), 1)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    names, values = list(images_per_second), list(images_per_second.values())
+    if not values:
+        axes.text(0.5, 0.5, "no detector was measured", transform=axes.transAxes, ha="center", color=QUIET)
+        axes.set_axis_off()
+        return figure
+    bars = axes.barh(range(len(names)), values, height=0.7, color=CLASS_COLORS[0])
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 3, max(values) * 2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("images a second, training")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def _charts(count: int, title: str, *, legend: bool = False) -> tuple[Figure, NDArray[Any]]:
     figure = Figure(figsize=(10, 3.0 + 0.3 * bool(title) + 0.3 * legend), layout="constrained")
     if title:
@@ -156,16 +190,26 @@ def _heading(axis: Axes, title: str, history: Sequence[Mapping[str, Any]]) -> No
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(axis="y")
     if not axis.lines:
-        axis.text(0.5, 0.5, "nothing recorded yet", transform=axis.transAxes, ha="center", color=QUIET)
+        if not axis.texts:
+            axis.text(0.5, 0.5, "nothing recorded yet", transform=axis.transAxes, ha="center", color=QUIET)
+        else:
+            axis.set_xlabel("after one epoch")
         axis.set_xticks([])
         axis.set_yticks([])
+        axis.grid(visible=False)
 
 
-def _line(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str, label: str) -> None:
+def _line(
+    axis: Axes, history: Sequence[Mapping[str, Any]], key: str, color: str, label: str, *, dot: bool = False
+) -> None:
+    """A curve through what is given; a single value is written out, or a dot where it stands beside curves."""
     points = [(_at(row), float(row[key])) for row in history if _given(row, key)]
-    if points:
+    if len(points) == 1 and not dot:
+        place = (0.5, 0.62 - 0.14 * len(axis.texts))
+        axis.text(*place, f"{label} {points[0][1]:.3g}", transform=axis.transAxes, ha="center", color=color)
+    elif points:
         x, y = zip(*points, strict=True)
-        axis.plot(x, y, color=color, label=label, marker="o" if len(points) < 2 else "")
+        axis.plot(x, y, color=color, label=label, marker="o" if len(points) == 1 else "")
 
 
 def _at(row: Mapping[str, Any]) -> float:

@@ -98,12 +98,14 @@ def chart(title: str, series: Sequence[Series], until: float, *, top: float | No
     for s in series:
         seen = np.isfinite(s.y)
         points = list(zip(place_x(s.x[seen]), place_y(s.y[seen]), strict=True))
+        if len(points) < 2:  # no curve yet; the value stands above
+            continue
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(
             f'<polyline points="{line}" fill="none" stroke="{s.color}" stroke-width="{s.width}" '
             f'stroke-opacity="{s.opacity}" stroke-linejoin="round"/>'
         )
-        if (s.dots and len(points) <= 40) or len(points) == 1:
+        if s.dots and len(points) <= 40:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{s.color}"/>' for x, y in points]
     return _svg(width, height, "".join(parts))
 

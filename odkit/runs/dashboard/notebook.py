@@ -85,16 +85,20 @@ def _bundle(text: str) -> dict[str, str]:
 
 
 def _show_final(run: "Run", handle: Any) -> None:
-    """The run's end as a figure and a table, in place of what was shown while it trained."""
+    """The run's end as a figure (from two epochs on) and a table, in place of what was shown while it trained."""
     history = run.history()
     text = closing_line(run)
     if not history:
         handle.update(_bundle(text), raw=True)
         return
+    table = {"text/plain": _table_text(history), "text/html": _table_html(text, history)}
+    if len(history) == 1:  # which makes no curve
+        handle.update(table, raw=True)
+        return
     figure = figures.training_curves(history, title=run.name)
     picture = base64.b64encode(figure._repr_png_()).decode()
     handle.update({"image/png": picture, "text/plain": text}, raw=True)
-    _display({"text/plain": _table_text(history), "text/html": _table_html(text, history)})
+    _display(table)
 
 
 def _table_text(history: Sequence[dict[str, Any]]) -> str:
