@@ -314,8 +314,9 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
         schema = annotation(pictures.class_names)
         score = {"name": "confidence", "type": "float", "component": "text", "read_only": True}
         schema["attributes"] = [score, *schema["attributes"]]
-        made.set_label_schemas({SUGGESTIONS: schema})
-        made.activate_label_schemas(SUGGESTIONS)
+        judged = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
+        made.set_label_schemas({SUGGESTIONS: schema, "tags": judged})
+        made.activate_label_schemas([SUGGESTIONS, "tags"])
     views = {
         TO_DO: made.match_tags([ACCEPT, REJECT], bool=False).sort_by("doubt", reverse=True),
         "accepted": made.match_tags(ACCEPT),

@@ -75,6 +75,7 @@ class Prelabels:
         """The pictures with the suggestions as if they were labels, which nobody has accepted yet."""
         found = self.suggestions
         return self.pictures.replace(
+            name=f"{self.pictures.name}-suggestions",
             boxes=found.boxes,
             box_classes=found.classes,
             box_images=found.images,
@@ -265,12 +266,11 @@ def _trained_as_empty(run: Run | None, pictures: Dataset) -> list[str]:
     seen = run.dataset()
     seen = seen.select((seen.boxes_per_image() == 0) & (seen.image_splits == run.settings.train_split))
     count = int(np.isin(pictures.image_ids, seen.image_ids).sum())
-    if not count:
-        return []
-    return [
+    note = (
         f"{run.name} was trained on {count:,} of these pictures as if nothing were in them, so it will overlook what "
         "is: train without them, as od.fine_tune(dataset.select(dataset.boxes_per_image() > 0))"
-    ]
+    )
+    return [note] if count else []
 
 
 # -- what to suggest ---------------------------------------------------------------------------------------------------
