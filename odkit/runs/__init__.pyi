@@ -2,7 +2,6 @@ from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
 from .final_test import FinalTest as FinalTest
-from .prelabels import NOT_LABELS as NOT_LABELS
 from .prelabels import Interrupted as Interrupted
 from .prelabels import Prelabels as Prelabels
 from .prelabels import find_unlabelled as find_unlabelled

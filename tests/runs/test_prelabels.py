@@ -10,7 +10,8 @@ from PIL import Image
 from odkit.data import Dataset, Predictions
 from odkit.data.formats import write_dataset
 from odkit.detection import build_detector, inference
-from odkit.runs import NOT_LABELS, Interrupted, Run, find_unlabelled, prelabel
+from odkit.runs import Interrupted, Run, find_unlabelled, prelabel
+from odkit.runs.prelabels import NOT_LABELS
 from odkit.system import InputError, MissingFileError
 from tests.helpers import squares, trained
 
