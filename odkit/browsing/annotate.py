@@ -314,8 +314,8 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
         schema = annotation(pictures.class_names)
         score = {"name": "confidence", "type": "float", "component": "text", "read_only": True}
         schema["attributes"] = [score, *schema["attributes"]]
-        judged = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
-        made.set_label_schemas({SUGGESTIONS: schema, "tags": judged})
+        verdict = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
+        made.set_label_schemas({SUGGESTIONS: schema, "tags": verdict})
         made.activate_label_schemas([SUGGESTIONS, "tags"])
     views = {
         TO_DO: made.match_tags([ACCEPT, REJECT], bool=False).sort_by("doubt", reverse=True),
@@ -328,7 +328,7 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
 
 def _marks(rows: Sequence[dict[str, Any]]) -> str:
     """Suggestions as one short text, by which they are known again unless a person changed them."""
-    told = [(row["label"], row["bounding_box"], row.get("tags") or []) for row in rows]
+    told = [(row.get("label"), row.get("bounding_box"), row.get("tags") or []) for row in rows]
     return hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
 
 
