@@ -5,7 +5,6 @@ learns its own mistakes. The pictures that it is least sure of come first, becau
 Settles, "Active Learning Literature Survey", 2009).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ class Prelabels:
         lines = [
             f"Prelabels of {self.pictures.name!r}: {len(self.suggestions):,} boxes suggested in {len(self):,} pictures",
             f"  score: {self.score:.2f} or more, {self.reason}",
-            f"  nothing suggested: {empty:,} pictures",
+            f"  nothing suggested in: {empty:,} of them",
         ]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, f"  {NOT_LABELS}"])
@@ -216,9 +215,11 @@ def find_unlabelled(source: Dataset | str | Path, every_picture: bool = False) -
     kinds = {
         "that no label names": len(extra),
         "that have labels": len(empty) if every_picture else 0,
-        "without objects by the labels": 0 if every_picture else len(empty),
+        "without boxes": 0 if every_picture else len(empty),
     }
-    note = ", ".join(f"{count:,} pictures {kind}" for kind, count in kinds.items() if count)
+    note = ", ".join(
+        f"{count:,} picture{'s' * (count != 1)} {kind}" for kind, count in kinds.items() if count
+    )
     pictures = Dataset(
         name=dataset.name,
         root=dataset.root,
@@ -280,9 +281,9 @@ def _best_score(run: Run | None) -> tuple[float, str]:
     if run is None:
         return DEFAULT_SCORE, "as a detector without its run says nothing better"
     judged = run.evaluation()
+    if not judged.ap50 > 0:  # nan without ground truth
+        return DEFAULT_SCORE, f"as {run.name} has found nothing on its validation images to judge a score by"
     best = judged.best_score
-    if not len(judged.predictions) or not judged.class_boxes.sum() or math.isnan(best):
-        return DEFAULT_SCORE, f"as {run.name} has found nothing to judge a score by"
     return best, f"the score with the best F1 on the validation images of {run.name}"
 
 

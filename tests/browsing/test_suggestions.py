@@ -121,7 +121,9 @@ def test_boxes_tagged_in_place_of_pictures(prelabels: Prelabels) -> None:
 def test_a_better_detectors_suggestions_leave_what_a_person_did(prelabels: Prelabels) -> None:
     there = browse(prelabels).dataset
     there.match({"image_id": "000.png"}).tag_samples("accept")
-    draw(there, "001.png", "suggestions", bounding_box=[0.5, 0.5, 0.25, 0.25])  # of which no class is said yet
+    draw(
+        there, "001.png", "suggestions", bounding_box=[0.5, 0.5, 0.25, 0.25]
+    )  # of which no class is said yet
     fewer = prelabels.suggestions.above(0.99)
     better = Prelabels(
         pictures=prelabels.pictures, suggestions=fewer, doubt=np.ones(8), score=0.99, reason="as asked for"
