@@ -32,11 +32,13 @@ from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
 from .detection import Detector as Detector
 from .detection import build_detector as build_detector
+from .detection import images_dataset as images_dataset
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
 from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
+from .runs import Prelabels as Prelabels
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import best_run as best_run
@@ -46,6 +48,7 @@ from .runs import fine_tune as fine_tune
 from .runs import import_tfod as import_tfod
 from .runs import list_runs as list_runs
 from .runs import open_run as open_run
+from .runs import prelabel as prelabel
 from .runs.dashboard import show_run as show_run
 from .training import cross_val_predict as cross_val_predict
 from .training import learning_curve as learning_curve

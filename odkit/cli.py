@@ -694,6 +694,94 @@ def predict(
     return 0
 
 
+@command
+def prelabel(
+    path: Positional[str],
+    *,
+    detector: str,
+    reading: Reading = Reading(),
+    out: Path | None = None,
+    to: Writable = "coco",
+    images: Literal["copy", "link", "none"] = "copy",
+    score: float | None = None,
+    every_picture: bool = False,
+    tiles: int = -1,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    batch_size: int = 8,
+    num_workers: int = -1,
+) -> int:
+    """Suggest boxes for the pictures without labels, as a new dataset to be corrected, and suggestions.json.
+
+    What is written holds a detector's suggestions and not labels: each box wants a person's eyes before anything is
+    trained on it (in a notebook: od.browse(od.prelabel(...))). The source stays as it is. Ctrl-C stops after a batch,
+    and the same command goes on with the pictures left.
+
+    Args:
+        path: Folder: the images that no label names and those labelled as having no objects, or all where there are
+            no labels; or a saved Dataset (.npz), or "demo".
+        detector: Run (folder or name) or detector file.
+        reading: How the folder is read.
+        out: Folder to write to; default: the name of the data with -suggestions, here.
+        to: Format to write.
+        images: Copy the images there, link to them, or write only the labels.
+        score: Suggest what the detector is this sure of, 0 to 1; default: the score with the best F1 on the run's
+            validation images, 0.5 for a detector file.
+        every_picture: Also the pictures that have labels.
+        tiles: Side in pixels of tiles that the images are looked at in; 0: whole images, -1: as the detector was
+            trained.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
+            fp32.
+        batch_size: Images at once.
+        num_workers: Processes that decode images; -1: as many as pay.
+    """
+    from odkit.data import file_hash
+    from odkit.data.demo import demo_dataset
+    from odkit.data.formats import write_dataset
+    from odkit.runs import Interrupted, find_unlabelled
+    from odkit.runs import prelabel as suggest
+
+    run, found = read_detector(detector, device)
+    source = demo_dataset() if _means_the_demo(path) else path
+    pictures = find_unlabelled(source, every_picture, **vars(reading))
+    root, out = pictures.pictures.root, Path.cwd() / (out or f"{Path(path).stem}-suggestions")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"--out {out} is in the folder of the data, which stays as it is; give another")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"--out {out} is there already; give a new or an empty folder")
+    how = _chosen(found, run, device, precision, len(pictures.pictures), batch_size, num_workers)
+    weights = file_hash(run.path / "detector.safetensors" if run else detector)
+    keep = out.with_name(f".{out.name}-{weights[:12]}-{tiles}-{how['precision']}-{score}.npz")
+    asked: list[int] = []
+    looking = False
+
+    def stop() -> bool:
+        nonlocal looking
+        looking = True
+        return bool(asked)
+
+    def ask(number: int, frame: Any) -> None:
+        if not looking or (asked and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        asked.append(number)
+        os.write(2, b"\nStopping after this batch.\n")
+
+    try:
+        with _signals_to(ask):
+            made = suggest(pictures, run or found, score=score, tiles=tiles, keep=keep, stop=stop, **how)
+    except Interrupted as ended:
+        print(ended, file=sys.stderr)
+        return 128 + asked[0]
+    with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
+        write_dataset(made.as_labels(), out, to, images=images)
+    for warning in lost:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    write_file(out / "suggestions.json", orjson.dumps(made.to_dict(), option=orjson.OPT_INDENT_2))
+    print(f"{made}\nwritten to {out} ({to}; scores and the order to look in: suggestions.json)")
+    return 0
+
+
 def _chosen(
     detector: "Detector",
     run: Run | None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,7 @@ WRONG = {
     "audit nothing": "nothing",
     "evaluate nothing demo": "neither a run",
     "predict nothing demo": "neither a run",
+    "prelabel demo --detector nothing": "neither a run",
     "demo . --images 1": "at least 3",
     "learning-curve nothing": "nothing",
     "learning-curve demo --figure curve.gif": "--figure curve.gif: a file (.png, .svg, .pdf)",
@@ -507,6 +509,49 @@ def test_the_test_images_are_asked_once(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_prelabel_writes_suggestions_and_goes_on_after_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from odkit.detection import build_detector, inference, save_detector
+
+    dataset = squares(tmp_path / "squares", 8)
+    odkit.write_dataset(dataset.select([0, 1]), tmp_path / "data", "coco")
+    for path in dataset.image_paths[2:]:
+        shutil.copy(path, tmp_path / "data")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    detector = build_detector("starter", ("blue", "red"), weights="random", image_size=64)
+    save_detector(detector, tmp_path / "detector.safetensors")
+    monkeypatch.chdir(tmp_path)
+    args = ["prelabel", "data", "--detector", "detector.safetensors", "--score", "0.01", "--batch-size", "4"]
+    assert main([*args, "--out", "data/inside"]) == 1
+    assert "is in the folder of the data" in capsys.readouterr().err
+
+    real, looked = inference.predict_rows, []
+
+    def pressed(*given: Any, stop: Any, **how: Any) -> Any:
+        looked.append(len(given[2]))
+        return real(*given, stop=lambda: stop() or signal.raise_signal(signal.SIGINT) or stop(), **how)
+
+    monkeypatch.setattr(inference, "predict_rows", pressed)
+    assert main(args) == 128 + signal.SIGINT
+    assert "2 of 6 pictures left" in capsys.readouterr().err
+    assert not Path("data-suggestions").exists()
+    assert main(args) == 0
+    assert looked == [6, 2]
+    out = capsys.readouterr().out
+    assert "a detector's suggestions, not labels" in out
+    assert main([*args, "--to", "yolo"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+    suggested = odkit.load_dataset("data-suggestions", val=0)
+    told = orjson.loads(Path("data-suggestions/suggestions.json").read_bytes())
+    assert (len(suggested), suggested.num_boxes) == (6, sum(len(one["objects"]) for one in told["pictures"]))
+    assert "not labels" in told["about"]
+    assert all(0.01 <= thing["score"] <= 1 for one in told["pictures"] for thing in one["objects"])
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob(".data*")), "what was kept for going on is gone"
 
 
 @pytest.mark.worker

@@ -4,21 +4,36 @@ A prediction is marked "tp" or "fp" and a ground truth box "tp" or "fn", as Fift
 say what kind of mistake they are (see `odkit.mistakes`).
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from odkit.analysis import KINDS, Suspect, classify, match, rows_of_boxes
-from odkit.browsing.fo_dataset import BATCH, GROUND_TRUTH, arrange, relative_boxes, rows_there, sizes_to_draw
+from odkit.browsing.fo_dataset import (
+    BATCH,
+    GROUND_TRUTH,
+    annotation,
+    arrange,
+    relative_boxes,
+    rows_there,
+    sizes_to_draw,
+)
 from odkit.data import Dataset, Predictions, relative_xywh_to_xyxy
+from odkit.runs import Prelabels, suggestion_ids
+from odkit.system import InputError
 
 if TYPE_CHECKING:
     from odkit.data.audit import Audit
 
 AUDIT = "audit: "  # how the tags and saved views made from an audit begin
 SUSPECTS = "suspects"
+SUGGESTIONS = "suggestions"
+ACCEPT, REJECT = "accept", "reject"  # tags that a person gives in the App
+TO_DO = "to do, least sure first"  # the saved view of pictures with neither
 
 
 def put_predictions(
@@ -244,6 +259,93 @@ def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
                 )
             )
     return sorted(found, key=lambda one: -one.score)
+
+
+def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
+    """A detector's suggestions as a field of boxes to correct, and views: what is to do, the least sure first.
+
+    Pictures that a person has judged or corrected keep what was suggested for them before.
+    """
+    from bson import ObjectId
+    from pymongo import UpdateOne
+
+    pictures, found = prelabels.pictures, prelabels.suggestions
+    made.add_sample_field(SUGGESTIONS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    made.add_sample_field(f"{SUGGESTIONS}.detections.box_id", fo.StringField)
+    made.add_sample_field(f"{SUGGESTIONS}.detections.iscrowd", fo.BooleanField)
+    if made.has_field(GROUND_TRUTH):  # what is drawn shall stand beside what was suggested
+        made.delete_sample_field(GROUND_TRUTH)
+    made.add_sample_field("doubt", fo.FloatField)
+    made.add_sample_field("suggested", fo.StringField)
+    _remember(made, SUGGESTIONS, "doubt", "suggested")
+    boxes = relative_boxes(pictures, found.boxes, found.images, sizes_to_draw(pictures))
+    pattern = _pattern(fo)
+    rows = [
+        {
+            **pattern,
+            "_id": ObjectId(),
+            "tags": [],
+            "label": found.class_names[label],
+            "bounding_box": box,
+            "confidence": score,
+            "box_id": box_id,
+        }
+        for label, box, score, box_id in zip(
+            found.classes.tolist(), boxes, found.scores.tolist(), suggestion_ids(found), strict=True
+        )
+    ]
+    place = {image_id: i for i, image_id in enumerate(pictures.image_ids)}
+    operations = []
+    wanted = {"image_id": 1, "tags": 1, "suggested": 1, f"{SUGGESTIONS}.detections": 1}
+    for sample in made._sample_collection.find({}, wanted):
+        i = place.get(sample.get("image_id"), -1)
+        there = (sample.get(SUGGESTIONS) or {}).get("detections") or []
+        judged = {ACCEPT, REJECT} & set(sample.get("tags") or ())
+        if i < 0 or judged or (sample.get("suggested") or _marks([])) != _marks(there):
+            continue
+        new = rows[found.of(i)]
+        changed = {SUGGESTIONS: {"_cls": "Detections", "detections": new}, "suggested": _marks(new)}
+        operations.append(
+            UpdateOne({"_id": sample["_id"]}, {"$set": {**changed, "doubt": float(prelabels.doubt[i])}})
+        )
+    _write(made, operations)
+    arrange(fo, made, color_by="value")
+    if SUGGESTIONS not in made.label_schemas:  # else with the classes that a person added
+        schema = annotation(pictures.class_names)
+        score = {"name": "confidence", "type": "float", "component": "text", "read_only": True}
+        schema["attributes"] = [score, *schema["attributes"]]
+        verdict = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
+        made.set_label_schemas({SUGGESTIONS: schema, "tags": verdict})
+        made.activate_label_schemas([SUGGESTIONS, "tags"])
+    views = {
+        TO_DO: made.match_tags([ACCEPT, REJECT], bool=False).sort_by("doubt", reverse=True),
+        "accepted": made.match_tags(ACCEPT),
+        "rejected": made.match_tags(REJECT),
+    }
+    for name, view in views.items():
+        made.save_view(name, view, overwrite=True)
+
+
+def _marks(rows: Sequence[dict[str, Any]]) -> str:
+    """Suggestions as one short text, by which they are known again unless a person changed them."""
+    told = [(row.get("label"), row.get("bounding_box"), row.get("tags") or []) for row in rows]
+    return hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
+
+
+def accepted_view(fo: Any, made: Any) -> Any:
+    """The pictures that a person accepted, without the suggestions tagged as rejected.
+
+    Raises:
+        InputError: No picture was accepted, but boxes were.
+    """
+    accepted = made.match_tags(ACCEPT).match_tags(REJECT, bool=False)
+    boxes = made.count_label_tags(SUGGESTIONS).get(ACCEPT, 0)
+    if boxes and not len(accepted):
+        raise InputError(
+            f"{boxes:,} boxes are tagged {ACCEPT!r}, and no picture is: pictures are accepted whole, as one with a box "
+            "left out teaches that there is nothing. Select the pictures and tag those"
+        )
+    return accepted.filter_labels(SUGGESTIONS, ~fo.ViewField("tags").contains(REJECT), only_matches=False)
 
 
 def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
 from odkit.browsing import fo_dataset, services
-from odkit.browsing.annotate import suspects_tagged
+from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, suspects_tagged
 from odkit.browsing.changes import Changes, changes
-from odkit.browsing.convert import to_fiftyone
+from odkit.browsing.convert import from_fiftyone, suggestions_to_fiftyone, to_fiftyone
+from odkit.browsing.fo_dataset import GROUND_TRUTH
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
+from odkit.runs import Prelabels
 from odkit.system import FrontEnd, InputError, front_end
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def browse(
-    x: "Dataset | Evaluation | Mistakes | Run | Sequence[Run] | Any",
+    x: "Dataset | Prelabels | Evaluation | Mistakes | Run | Sequence[Run] | Any",
     *,
     height: int = 600,
     score: float | None = None,
@@ -39,15 +41,15 @@ def browse(
 
     Args:
         x: A Dataset (with its audit's findings as saved views), a Run, an Evaluation or Mistakes (with predictions,
-            what each got wrong, and the labels that are probably wrong), several Runs side by side, or a FiftyOne
-            dataset or view.
+            what each got wrong, and the labels that are probably wrong), several Runs side by side, Prelabels (the
+            pictures still to do, those the detector is least sure of first), or a FiftyOne dataset or view.
         height: Height of the App in the cell, pixels.
         score: Predictions below it are left out; by default the score with the best F1.
         keep_edits: False starts anew, without what was done in the App.
 
     Returns:
-        A `Browser`: `.view` and `.selected` are what is open and chosen in the App, and
-        `od.from_fiftyone(browser)` or `od.from_fiftyone(browser.view)` bring it back.
+        A `Browser`: `.edits()` is the dataset as a person left it in the App, `.view` and `.selected` are what is open
+        and chosen there, and `od.from_fiftyone(browser.view)` brings it back.
 
     Raises:
         AppError: Without a front end only: FiftyOne's database cannot start. In a notebook the reason is shown, with
@@ -57,11 +59,13 @@ def browse(
     seen_from = front_end()
     try:
         if seen_from is None:
-            return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
+            content = _content(x, score=score, persistent=False, keep_edits=keep_edits)
+            return Browser(*content, x if isinstance(x, Prelabels) else None)
         # the App's server and FiftyOne here take seconds each to import
         with ThreadPoolExecutor(1) as beside:
             starting = beside.submit(services.start_app, fo_dataset.connect(), jupyter=seen_from.pid)
-            browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
+            content = _content(x, score=score, persistent=True, keep_edits=keep_edits)
+            browser = Browser(*content, x if isinstance(x, Prelabels) else None)
             starting.result()
         browser._open(seen_from)
         browser.show(height=height)
@@ -79,15 +83,22 @@ class Browser:
         dataset: The `fiftyone.Dataset`.
         before: The Dataset it was made from, None where FiftyOne's own was given.
         mistakes: What the detector got wrong, None where a dataset was given.
+        prelabels: The suggestions that are judged in the App, None where something else was given.
         url: Path of the App on JupyterLab's address; "" without a front end.
     """
 
     def __init__(
-        self, dataset: Any, view: Any, before: Dataset | None = None, mistakes: Mistakes | None = None
+        self,
+        dataset: Any,
+        view: Any,
+        before: Dataset | None = None,
+        mistakes: Mistakes | None = None,
+        prelabels: Prelabels | None = None,
     ) -> None:
         self.dataset = dataset
         self.before = before
         self.mistakes = mistakes
+        self.prelabels = prelabels
         self.url = ""
         self._view = view
         self._session: Any = None
@@ -116,6 +127,31 @@ class Browser:
         chosen = session.selected_view if session is not None else None
         return self.dataset.select([]) if chosen is None else chosen
 
+    def edits(self) -> Dataset:
+        """The dataset as it stands in the App, to train on or to write to disk (`od.write_dataset`).
+
+        Boxes that were drawn, moved, renamed or deleted, new classes, pictures deleted or tagged with another split:
+        all of it holds, and the notes say what was changed. Of suggestions it is the pictures tagged "accept", with
+        their boxes as they stand there now; suggestions tagged "reject" are left out.
+
+        Raises:
+            ValueError: Boxes were tagged "accept" in place of pictures.
+        """
+        self.dataset.reload()
+        if self.prelabels is None:
+            after, notes = from_fiftyone(self.dataset), () if self.before is None else self.before.notes
+        else:
+            after = from_fiftyone(accepted_view(fo_dataset.fiftyone(), self.dataset), field=SUGGESTIONS)
+            notes = (f"accepted in the App: {len(after):,} of {self.dataset.count():,} pictures",)
+        done = self.changes() if self.before is not None else None
+        said = [f"in the App: {line}" for line in repr(done).splitlines()] if done else []
+        return after.replace(notes=(*notes, *after.notes, *said))
+
+    def add_classes(self, *names: str) -> None:
+        """Offer more classes for the boxes that are drawn in the App; there, "Edit schema" does the same."""
+        fo_dataset.offer_classes(self.dataset, names)
+        self.refresh()
+
     def changes(self) -> Changes:
         """What was changed in the App since the dataset was put there.
 
@@ -126,7 +162,8 @@ class Browser:
             raise InputError(
                 "this App was opened on a FiftyOne dataset; odkit does not know what it was before"
             )
-        return changes(self.before, self.dataset)
+        field = GROUND_TRUTH if self.prelabels is None else SUGGESTIONS
+        return changes(self.before, self.dataset, field=field)
 
     def accepted(self, tag: str = "accept") -> list[Suspect]:
         """The suspects that were tagged so in the App; `od.corrected(dataset, browser.accepted())` puts them right.
@@ -136,6 +173,8 @@ class Browser:
         """
         if self.before is None:
             raise InputError("this App was opened on a FiftyOne dataset, which has no suspects of odkit's")
+        if self.prelabels is not None:
+            raise InputError("these are suggestions: browser.edits() has the pictures that were accepted")
         self.dataset.reload()
         return suspects_tagged(self.dataset, self.before, tag)
 
@@ -249,6 +288,9 @@ def _content(
     options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
     if isinstance(x, Dataset):
         return to_fiftyone(x, audit=audit(x), **options), None, x, None
+    if isinstance(x, Prelabels):
+        there = suggestions_to_fiftyone(x, **options)
+        return there, there.load_saved_view(TO_DO), x.as_labels(), None
     if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
         return root, (None if x is root else x), None, None
@@ -333,7 +375,8 @@ def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
         return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
     raise InputError(
-        "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs or a FiftyOne dataset or view, not "
+        "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs, Prelabels or a FiftyOne dataset or "
+        "view, not "
         f"{type(x).__name__} {x!r:.80}"
     )
 
@@ -345,8 +388,8 @@ def _show_instead(x: Any, error: AppError) -> Browser:
     from odkit.analysis import figures
 
     print(f"The App cannot run here, so here is a picture of some images.\n{error}")
-    if isinstance(x, Dataset):
-        figure = figures.show_images(x)
+    if isinstance(x, Dataset | Prelabels):
+        figure = figures.show_images(x if isinstance(x, Dataset) else x.as_labels())
     else:
         first = next(iter(_judged(x, None).values()))
         figure = figures.show_worst(first.dataset, first)

@@ -16,6 +16,7 @@ from odkit.analysis import Suspect
 from odkit.browsing import annotate, fo_dataset
 from odkit.browsing.fo_dataset import GROUND_TRUTH, UNKNOWN_LABEL
 from odkit.data import UNKNOWN_CLASS, Dataset, Predictions, SourceProblem, relative_xywh_to_xyxy, upright_size
+from odkit.runs import Prelabels
 from odkit.system import InputError
 
 if TYPE_CHECKING:
@@ -61,11 +62,7 @@ def to_fiftyone(
     """
     fo = fo_dataset.fiftyone()
     found = {"predictions": predictions} if isinstance(predictions, Predictions) else dict(predictions or {})
-    there = fo_dataset.existing(fo, dataset, name or fo_dataset.name_of(dataset), keep_edits)
-    made = there if there is not None else fo_dataset.make(fo, dataset, name or fo_dataset.name_of(dataset))
-    edited = there is not None and fo_dataset.is_edited(made)
-    if persistent and not made.persistent:
-        made.persistent = True
+    made, edited = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
     if audit is not None:
         annotate.put_findings(fo, made, dataset, audit)
     for label, one in found.items():
@@ -76,6 +73,27 @@ def to_fiftyone(
     if found or audit is not None or suspects is not None:
         fo_dataset.note(made, edited=edited)
     return made
+
+
+def suggestions_to_fiftyone(
+    prelabels: Prelabels, *, persistent: bool = False, keep_edits: bool = True
+) -> Any:
+    """Pictures with a detector's suggestions in FiftyOne, see `to_fiftyone`; a dataset of their own."""
+    fo, pictures = fo_dataset.fiftyone(), prelabels.pictures
+    name = f"{fo_dataset.name_of(pictures)}-suggestions"
+    made, edited = _put(fo, pictures, name, persistent, keep_edits)
+    annotate.put_suggestions(fo, made, prelabels)
+    fo_dataset.note(made, edited=edited)
+    return made
+
+
+def _put(fo: Any, dataset: Dataset, name: str, persistent: bool, keep_edits: bool) -> tuple[Any, bool]:
+    """The FiftyOne dataset of that name with this data, and whether a person has changed it."""
+    there = fo_dataset.existing(fo, dataset, name, keep_edits)
+    made = there if there is not None else fo_dataset.make(fo, dataset, name)
+    if persistent and not made.persistent:
+        made.persistent = True
+    return made, there is not None and fo_dataset.is_edited(made)
 
 
 # -- from FiftyOne ---------------------------------------------------------------------------------------------------

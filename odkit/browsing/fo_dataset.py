@@ -239,7 +239,7 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         made._sample_collection.insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
     arrange(fo, made, color_by="value")
-    made.set_label_schemas({GROUND_TRUTH: _annotation(dataset.class_names)})
+    made.set_label_schemas({GROUND_TRUTH: annotation(dataset.class_names)})
     made.activate_label_schemas(GROUND_TRUTH)
     made.info = {
         "odkit": {
@@ -252,17 +252,32 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
     note(made)
 
 
-def _annotation(class_names: Sequence[str]) -> dict[str, Any]:
-    """What the App's "Annotate" offers to set on a box: one of the classes, and whether it stands for a crowd."""
+def annotation(class_names: Sequence[str]) -> dict[str, Any]:
+    """What the App's "Annotate" offers to set on a box: one of the classes, and whether it stands for a crowd.
+
+    Where there are no classes yet, a person types them.
+    """
+    few = "radio" if len(class_names) <= 5 else "dropdown"
+    choice = {"component": few, "classes": list(class_names)} if class_names else {"component": "text"}
     return {
         "type": "detections",
-        "component": "radio" if len(class_names) <= 5 else "dropdown",
-        "classes": list(class_names),
+        **choice,
         "attributes": [
             {"name": "iscrowd", "type": "bool", "component": "toggle"},
             {"name": "tags", "type": "list<str>", "component": "text"},
         ],
     }
+
+
+def offer_classes(made: Any, names: Sequence[str]) -> None:
+    """Add classes to those that "Annotate" offers for a dataset's boxes."""
+    made.default_classes = list(dict.fromkeys((*made.default_classes, *names)))
+    schemas = made.label_schemas
+    for schema in schemas.values():
+        if schema["type"] == "detections":
+            classes = list(dict.fromkeys((*schema.get("classes", ()), *names)))
+            schema.update(annotation(classes), attributes=schema["attributes"])
+    made.set_label_schemas(schemas)
 
 
 def arrange(fo: Any, made: Any, *, color_by: str) -> None:

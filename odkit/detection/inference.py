@@ -40,6 +40,7 @@ def predict(
     num_workers: int = -1,
     device: str | torch.device = "auto",
     precision: torch.dtype | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Predictions:
     """What a detector finds in every image of a dataset.
 
@@ -57,6 +58,7 @@ def predict(
         device: Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto": where the detector is if that is a GPU, else
             what training would choose.
         precision: torch.bfloat16 or float16 for autocast; None: float32.
+        stop: Asked after each batch; once true, the predictions know only the images that were looked at.
 
     Raises:
         ImageReadError: An image cannot be read; the message names it.
@@ -81,7 +83,11 @@ def predict(
         num_workers=num_workers,
         device=place,
         precision=precision,
+        stop=stop,
     )
+    if len(rows) < len(dataset):
+        seen = sorted(rows)
+        dataset, rows = dataset.select(seen), {place: rows[row] for place, row in enumerate(seen)}
     return gather(rows, dataset, detector.class_names).above(score)
 
 

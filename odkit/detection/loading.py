@@ -315,8 +315,9 @@ def next_batch(batches: Iterator[Any], limit: float) -> Any:
 
 
 def settle(worker: int) -> None:
-    """A data worker's beginning: one thread, an end with its parent, no hold on the run's lock."""
+    """A data worker's beginning: one thread, deaf to Ctrl-C, an end with its parent, no hold on the run's lock."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the parent, which may want its last batches
     open_all_files()
     end_with_parent(signal.SIGKILL)  # one that hangs would not notice
     # the run's lock is its training process' alone: a hung data worker must not hold it beyond that one's end. Only

@@ -3,6 +3,11 @@ from .events import EventLog as EventLog
 from .events import tell as tell
 from .final_test import FinalTest as FinalTest
 from .imported_config import ImportedConfig as ImportedConfig
+from .prelabels import Interrupted as Interrupted
+from .prelabels import Prelabels as Prelabels
+from .prelabels import find_unlabelled as find_unlabelled
+from .prelabels import prelabel as prelabel
+from .prelabels import suggestion_ids as suggestion_ids
 from .run import RUNS as RUNS
 from .run import Run as Run
 from .run import best_run as best_run

@@ -15,7 +15,14 @@ from tests.container.containers import IMAGE, TOKEN, engine, free_port, own
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
-NOTEBOOKS = ["00_start_here", "01_check_gpu", "02_browse_dataset", "03_fine_tune", "04_visualize_predictions"]
+NOTEBOOKS = [
+    "00_start_here",
+    "01_check_gpu",
+    "02_browse_dataset",
+    "03_fine_tune",
+    "04_visualize_predictions",
+    "05_label_more",
+]
 ROOT = Path(__file__).parents[2]
 SOMEBODY = 12345  # a user id that the image has never heard of
 

@@ -22,6 +22,7 @@ TAKES_DATA: dict[str, Mapping[str, object]] = {
     "02_browse_dataset": {},
     "03_fine_tune": {"EPOCHS": 1},
     "04_visualize_predictions": {},
+    "05_label_more": {"EPOCHS": 1},
 }
 COMPARES = "twelve_pictures"  # the one set that is trained on from random weights too
 SAYS = {
@@ -99,4 +100,4 @@ def test_the_notebooks_run_on_odd_data(kind: str, tmp_path: Path, kernel: Kernel
     assert not re.search(r"\bnan\b|\binf\b", said), "a number that is none"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/config.json"))
-    assert len(runs) == 2 + (kind == COMPARES), "00's and 03's; 04 takes one of them"
+    assert len(runs) == 4 + (kind == COMPARES), "00's, 03's and 05's two; 04 takes one of them"
