@@ -262,7 +262,7 @@ def _content(
             )
     there = to_fiftyone(
         first.dataset,
-        predictions={label: one.predictions for label, one in judged.items()},
+        predictions={label: one.evaluation for label, one in judged.items()},
         suspects=first.suspects if len(judged) == 1 else None,
         score={label: one.score for label, one in judged.items()},
         **options,
