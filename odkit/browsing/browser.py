@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
-from odkit.browsing import fo_dataset, services
-from odkit.browsing.annotate import suspects_tagged
+from odkit.browsing import fo_dataset, fo_map, services
+from odkit.browsing.annotate import names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import to_fiftyone
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
-from odkit.system import FrontEnd, InputError, front_end
+from odkit.detection import Detector, build_detector
+from odkit.system import FrontEnd, InputError, UnknownNameError, front_end
 
 if TYPE_CHECKING:
     from odkit.runs import Run
@@ -57,12 +58,15 @@ def browse(
     seen_from = front_end()
     try:
         if seen_from is None:
-            return Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
+            browser = Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
+            browser._source = x
+            return browser
         # the App's server and FiftyOne here take seconds each to import
         with ThreadPoolExecutor(1) as beside:
             starting = beside.submit(services.start_app, fo_dataset.connect(), jupyter=seen_from.pid)
             browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits))
             starting.result()
+        browser._source = x
         browser._open(seen_from)
         browser.show(height=height)
     except AppError as error:
@@ -83,12 +87,19 @@ class Browser:
     """
 
     def __init__(
-        self, dataset: Any, view: Any, before: Dataset | None = None, mistakes: Mistakes | None = None
+        self,
+        dataset: Any,
+        view: Any,
+        before: Dataset | None = None,
+        mistakes: Mistakes | None = None,
+        evaluations: Sequence[str] = (),
     ) -> None:
         self.dataset = dataset
         self.before = before
         self.mistakes = mistakes
         self.url = ""
+        self._source: Any = None  # what was given to browse()
+        self._evaluations = tuple(evaluations)  # FiftyOne's keys of them
         self._view = view
         self._session: Any = None
         self._path = ""
@@ -158,6 +169,68 @@ class Browser:
             else:
                 ids.append(str(self.before.image_ids[int(image)]))
         self.view = self.dataset.select_by("image_id", ids, ordered=True)
+
+    def open_evaluation(self) -> None:
+        """Open the App's Model Evaluation panel: our figures, per class, the confusion matrix, two runs compared.
+
+        Raises:
+            ValueError: There are no predictions to be judged.
+        """
+        if not self._evaluations:
+            raise InputError("there is no evaluation here: browse a Run, an Evaluation, Mistakes or several Runs")
+        self.dataset.reload()
+        self._arrange(fo_dataset.evaluation_panel(self.dataset, self._evaluations))
+
+    def open_map(self, detector: Detector | None = None) -> None:
+        """Open a map of the images in the App: the more alike a detector finds two images, the closer they lie.
+
+        Press "map" in the panel that opens. Circle points to see their images; colour them by `split`, by `main_class`
+        (the class with most boxes) or by an evaluation's counts (`eval_fp`, say). With an image selected, the App's
+        "sort by similarity" is ready too; so is `similar()`. Computed once a detector, and kept in FiftyOne.
+
+        Args:
+            detector: By default the run's best one, for data that comes without a run the starter as it comes.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own.
+            ImageReadError: An image cannot be read.
+        """
+        self._map(detector)
+        self._arrange(fo_dataset.map_panel())
+
+    def similar(self, image: int | str, *, detector: Detector | None = None) -> Any:
+        """Open all images in the App, those most like this one first; the view, which begins with it.
+
+        Args:
+            image: Row number in the dataset browsed, or image id.
+            detector: Whose features are compared, as for `open_map`.
+
+        Raises:
+            KeyError: There is no such image.
+        """
+        self._map(detector)
+        assert self.before is not None
+        image_id = image if isinstance(image, str) else str(self.before.image_ids[int(image)])
+        found = self.dataset.match(fo_dataset.fiftyone().ViewField("image_id") == image_id).values("id")
+        if not found:
+            raise UnknownNameError(f"no image {image_id!r} in {self.dataset.name!r}")
+        self.view = self.dataset.sort_by_similarity(found[0], brain_key=fo_map.SIMILAR)
+        return self.view
+
+    def _map(self, detector: Detector | None) -> None:
+        if self.before is None:
+            raise InputError("this App was opened on a FiftyOne dataset; browse a Dataset or a Run to have its map")
+        if detector is None:
+            source = self._source[0] if isinstance(self._source, Sequence) else self._source
+            trained = hasattr(source, "detector")
+            detector = source.detector() if trained else build_detector("starter", self.before.class_names)
+        fo_map.put_map(fo_dataset.fiftyone(), self.dataset, self.before, detector)
+
+    def _arrange(self, panels: Any) -> None:
+        session = self._live()
+        if session is not None:
+            session.spaces = panels
+            session.refresh()  # so that the App knows what was just stored
 
     def confusion_matrix(self) -> Any:
         """The confusion matrix as a table of buttons, each of which opens its images in the App.
@@ -244,14 +317,14 @@ _shown: Any = None  # the display of the cell that has the App
 
 def _content(
     x: Any, *, score: float | None, persistent: bool, keep_edits: bool
-) -> tuple[Any, Any, Dataset | None, Mistakes | None]:
-    """The FiftyOne dataset for whatever was given, the view of it to open, the Dataset behind it, the mistakes."""
+) -> tuple[Any, Any, Dataset | None, Mistakes | None, Sequence[str]]:
+    """What a `Browser` is made of, for whatever was given."""
     options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
     if isinstance(x, Dataset):
-        return to_fiftyone(x, audit=audit(x), **options), None, x, None
+        return to_fiftyone(x, audit=audit(x), **options), None, x, None, ()
     if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
-        return root, (None if x is root else x), None, None
+        return root, (None if x is root else x), None, None, ()
     judged = _judged(x, score)
     first = next(iter(judged.values()))
     for label, one in judged.items():
@@ -268,7 +341,7 @@ def _content(
         **options,
     )
     view = there.load_saved_view("worst first") if len(judged) == 1 else None
-    return there, view, first.dataset, first
+    return there, view, first.dataset, first, [names_of(label)[1] for label in judged]
 
 
 MOST_CLASSES = 20  # in a table of buttons

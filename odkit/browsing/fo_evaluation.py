@@ -18,6 +18,7 @@ from odkit.data import Dataset, Predictions
 
 NOTHING = "(nothing)"  # what stands for no box and for no prediction
 IOU = 0.5
+MOST_CLASSES = 20  # whose AP is listed in the panel's summary
 
 
 class PanelResults(COCODetectionResults):  # type: ignore[misc]
@@ -113,7 +114,11 @@ def store(
     if evaluation is None:
         return
     boxes, found = np.array(box_ids, object), np.array(prediction_ids, object)
-    figures = {"AP50": evaluation.ap50, "AP75": evaluation.ap75, "Score threshold": score}
+    figures = {"AP50": evaluation.ap50, "AP75": evaluation.ap75}
+    if len(evaluation.class_names) <= MOST_CLASSES:  # the panel's table of classes has no column for AP
+        each = zip(evaluation.class_names, evaluation.class_ap.tolist(), strict=True)
+        figures |= {f"AP of {name}": value for name, value in each}
+    figures["Score threshold"] = score
     results = PanelResults(
         *(made, config, key),
         _pairs(evaluation.dataset, evaluation.predictions.above(score), matches, boxes, found),
