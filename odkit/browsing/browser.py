@@ -1,7 +1,7 @@
 """FiftyOne's App inside the notebook: look at a dataset, at predictions, at runs side by side.
 
-The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. Without a
-front end (nbconvert, nbval, a script) everything is done but the showing.
+The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. In a notebook
+without a front end (nbconvert, nbval) a picture of some images stands there, and a script shows nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
 from odkit.browsing import fo_dataset, fo_map, services
 from odkit.browsing.annotate import names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
-from odkit.browsing.convert import to_fiftyone
+from odkit.browsing.convert import from_fiftyone, to_fiftyone
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
 from odkit.detection import Detector, build_detector
-from odkit.system import FrontEnd, InputError, UnknownNameError, front_end
+from odkit.system import FrontEnd, InputError, UnknownNameError, front_end, in_notebook
 
 if TYPE_CHECKING:
     from odkit.runs import Run
@@ -60,6 +60,7 @@ def browse(
         if seen_from is None:
             browser = Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits))
             browser._source = x
+            browser.show()
             return browser
         # the App's server and FiftyOne here take seconds each to import
         with ThreadPoolExecutor(1) as beside:
@@ -263,8 +264,13 @@ class Browser:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def show(self, *, height: int = 600) -> None:
-        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up."""
+        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up.
+
+        Where no front end is, a notebook gets a picture of the first images in its place.
+        """
         if not self._path:
+            if in_notebook():
+                self._show_picture()
             return
         from IPython.display import HTML, display
 
@@ -280,6 +286,31 @@ class Browser:
             'allow="clipboard-write"></iframe>'
         )
         _shown = display(HTML(page), display_id=True)
+
+    def _show_picture(self) -> None:
+        from IPython.display import display
+
+        from odkit.analysis import figures
+
+        first = self.view.limit(4 if self.mistakes else 8)
+        if self.before is None:
+            try:
+                data = from_fiftyone(first)
+            except InputError:
+                return  # no images with boxes
+            images = list(data.image_ids)
+        else:
+            data, known = self.before, set(self.before.image_ids)
+            images = [i for i in first.values("image_id") if i in known]
+        if not images:
+            return
+        if self.mistakes is None:
+            figure = figures.show_images(data, images)
+        else:
+            found = self.mistakes.predictions
+            figure = figures.show_predictions(data, found, images, score=self.mistakes.score)
+        display(figure)
+        print("A picture of it; in JupyterLab the App itself is here.")
 
     def _open(self, seen_from: FrontEnd) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
