@@ -1,8 +1,8 @@
 """Pictures of FiftyOne's App for the committed notebooks: `make notebooks`, after all notebooks were executed.
 
-Executed without a browser, a cell that browses has a still picture. Here each notebook with cells tagged `app-picture`
-runs once more in a real JupyterLab, and what the App shows in such a cell right after it ran is kept beside the executed
-notebooks, where tidy_notebooks.py takes it from. Needs Chromium; without one the stills stay.
+Executed without a browser, a cell that browses has a still picture. Here each notebook with cells tagged
+`app-picture` runs once more in a real JupyterLab, and what the App shows right after such a cell ran is kept beside
+the executed notebooks, where tidy_notebooks.py takes it from. Needs Chromium; without one the stills stay.
 """
 
 import contextlib
@@ -125,7 +125,9 @@ def main(paths: list[Path]) -> None:
             old.unlink()
     program = chromium_path()
     if program is None or not notebooks:
-        print("No picture of the App is taken: " + ("no cell asks for one" if program else "no Chromium here"))
+        print(
+            "No picture of the App is taken: " + ("no cell asks for one" if program else "no Chromium here")
+        )
         return
     with jupyterlab() as lab, sync_playwright() as playwright:
         chrome = playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGUMENTS)

@@ -37,7 +37,8 @@ def with_pictures(notebook: NotebookNode, executed: Path) -> NotebookNode:
     for k in tagged(notebook):
         taken = picture_path(executed, k)
         if taken.is_file():
-            data = {"image/jpeg": base64.b64encode(taken.read_bytes()).decode(), "text/plain": "FiftyOne's App"}
+            picture = base64.b64encode(taken.read_bytes()).decode()
+            data = {"image/jpeg": picture, "text/plain": "FiftyOne's App"}
             notebook.cells[k].outputs = [nbformat.v4.new_output("display_data", data)]
     return notebook
 

@@ -37,7 +37,7 @@ def put_predictions(
     label, key, kind = names_of(label)
     if isinstance(predictions, Evaluation):
         if predictions.dataset.fingerprint() != dataset.fingerprint():
-            raise InputError(f"the evaluation given as {label!r} is of other images or labels than this dataset")
+            raise InputError(f"the evaluation of {label!r} is of other images or labels than this dataset")
         evaluation: Evaluation | None = predictions
         all_found, limit = predictions.predictions, predictions.max_detections
     else:
@@ -101,8 +101,13 @@ def put_predictions(
         operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
     _write(made, operations)
     arrange(fo, made, color_by="field")
-    ids = {"box_ids": box_ids, "prediction_ids": [str(row["_id"]) for row in rows]}
-    fo_evaluation.store(made, key, label, evaluation, score=score, matches=matches, **ids)
+    fo_evaluation.store(
+        *(made, key, label, evaluation),
+        score=score,
+        matches=matches,
+        box_ids=box_ids,
+        prediction_ids=[str(row["_id"]) for row in rows],
+    )
     _save_views(fo, made, label, key, kind)
 
 

@@ -178,7 +178,9 @@ class Browser:
             ValueError: There are no predictions to be judged.
         """
         if not self._evaluations:
-            raise InputError("there is no evaluation here: browse a Run, an Evaluation, Mistakes or several Runs")
+            raise InputError(
+                "there is no evaluation here: browse a Run, an Evaluation, Mistakes or several Runs"
+            )
         self.dataset.reload()
         self._arrange(fo_dataset.evaluation_panel(self.dataset, self._evaluations))
 
@@ -220,7 +222,9 @@ class Browser:
 
     def _map(self, detector: Detector | None) -> None:
         if self.before is None:
-            raise InputError("this App was opened on a FiftyOne dataset; browse a Dataset or a Run to have its map")
+            raise InputError(
+                "this App was opened on a FiftyOne dataset; browse a Dataset or a Run to have its map"
+            )
         if detector is None:
             source = self._source[0] if isinstance(self._source, Sequence) else self._source
             trained = hasattr(source, "detector")

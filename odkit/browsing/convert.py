@@ -62,8 +62,9 @@ def to_fiftyone(
         ValueError: `name` belongs to a dataset that odkit did not make, or the predictions are not of this dataset.
     """
     fo = fo_dataset.fiftyone()
-    one_alone = isinstance(predictions, Predictions | Evaluation)
-    found = {"predictions": predictions} if one_alone else dict(predictions or {})
+    if isinstance(predictions, Predictions | Evaluation):
+        predictions = {"predictions": predictions}
+    found = dict(predictions or {})
     there = fo_dataset.existing(fo, dataset, name or fo_dataset.name_of(dataset), keep_edits)
     made = there if there is not None else fo_dataset.make(fo, dataset, name or fo_dataset.name_of(dataset))
     edited = there is not None and fo_dataset.is_edited(made)

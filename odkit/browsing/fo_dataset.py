@@ -141,8 +141,9 @@ def session(app: Path, dataset: Any, view: Any) -> Any:
 def evaluation_panel(made: Any, keys: Sequence[str]) -> Any:
     """The App laid out with its Model Evaluation panel in front, at one evaluation, or at two to be compared."""
     fo = fiftyone()
-    ids = [str(made._doc.evaluations[key].id) for key in keys[:2]]
-    at = {"page": "evaluation", "init": True, "key": keys[0], "id": ids[0], "type": "detection", "method": "coco"}
+    evaluation_id = str(made._doc.evaluations[keys[0]].id)
+    at = {"page": "evaluation", "init": True, "key": keys[0], "id": evaluation_id}
+    at |= {"type": "detection", "method": "coco"}
     if len(keys) > 1:
         at |= {"compareKey": keys[1]}
     front = fo.Panel(type="model_evaluation_panel_builtin", state={"state": {"view": at}})

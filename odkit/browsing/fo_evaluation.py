@@ -140,7 +140,8 @@ def store(
 
 
 def _without_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.isnan(values), -1, values)  # COCO's and FiftyOne's mark of a class without ground truth
+    # COCO's and FiftyOne's mark of a class without ground truth
+    return np.where(np.isnan(values), -1, values)
 
 
 def _pairs(
@@ -148,10 +149,11 @@ def _pairs(
 ) -> list[tuple[Any, ...]]:
     """Label of the box, of the prediction, IoU, score, ids: the predictions that count, then the missed boxes."""
     names = np.array([*dataset.class_names, None], object)  # the last stands for -1
-    ids = np.append(boxes, None)
+    ids = _and_none(boxes)
     rows = np.flatnonzero(matches.kinds != "ignored")
     hit = matches.boxes[rows]
-    ious = np.where(hit >= 0, matches.ious[rows], None)
+    ious = matches.ious[rows].astype(object)
+    ious[hit < 0] = None
     columns = (
         names[np.append(dataset.box_classes, -1)[hit]],
         names[found.classes[rows]],
@@ -171,7 +173,17 @@ def _confused(
     """The cases of our confusion matrix as `PanelResults.confusion` has them."""
     cases = evaluation.confusion_matrix(score=score)
     names = np.array([*evaluation.class_names, None], object)  # the last is the background
-    shown = np.cumsum(evaluation.predictions.scores >= score) - 1  # the row among those from that score on
-    found = np.append(predictions, None)[np.where(cases.predictions < 0, -1, np.append(shown, -1)[cases.predictions])]
-    columns = (names[cases.truth], names[cases.predicted], np.append(boxes, None)[cases.boxes], found)
+    # of each prediction, its place among those from that score on; the last is for -1
+    place = np.append(np.cumsum(evaluation.predictions.scores >= score) - 1, -1)
+    columns = (
+        names[cases.truth],
+        names[cases.predicted],
+        _and_none(boxes)[cases.boxes],
+        _and_none(predictions)[place[cases.predictions]],
+    )
     return [column.tolist() for column in columns]
+
+
+def _and_none(values: NDArray[Any]) -> NDArray[Any]:
+    """With None at the end, where the row -1 looks."""
+    return np.array([*values, None], object)

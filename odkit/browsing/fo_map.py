@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.browsing.fo_dataset import GROUND_TRUTH, is_edited, note
+from odkit.browsing.fo_dataset import is_edited, note
 from odkit.data import Dataset
 from odkit.detection import Detector, features
 
@@ -49,7 +49,9 @@ def put_map(fo: Any, made: Any, dataset: Dataset, detector: Detector) -> None:
     made.info["odkit"]["fields"] = sorted({*made.info["odkit"].get("fields", ()), "split", "main_class"})
     points = {sample: vector[:2] for sample, vector in vectors.items()}
     fob.compute_visualization(there, points=points, brain_key=MAP, create_index=False)
-    fob.compute_similarity(there, embeddings=vectors, brain_key=SIMILAR, backend="sklearn", metric="euclidean")
+    fob.compute_similarity(
+        there, embeddings=vectors, brain_key=SIMILAR, backend="sklearn", metric="euclidean"
+    )
     note(made, edited=edited, map=of)
 
 
@@ -62,8 +64,10 @@ def principal(vectors: NDArray[np.float32], kept: int = KEPT) -> NDArray[np.floa
     centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)
     directions = directions[:, ::-1][:, : max(kept, 2)]
-    largest = np.abs(directions).argmax(0)
-    directions = directions * np.sign(directions[largest, np.arange(directions.shape[1])])  # else either way round
+    # either way round is right; one is chosen
+    directions = directions * np.sign(
+        directions[np.abs(directions).argmax(0), np.arange(directions.shape[1])]
+    )
     along: NDArray[np.float32] = (centred @ directions).astype(np.float32)
     return along
 
@@ -78,7 +82,7 @@ def main_classes(dataset: Dataset) -> NDArray[np.object_]:
 
 
 def _digest(detector: Detector) -> str:
-    """What tells one detector's features from another's: its backbone's weights, and the size at which it sees images."""
+    """What tells one detector's features from another's: the backbone's weights, and how large it sees images."""
     digest = hashlib.sha256(f"{detector.name} {detector.image_size}".encode())
     for name, value in sorted(detector.module.state_dict().items()):
         if name.startswith(detector.family.BACKBONE):

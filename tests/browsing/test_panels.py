@@ -15,8 +15,6 @@ from tests.helpers import random_case, squares
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("fo")]
 
-CLASSES = ("a", "b", "c")
-
 
 def judged(seed: int) -> Evaluation:
     """Random boxes, crowds and guesses, some of them beyond the detections allowed."""
@@ -72,7 +70,7 @@ def test_the_panel_has_our_figures(seed: int, share: float) -> None:
     assert sum(there.values("eval_fn")) == missed == np.count_nonzero(results.ypred == results.missing)
     assert set(results.ypred_ids) - {None} <= set(there.values("predictions.detections.id", unwind=True))
     assert len(there.load_evaluation_view("eval")) == len(evaluation.dataset)
-    marks = [there.count_values(f"{field}.detections.eval") for field in ("ground_truth", "predictions")]
+    marks = [there.count_values(f"{name}.detections.eval") for name in ("ground_truth", "predictions")]
     ignored = sum(one.get("ignored", 0) for one in marks)
     assert len(there.to_evaluation_patches("eval")) == len(results.ytrue) + ignored
 
@@ -83,7 +81,7 @@ def test_a_part_of_the_images_has_its_own_counts() -> None:
     dataset = evaluation.dataset
     there = od.to_fiftyone(dataset, predictions=evaluation, score=0.0)
     half = list(range(0, len(dataset), 2))
-    there.match(od_field("image_id").is_in([dataset.image_ids[i] for i in half])).tag_samples("half")
+    there.match(field("image_id").is_in([dataset.image_ids[i] for i in half])).tag_samples("half")
     results = there.load_evaluation_results("eval")
     part = evaluate(dataset.select(half), evaluation.predictions.for_dataset(dataset.select(half)))
     with results.use_subset({"type": "field", "field": "tags", "value": "half"}):
@@ -98,7 +96,7 @@ def test_a_part_of_the_images_has_its_own_counts() -> None:
     assert results.mAP() == pytest.approx(evaluation.ap)
 
 
-def od_field(name: str) -> Any:
+def field(name: str) -> Any:
     from fiftyone import ViewField
 
     return ViewField(name)
@@ -134,7 +132,7 @@ def test_predictions_alone_are_judged_and_what_cannot_be_judged_is_shown_all_the
 def test_a_box_deleted_in_the_app_keeps_the_figures() -> None:
     evaluation = judged(0)
     there = od.to_fiftyone(evaluation.dataset, predictions=evaluation, score=0.0)
-    first = there.match(od_field("ground_truth.detections").length() > 0).first()
+    first = there.match(field("ground_truth.detections").length() > 0).first()
     first.ground_truth.detections = first.ground_truth.detections[1:]
     first.save()
     again = od.to_fiftyone(evaluation.dataset, predictions=evaluation, score=0.0)
@@ -173,7 +171,7 @@ def test_the_map_and_the_search_know_what_looks_alike(tmp_path: Path) -> None:
     assert there.values("split") == dataset.image_splits.tolist()
     assert set(there.values("main_class")) <= {*dataset.class_names, "(none)"}
     assert not browser.changes(), "a map is no edit"
-    with pytest.raises(KeyError, match="no image 'x.png'"):
+    with pytest.raises(KeyError, match=r"no image 'x\.png'"):
         browser.similar("x.png")
     with pytest.raises(ValueError, match="browse a Dataset or a Run"):
         browse(there).open_map()
