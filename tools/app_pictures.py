@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
@@ -33,6 +34,7 @@ from tests.browser.lab import (  # noqa: E402
 TAG = "app-picture"
 WIDTH, LARGEST = 1000, 120_000  # pixels, bytes
 PATIENCE = 900_000  # ms a cell: one that predicts over a data set takes minutes where there is no GPU
+APP_PATIENCE = 180_000  # ms until the App shows what it has
 
 
 def picture_path(notebook: Path, cell: int) -> Path:
@@ -101,6 +103,7 @@ def picture_of_app(page: Page) -> bytes:
     element.scroll_into_view_if_needed()
     frame = element.element_handle().content_frame()
     assert frame is not None
+    page.mouse.move(0, 0)  # what it points at looks otherwise
     wait_for_app(frame)
     return element.screenshot()
 
@@ -135,16 +138,22 @@ def main(paths: list[Path]) -> None:
             sources, pictured = in_few_cells(notebook)
             lab.write(path.name, *sources)
             page = chrome.new_page(viewport={"width": 1460, "height": 1000})
-            page.set_default_timeout(PATIENCE)
+            page.set_default_timeout(APP_PATIENCE)
             open_notebook(page, lab, path.name)
             wanted = iter(tagged(notebook))
             for number in range(len(sources)):
                 run_cell(page, number)
-                if number in pictured:
-                    place = picture_path(path, next(wanted))
-                    place.parent.mkdir(exist_ok=True)
-                    place.write_bytes(as_jpeg(picture_of_app(page)))
-                    print(f"{place}: {place.stat().st_size / 1000:.0f} kB")
+                if number not in pictured:
+                    continue
+                place = picture_path(path, next(wanted))
+                try:
+                    picture = as_jpeg(picture_of_app(page))
+                except PlaywrightTimeout:
+                    print(f"{place.stem}: the App did not come, the still stays")
+                    continue
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(picture)
+                print(f"{place}: {len(picture) / 1000:.0f} kB")
             page.close()
         chrome.close()
 

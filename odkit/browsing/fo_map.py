@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odkit.browsing.fo_dataset import is_edited, note
 from odkit.data import Dataset
 from odkit.detection import Detector, features
+from odkit.system import InputError
 
 MAP, SIMILAR = "map", "similar"  # brain keys
 KEPT = 64  # directions that tell images apart best, kept to compare them by
@@ -23,6 +24,8 @@ def put_map(fo: Any, made: Any, dataset: Dataset, detector: Detector) -> None:
     import fiftyone.brain as fob
     from pymongo import UpdateOne
 
+    if not len(dataset):
+        raise InputError(f"{dataset.name} has no images to make a map of")
     of = _digest(detector)
     if made.info["odkit"].get("map") == of and {MAP, SIMILAR} <= set(made.list_brain_runs()):
         return

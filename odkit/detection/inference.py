@@ -100,7 +100,7 @@ def features(
         device: Where to compute, as for `predict`.
 
     Returns:
-        Float32 [N, D], a row an image; D depends on the detector (288 for the starter).
+        Float32 [N, D], a row an image; D depends on the detector (288 for the starter; 0 without an image).
 
     Raises:
         ImageReadError: An image cannot be read; the message names it.

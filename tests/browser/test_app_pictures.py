@@ -35,7 +35,8 @@ def test_a_tagged_cell_gets_a_picture_of_the_app(
     chromium: str, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app_pictures, tidy = tools
-    monkeypatch.setattr(app_pictures, "PATIENCE", 120_000)
+    monkeypatch.setattr(app_pictures, "PATIENCE", 120_000)  # shorter than a test's own
+    monkeypatch.setattr(app_pictures, "APP_PATIENCE", 120_000)
     make = MAKE.replace('Path("patches").absolute()', f"Path({str(tmp_path / 'patches')!r})")
     path = notebook(
         tmp_path / "browsing.ipynb",
