@@ -141,12 +141,14 @@ def session(app: Path, dataset: Any, view: Any) -> Any:
 def evaluation_panel(made: Any, keys: Sequence[str]) -> Any:
     """The App laid out with its Model Evaluation panel in front, at one evaluation, or at two to be compared."""
     fo = fiftyone()
-    evaluation_id = str(made._doc.evaluations[keys[0]].id)
-    at = {"page": "evaluation", "init": True, "key": keys[0], "id": evaluation_id}
-    at |= {"type": "detection", "method": "coco"}
+    kind = {"type": "detection", "method": "coco"}
+    # the panel's server lists them too, but the panel may look for its evaluation before that, and break
+    known = [{"key": key, "id": str(made._doc.evaluations[key].id), **kind} for key in keys]
+    at = {"page": "evaluation", "init": True, **known[0]}
     if len(keys) > 1:
-        at |= {"compareKey": keys[1]}
-    front = fo.Panel(type="model_evaluation_panel_builtin", state={"state": {"view": at}})
+        at["compareKey"] = keys[1]
+    state = {"state": {"view": at, "evaluations": known}}
+    front = fo.Panel(type="model_evaluation_panel_builtin", state=state)
     return fo.Space(children=[fo.Panel(type="Samples", pinned=True), front], active_child=front.component_id)
 
 
