@@ -58,6 +58,7 @@ run: $(READY)  ## run all notebooks top to bottom without a browser; they land i
 	@echo "Done: $$(ls executed/*.ipynb | wc -l) notebooks in executed/"
 
 notebooks: run  ## run all notebooks and put them, tidied, into notebooks/, as they are committed
+	$(BIN)/python tools/app_pictures.py executed/*.ipynb
 	$(BIN)/python tools/tidy_notebooks.py executed/*.ipynb
 
 # What is left out starts processes that train, a database, a browser or a kernel, or is slow by itself.

@@ -32,6 +32,7 @@ from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
 from .detection import Detector as Detector
 from .detection import build_detector as build_detector
+from .detection import features as features
 from .detection import images_dataset as images_dataset
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector

@@ -166,11 +166,12 @@ def cards() -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium to drive; without one, browser tests are skipped, or fail if ODKIT_REQUIRE_BROWSER is set."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("ODKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    from tests.browser.lab import CHROMIUMS, chromium_path
+
+    found = chromium_path()
     if found:
         return found
-    reason = f"no Chromium: install one ({', '.join(names)}) or name it with ODKIT_CHROMIUM"
+    reason = f"no Chromium: install one ({', '.join(CHROMIUMS)}) or name it with ODKIT_CHROMIUM"
     if os.environ.get("ODKIT_REQUIRE_BROWSER"):
         pytest.fail(reason)
     pytest.skip(reason)

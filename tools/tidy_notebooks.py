@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from app_pictures import picture_path, tagged
 from nbformat import NotebookNode
 from PIL import Image
 
@@ -28,6 +29,17 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_tidied_output, cell.outputs) if output is not None]
+    return notebook
+
+
+def with_pictures(notebook: NotebookNode, executed: Path) -> NotebookNode:
+    """The notebook with a picture of the App, where app_pictures.py took one, in place of what such a cell said."""
+    for k in tagged(notebook):
+        taken = picture_path(executed, k)
+        if taken.is_file():
+            picture = base64.b64encode(taken.read_bytes()).decode()
+            data = {"image/jpeg": picture, "text/plain": "FiftyOne's App"}
+            notebook.cells[k].outputs = [nbformat.v4.new_output("display_data", data)]
     return notebook
 
 
@@ -60,5 +72,6 @@ def _no_paths(text: str) -> str:
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]):
         place = PROJECT / "notebooks" / path.name
-        nbformat.write(tidied(nbformat.read(path, as_version=4)), place)
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.write(with_pictures(tidied(notebook), path), place)
         print(f"{place.name}: {place.stat().st_size / 1000:.0f} kB")

@@ -11,6 +11,7 @@ from .label_errors import rows_of_boxes as rows_of_boxes
 from .learning_curve import LEAST_POINTS as LEAST_POINTS
 from .learning_curve import LearningCurve as LearningCurve
 from .learning_curve import fit_learning_curve as fit_learning_curve
+from .matching import Matches as Matches
 from .matching import match as match
 from .tide import KINDS as KINDS
 from .tide import Mistakes as Mistakes

@@ -50,7 +50,7 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
     notes = _class_notes(dataset, predictions)
     known = np.array([name in predictions.class_names for name in dataset.class_names], bool)
     predictions = predictions.for_dataset(dataset, same_classes=False)
-    ap, ar = _coco_arrays(dataset, predictions, max_detections)
+    ap, ar, precision = _coco_arrays(dataset, predictions, max_detections)
     classes = range(len(dataset.class_names))
     return Evaluation(
         dataset=dataset,
@@ -73,6 +73,8 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
         class_ap75=ap[5, :, 0],
         class_ar=np.array([_mean(ar[:, k, 0, 2]) for k in classes]),
         class_known=known,
+        precision=precision,
+        recall=ar[:, :, 0, 2],
         notes=notes,
     )
 
@@ -183,6 +185,9 @@ class Evaluation:
         predictions: The predictions with the dataset's class and image indices; rows everywhere below are its rows.
         class_ap, class_ap50, class_ap75, class_ar: One figure a class, float64 [K].
         class_known: Whether the detector knows the class, bool [K].
+        precision: COCO's precision of each class at the IoUs 0.50, 0.55, ..., 0.95 and the recalls 0, 0.01, ..., 1,
+            float64 [10, K, 101]; its mean over all of them is the class's AP.
+        recall: Recall of each class at these IoUs, float64 [10, K].
         notes: Where the class tables of dataset and detector differ, and what follows from it (see `evaluate`).
     """
 
@@ -206,6 +211,8 @@ class Evaluation:
     class_ap75: NDArray[np.float64]
     class_ar: NDArray[np.float64]
     class_known: NDArray[np.bool_]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
     notes: tuple[str, ...] = ()
 
     @property
@@ -458,8 +465,10 @@ def _refuse_unusable(dataset: Dataset) -> None:
 
 def _coco_arrays(
     dataset: Dataset, predictions: Predictions, max_detections: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The only caller of hotcoco: AP [10 IoUs, K, 4 areas], recall [10, K, 4, 3 detection limits]; nan for none.
+
+    And the precision that AP is the mean of, for all areas, [10, K, 101 recalls].
 
     Areas: all, small, medium, large. Limits: 1, 10 and `max_detections`, the first two never above the last.
     """
@@ -467,8 +476,9 @@ def _coco_arrays(
 
     classes = len(dataset.class_names)
     ap, ar = np.full((10, classes, 4), np.nan), np.full((10, classes, 4, 3), np.nan)
+    curves = np.full((10, classes, 101), np.nan)
     if not classes or not len(dataset):
-        return ap, ar
+        return ap, ar, curves
     xywh, area = xyxy_to_xywh(dataset.boxes).tolist(), box_area(dataset.boxes).tolist()
     images, labels = (dataset.box_images + 1).tolist(), (dataset.box_classes + 1).tolist()
     rows = zip(images, labels, xywh, area, dataset.box_crowd.astype(int).tolist(), strict=True)
@@ -496,7 +506,8 @@ def _coco_arrays(
     valid = precision[:, 0] > -1  # COCO writes -1 where a class has no ground truth of that area
     ap[valid] = precision.mean(1)[valid]
     ar[recall > -1] = recall[recall > -1]
-    return ap, ar
+    curves[valid[..., 0]] = precision[..., 0].swapaxes(1, 2)[valid[..., 0]]
+    return ap, ar, curves
 
 
 def _pick(values: NDArray[Any], rows: NDArray[np.int64], other: Any) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from odkit.analysis import KINDS, Suspect, classify, match, rows_of_boxes
+from odkit.analysis import KINDS, Evaluation, Suspect, classify, evaluate, match, rows_of_boxes
 from odkit.browsing.fo_dataset import (
     BATCH,
     GROUND_TRUTH,
@@ -37,15 +37,29 @@ TO_DO = "to do, least sure first"  # the saved view of pictures with neither
 
 
 def put_predictions(
-    fo: Any, made: Any, dataset: Dataset, label: str, predictions: Predictions, score: float
+    fo: Any, made: Any, dataset: Dataset, label: str, predictions: Predictions | Evaluation, score: float
 ) -> None:
-    """One detector's predictions as a field, each with what it is: a hit, or which kind of mistake."""
+    """One detector's predictions as a field, each with what it is: a hit, or which kind of mistake.
+
+    And the evaluation as FiftyOne keeps one: made here of predictions that come without.
+    """
     from bson import ObjectId
     from pymongo import UpdateOne
 
+    from odkit.browsing import fo_evaluation
+
     label, key, kind = names_of(label)
-    found = predictions.for_dataset(dataset).above(score)
-    matches, kinds = match(dataset, found), classify(dataset, found)
+    if isinstance(predictions, Evaluation):
+        if predictions.dataset.fingerprint() != dataset.fingerprint():
+            raise InputError(f"the evaluation of {label!r} is of other images or labels than this dataset")
+        evaluation: Evaluation | None = predictions
+        all_found, limit = predictions.predictions, predictions.max_detections
+    else:
+        all_found, limit = predictions.for_dataset(dataset), 100
+        evaluation = _evaluation(dataset, all_found)
+    found = all_found.above(score)
+    matches = match(dataset, found, max_detections=limit)
+    kinds = classify(dataset, found, max_detections=limit)
     marks = np.where(
         matches.kinds == "true_positive", "tp", np.where(matches.kinds == "ignored", "ignored", "fp")
     )
@@ -79,6 +93,7 @@ def put_predictions(
     ]
     totals = _totals(dataset, found, marks, box_marks, matches.ious, key)
 
+    box_ids: list[str | None] = [None] * dataset.num_boxes
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     there = f"{GROUND_TRUTH}.detections"
     operations = []
@@ -90,8 +105,9 @@ def put_predictions(
         changed[label] = {"_cls": "Detections", "detections": rows[found.of(i)]}
         for position, row in rows_there(dataset, i, sample):
             by, box = int(matches.predictions[row]), f"{there}.{position}"
+            box_ids[row] = str(sample[GROUND_TRUTH]["detections"][position]["_id"])
             if by >= 0:
-                rows[by][f"{key}_id"] = str(sample[GROUND_TRUTH]["detections"][position]["_id"])
+                rows[by][f"{key}_id"] = box_ids[row]
             changed[f"{box}.{key}"] = str(box_marks[row])
             changed[f"{box}.{key}_iou"] = float(box_ious[row])
             changed[f"{box}.{key}_id"] = str(rows[by]["_id"]) if by >= 0 else ""
@@ -99,8 +115,21 @@ def put_predictions(
         operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
     _write(made, operations)
     arrange(fo, made, color_by="field")
-    _register(made, label, key)
+    fo_evaluation.store(
+        *(made, key, label, evaluation),
+        score=score,
+        matches=matches,
+        box_ids=box_ids,
+        prediction_ids=[str(row["_id"]) for row in rows],
+    )
     _save_views(fo, made, label, key, kind)
+
+
+def _evaluation(dataset: Dataset, predictions: Predictions) -> Evaluation | None:
+    try:
+        return evaluate(dataset, predictions)
+    except InputError:  # boxes of unknown class, say, which the App shows all the same
+        return None
 
 
 def field_name(label: str) -> str:
@@ -163,14 +192,6 @@ def _remember(made: Any, *fields: str) -> None:
     """Which fields are ours, to be deleted when the dataset is filled anew."""
     made.info["odkit"]["fields"] = sorted({*made.info["odkit"].get("fields", ()), *fields})
     made.save()
-
-
-def _register(made: Any, label: str, key: str) -> None:
-    """Tell FiftyOne that this is an evaluation, so that the App offers its patches by true and false positive."""
-    from fiftyone.utils.eval.coco import COCOEvaluationConfig
-
-    run = COCOEvaluationConfig(label, GROUND_TRUTH, iou=0.5, classwise=True).build()
-    run.register_run(made, key, overwrite=True, cleanup=False)
 
 
 def _save_views(fo: Any, made: Any, label: str, key: str, kind: str) -> None:

@@ -1,7 +1,7 @@
 """FiftyOne's App inside the notebook: look at a dataset, at predictions, at runs side by side.
 
-The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. Without a
-front end (nbconvert, nbval, a script) everything is done but the showing.
+The App is shown in the cell through JupyterLab's own port, so behind its token and under its base URL. In a notebook
+without a front end (nbconvert, nbval) a picture of some images stands there, and a script shows nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
-from odkit.browsing import fo_dataset, services
-from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, suspects_tagged
+from odkit.browsing import fo_dataset, fo_map, services
+from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import from_fiftyone, suggestions_to_fiftyone, to_fiftyone
 from odkit.browsing.fo_dataset import GROUND_TRUTH
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
+from odkit.detection import Detector, build_detector
 from odkit.runs import Prelabels
-from odkit.system import FrontEnd, InputError, front_end
+from odkit.system import FrontEnd, InputError, UnknownNameError, front_end, in_notebook
 
 if TYPE_CHECKING:
     from odkit.runs import Run
@@ -59,13 +60,13 @@ def browse(
     seen_from = front_end()
     try:
         if seen_from is None:
-            content = _content(x, score=score, persistent=False, keep_edits=keep_edits)
-            return Browser(*content, x if isinstance(x, Prelabels) else None)
+            browser = Browser(*_content(x, score=score, persistent=False, keep_edits=keep_edits), source=x)
+            browser.show()
+            return browser
         # the App's server and FiftyOne here take seconds each to import
         with ThreadPoolExecutor(1) as beside:
             starting = beside.submit(services.start_app, fo_dataset.connect(), jupyter=seen_from.pid)
-            content = _content(x, score=score, persistent=True, keep_edits=keep_edits)
-            browser = Browser(*content, x if isinstance(x, Prelabels) else None)
+            browser = Browser(*_content(x, score=score, persistent=True, keep_edits=keep_edits), source=x)
             starting.result()
         browser._open(seen_from)
         browser.show(height=height)
@@ -93,13 +94,16 @@ class Browser:
         view: Any,
         before: Dataset | None = None,
         mistakes: Mistakes | None = None,
-        prelabels: Prelabels | None = None,
+        evaluations: Sequence[str] = (),
+        source: Any = None,
     ) -> None:
         self.dataset = dataset
         self.before = before
         self.mistakes = mistakes
-        self.prelabels = prelabels
+        self.prelabels = source if isinstance(source, Prelabels) else None
         self.url = ""
+        self._source = source  # what was given to browse()
+        self._evaluations = tuple(evaluations)  # FiftyOne's keys of them
         self._view = view
         self._session: Any = None
         self._path = ""
@@ -198,6 +202,72 @@ class Browser:
                 ids.append(str(self.before.image_ids[int(image)]))
         self.view = self.dataset.select_by("image_id", ids, ordered=True)
 
+    def open_evaluation(self) -> None:
+        """Open the App's Model Evaluation panel: our figures, per class, the confusion matrix, two runs compared.
+
+        Raises:
+            ValueError: There are no predictions to be judged.
+        """
+        if not self._evaluations:
+            raise InputError(
+                "there is no evaluation here: browse a Run, an Evaluation, Mistakes or several Runs"
+            )
+        self.dataset.reload()
+        self._arrange(fo_dataset.evaluation_panel(self.dataset, self._evaluations))
+
+    def open_map(self, detector: Detector | None = None) -> None:
+        """Open a map of the images in the App: the more alike a detector finds two images, the closer they lie.
+
+        Press "map" in the panel that opens. Circle points to see their images; colour them by `split`, by `main_class`
+        (the class with most boxes) or by an evaluation's counts (`eval_fp`, say). With an image selected, the App's
+        "sort by similarity" is ready too; so is `similar()`. Computed once a detector, and kept in FiftyOne.
+
+        Args:
+            detector: By default the run's best one, for data that comes without a run the starter as it comes.
+
+        Raises:
+            ValueError: The App was opened on a dataset of FiftyOne's own.
+            ImageReadError: An image cannot be read.
+        """
+        self._map(detector)
+        self._arrange(fo_dataset.map_panel())
+
+    def similar(self, image: int | str, *, detector: Detector | None = None) -> Any:
+        """Open all images in the App, those most like this one first; the view, which begins with it.
+
+        Args:
+            image: Row number in the dataset browsed, or image id.
+            detector: Whose features are compared, as for `open_map`.
+
+        Raises:
+            KeyError: There is no such image.
+        """
+        self._map(detector)
+        assert self.before is not None
+        image_id = image if isinstance(image, str) else str(self.before.image_ids[int(image)])
+        found = self.dataset.match(fo_dataset.fiftyone().ViewField("image_id") == image_id).values("id")
+        if not found:
+            raise UnknownNameError(f"no image {image_id!r} in {self.dataset.name!r}")
+        self.view = self.dataset.sort_by_similarity(found[0], brain_key=fo_map.SIMILAR)
+        return self.view
+
+    def _map(self, detector: Detector | None) -> None:
+        if self.before is None:
+            raise InputError(
+                "this App was opened on a FiftyOne dataset; browse a Dataset or a Run to have its map"
+            )
+        if detector is None:
+            source = self._source[0] if isinstance(self._source, Sequence) else self._source
+            trained = hasattr(source, "detector")
+            detector = source.detector() if trained else build_detector("starter", self.before.class_names)
+        fo_map.put_map(fo_dataset.fiftyone(), self.dataset, self.before, detector)
+
+    def _arrange(self, panels: Any) -> None:
+        session = self._live()
+        if session is not None:
+            session.spaces = panels
+            session.refresh()  # so that the App knows what was just stored
+
     def confusion_matrix(self) -> Any:
         """The confusion matrix as a table of buttons, each of which opens its images in the App.
 
@@ -229,8 +299,13 @@ class Browser:
     # -- showing -------------------------------------------------------------------------------------------------
 
     def show(self, *, height: int = 600) -> None:
-        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up."""
+        """Show the App again, in the cell that runs now; an earlier cell of this notebook gives it up.
+
+        Where no front end is, a notebook gets a picture of the first images in its place.
+        """
         if not self._path:
+            if in_notebook():
+                self._show_picture()
             return
         from IPython.display import HTML, display
 
@@ -246,6 +321,31 @@ class Browser:
             'allow="clipboard-write"></iframe>'
         )
         _shown = display(HTML(page), display_id=True)
+
+    def _show_picture(self) -> None:
+        from IPython.display import display
+
+        from odkit.analysis import figures
+
+        first = self.view.limit(4 if self.mistakes else 8)
+        if self.before is None:
+            try:
+                data = from_fiftyone(first)
+            except InputError:
+                return  # no images with boxes
+            images = list(data.image_ids)
+        else:
+            data, known = self.before, set(self.before.image_ids)
+            images = [i for i in first.values("image_id") if i in known]
+        if not images:
+            return
+        if self.mistakes is None:
+            figure = figures.show_images(data, images)
+        else:
+            found = self.mistakes.predictions
+            figure = figures.show_predictions(data, found, images, score=self.mistakes.score)
+        display(figure)
+        print("A picture of it; in JupyterLab the App itself is here.")
 
     def _open(self, seen_from: FrontEnd) -> None:
         """Point the App at this dataset; one server and, in a kernel, one session serve all calls."""
@@ -283,17 +383,17 @@ _shown: Any = None  # the display of the cell that has the App
 
 def _content(
     x: Any, *, score: float | None, persistent: bool, keep_edits: bool
-) -> tuple[Any, Any, Dataset | None, Mistakes | None]:
-    """The FiftyOne dataset for whatever was given, the view of it to open, the Dataset behind it, the mistakes."""
+) -> tuple[Any, Any, Dataset | None, Mistakes | None, Sequence[str]]:
+    """What a `Browser` is made of, for whatever was given."""
     options: dict[str, Any] = {"persistent": persistent, "keep_edits": keep_edits}
     if isinstance(x, Dataset):
-        return to_fiftyone(x, audit=audit(x), **options), None, x, None
+        return to_fiftyone(x, audit=audit(x), **options), None, x, None, ()
     if isinstance(x, Prelabels):
         there = suggestions_to_fiftyone(x, **options)
-        return there, there.load_saved_view(TO_DO), x.as_labels(), None
+        return there, there.load_saved_view(TO_DO), x.as_labels(), None, ()
     if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
         root = x._root_dataset
-        return root, (None if x is root else x), None, None
+        return root, (None if x is root else x), None, None, ()
     judged = _judged(x, score)
     first = next(iter(judged.values()))
     for label, one in judged.items():
@@ -304,13 +404,13 @@ def _content(
             )
     there = to_fiftyone(
         first.dataset,
-        predictions={label: one.predictions for label, one in judged.items()},
+        predictions={label: one.evaluation for label, one in judged.items()},
         suspects=first.suspects if len(judged) == 1 else None,
         score={label: one.score for label, one in judged.items()},
         **options,
     )
     view = there.load_saved_view("worst first") if len(judged) == 1 else None
-    return there, view, first.dataset, first
+    return there, view, first.dataset, first, [names_of(label)[1] for label in judged]
 
 
 MOST_CLASSES = 20  # in a table of buttons

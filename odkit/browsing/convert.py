@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.analysis import Suspect
+from odkit.analysis import Evaluation, Suspect
 from odkit.browsing import annotate, fo_dataset
 from odkit.browsing.fo_dataset import GROUND_TRUTH, UNKNOWN_LABEL
 from odkit.data import UNKNOWN_CLASS, Dataset, Predictions, SourceProblem, relative_xywh_to_xyxy, upright_size
@@ -29,7 +29,7 @@ def to_fiftyone(
     dataset: Dataset,
     *,
     name: str | None = None,
-    predictions: Predictions | Mapping[str, Predictions] | None = None,
+    predictions: Predictions | Evaluation | Mapping[str, Predictions | Evaluation] | None = None,
     audit: "Audit | None" = None,
     suspects: Sequence[Suspect] | None = None,
     score: float | Mapping[str, float] = DEFAULT_SCORE,
@@ -44,9 +44,11 @@ def to_fiftyone(
     Args:
         dataset: What to show; the files stay where they are.
         name: Name in FiftyOne; by default the dataset's name and fingerprint.
-        predictions: One detector's, or several by label; each becomes a field with "tp" or "fp" in `eval` (with
-            several `eval_LABEL`) and the kind of mistake in `mistake`, ground truth boxes "tp" or "fn", and saved views
-            list the images worst first, the false positives, the missed boxes and each kind of mistake.
+        predictions: One detector's, or several by label; or evaluations of them, of this very dataset. Each becomes a
+            field with "tp" or "fp" in `eval` (with several `eval_LABEL`) and the kind of mistake in `mistake`, ground
+            truth boxes "tp" or "fn"; saved views list the images worst first, the false positives, the missed boxes
+            and each kind of mistake; and the App's Model Evaluation panel has the figures of `od.evaluate`, AP of all
+            predictions, the others of those from `score` on.
         suspects: Labels that are probably wrong become a field of boxes and a saved view, the most suspicious first.
         audit: Its findings become tags and saved views, one a kind.
         score: Predictions below it are left out, and their matches with them; one for all or one a label.
@@ -61,7 +63,9 @@ def to_fiftyone(
         ValueError: `name` belongs to a dataset that odkit did not make, or the predictions are not of this dataset.
     """
     fo = fo_dataset.fiftyone()
-    found = {"predictions": predictions} if isinstance(predictions, Predictions) else dict(predictions or {})
+    if isinstance(predictions, Predictions | Evaluation):
+        predictions = {"predictions": predictions}
+    found = dict(predictions or {})
     made, edited = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
     if audit is not None:
         annotate.put_findings(fo, made, dataset, audit)

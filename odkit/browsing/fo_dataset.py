@@ -7,6 +7,7 @@ What odkit adds to FiftyOne's own fields: `image_id` on a sample and `box_id` on
 deleted or added in the App is known when it comes back, and `odkit` in the dataset's info.
 """
 
+import logging
 import os
 import re
 import socket
@@ -79,6 +80,7 @@ def fiftyone() -> Any:
     os.environ["FIFTYONE_DATABASE_URI"] = uri  # FiftyOne reads it on import, child processes inherit it
     loaded = sys.modules.get("fiftyone.core.odm.database")
     if loaded is not None and loaded._client is not None:
+        logging.getLogger("fiftyone.core.config").addFilter(_is_news)
         return sys.modules["fiftyone"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of its own imports
@@ -89,7 +91,17 @@ def fiftyone() -> Any:
             os.environ.get("FIFTYONE_DATABASE_VALIDATION", "true").lower() != "false"
         )
         fo.list_datasets()  # connects, which warns as well
+    logging.getLogger("fiftyone.core.config").addFilter(_is_news)
     return fo
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for FiftyOne's notes on options it has removed.
+
+    It has read a person's configuration by now, and said so. But each of its sessions still sends these options to the
+    App and reads them again with every answer, so that the notes would appear under whatever cell runs.
+    """
+    return "App config option has been removed" not in str(record.msg)
 
 
 def session(app: Path, dataset: Any, view: Any) -> Any:
@@ -124,6 +136,28 @@ def session(app: Path, dataset: Any, view: Any) -> Any:
     client.requests = over_socket
     session._server_services[0] = SimpleNamespace(stop=lambda: None)
     return fiftyone().launch_app(dataset, view=view, port=0, address="fiftyone.app", auto=False)
+
+
+def evaluation_panel(made: Any, keys: Sequence[str]) -> Any:
+    """The App laid out with its Model Evaluation panel in front, at one evaluation, or at two to be compared."""
+    fo = fiftyone()
+    kind = {"type": "detection", "method": "coco"}
+    # the panel's server lists them too, but the panel may look for its evaluation before that, and break
+    known = [{"key": key, "id": str(made._doc.evaluations[key].id), **kind} for key in keys]
+    at = {"page": "evaluation", "init": True, **known[0]}
+    if len(keys) > 1:
+        at["compareKey"] = keys[1]
+    state = {"state": {"view": at, "evaluations": known}}
+    front = fo.Panel(type="model_evaluation_panel_builtin", state=state)
+    return fo.Space(children=[fo.Panel(type="Samples", pinned=True), front], active_child=front.component_id)
+
+
+def map_panel() -> Any:
+    """The App laid out with the images on the left and a map of them on the right."""
+    fo = fiftyone()
+    beside = [fo.Panel(type="Samples", pinned=True), fo.Panel(type="Embeddings")]
+    halves = [fo.Space(children=[panel], active_child=panel.component_id) for panel in beside]
+    return fo.Space(children=halves, orientation="horizontal")
 
 
 # -- ours in FiftyOne -----------------------------------------------------------------------------------------------
@@ -179,6 +213,8 @@ def make(fo: Any, dataset: Dataset, name: str) -> Any:
 
 
 def _refill(fo: Any, there: Any, dataset: Dataset) -> Any:
+    there.delete_evaluations()
+    there.delete_brain_runs()
     there.clear()
     for view in there.list_saved_views():
         there.delete_saved_view(view)

@@ -21,6 +21,7 @@ from .gpu_trouble import foreign_architecture as foreign_architecture
 from .gpu_trouble import torch_build as torch_build
 from .gpu_trouble import torch_trouble as torch_trouble
 from .inference import autocast as autocast
+from .inference import features as features
 from .inference import gather as gather
 from .inference import images_dataset as images_dataset
 from .inference import predict as predict

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions, upright_size
 from odkit.data.formats import list_images
-from odkit.detection.batch import Batch
+from odkit.detection.batch import Batch, Inputs
 from odkit.detection.detector import Detector
 from odkit.detection.devices import pick_device
 from odkit.detection.loading import (
@@ -24,6 +26,7 @@ from odkit.detection.loading import (
     start_epoch,
     workers_fork,
 )
+from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
 from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
 
@@ -64,16 +67,7 @@ def predict(
         ImageReadError: An image cannot be read; the message names it.
         InputError: There is no such device, or a number is out of range.
     """
-    if batch_size < 1 or num_workers < -1:
-        raise InputError(
-            f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
-        )
-    here = next(detector.parameters()).device
-    place = here if device == "auto" and here.type != "cpu" else pick_device(device)
-    if num_workers < 0:
-        num_workers, _ = workers_that_pay(
-            place, len(dataset), batch_size=batch_size, image_size=detector.image_size
-        )
+    place, num_workers = _place(detector, dataset, device, batch_size, num_workers)
     rows = predict_rows(
         detector,
         dataset,
@@ -89,6 +83,83 @@ def predict(
         seen = sorted(rows)
         dataset, rows = dataset.select(seen), {place: rows[row] for place, row in enumerate(seen)}
     return gather(rows, dataset, detector.class_names).above(score)
+
+
+def features(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    batch_size: int = 8,
+    num_workers: int = -1,
+    device: str | torch.device = "auto",
+) -> NDArray[np.float32]:
+    """What a detector's backbone makes of every image of a dataset: numbers that are alike where images look alike.
+
+    The mean of each of the backbone's feature maps over an image, each level's part of length 1 so that none outweighs
+    the others, one after the other. Images are seen whole, also by detectors trained on tiles.
+
+    Args:
+        detector: Of any family; left as it was found.
+        dataset: Its boxes play no part.
+        batch_size: Images at once.
+        num_workers: Processes that decode images; 0: this one, -1: as many as pay.
+        device: Where to compute, as for `predict`.
+
+    Returns:
+        Float32 [N, D], a row an image; D depends on the detector (288 for the starter; 0 without an image).
+
+    Raises:
+        ImageReadError: An image cannot be read; the message names it.
+        InputError: There is no such device, or a number is out of range.
+    """
+    place, num_workers = _place(detector, dataset, device, batch_size, num_workers)
+    images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square)
+    loader = evaluation_loader(
+        images,
+        range(len(dataset)),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        divisible=detector.divisible,
+        pin=place.type == "cuda",
+        timeout=5.0,
+    )
+    found: dict[int, NDArray[np.float32]] = {}
+    bar = progress_bar(total=len(dataset), desc="looking at images", unit="image", delay=2)
+    with bar, _evaluating(detector, place), torch.inference_mode():
+        for _, batch in _whole_batches(loader, images, 300.0):
+            inputs = prepare(batch, place, mean=detector.mean, std=detector.std)
+            maps = detector.family.features(detector.module, inputs.images)
+            found.update(zip(batch.rows.tolist(), _pooled(maps, inputs).cpu().numpy(), strict=True))
+            bar.update(len(batch))
+    return np.stack([found[row] for row in range(len(dataset))]) if found else np.zeros((0, 0), np.float32)
+
+
+def _pooled(maps: Sequence[Tensor], inputs: Inputs) -> Tensor:
+    """The mean of each map [B, C, h, w] over an image without its padding, each of length 1: [B, sum of C]."""
+    height, width = inputs.images.shape[-2:]
+    parts = []
+    for one in maps:
+        ends = [(-(-h * one.shape[2] // height), -(-w * one.shape[3] // width)) for h, w in inputs.sizes]
+        means = [image[:, :y, :x].float().mean((1, 2)) for image, (y, x) in zip(one, ends, strict=True)]
+        parts.append(F.normalize(torch.stack(means), dim=1))
+    return torch.cat(parts, 1)
+
+
+def _place(
+    detector: Detector, dataset: Dataset, device: str | torch.device, batch_size: int, num_workers: int
+) -> tuple[torch.device, int]:
+    """Where a detector computes and how many processes decode for it, where a person left it open."""
+    if batch_size < 1 or num_workers < -1:
+        raise InputError(
+            f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
+        )
+    here = next(detector.parameters()).device
+    place = here if device == "auto" and here.type != "cpu" else pick_device(device)
+    if num_workers < 0:
+        num_workers, _ = workers_that_pay(
+            place, len(dataset), batch_size=batch_size, image_size=detector.image_size
+        )
+    return place, num_workers
 
 
 def predict_rows(

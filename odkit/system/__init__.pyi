@@ -15,6 +15,7 @@ from .files import sync_tree as sync_tree
 from .files import write_file as write_file
 from .frontend import FrontEnd as FrontEnd
 from .frontend import front_end as front_end
+from .frontend import in_notebook as in_notebook
 from .frontend import progress_bar as progress_bar
 from .launch import SHM as SHM
 from .launch import container_engine as container_engine

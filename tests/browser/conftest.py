@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.browser.lab import Lab, start_lab, stop_lab
+from tests.browser.lab import CHROMIUM_ARGUMENTS, Lab, start_lab, stop_lab
 
 PATIENCE = 120_000  # ms; the machine may be busy with other tests
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +32,7 @@ def lab_below(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def chrome(chromium: str) -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 

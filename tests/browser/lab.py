@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +18,17 @@ import nbformat
 from playwright.sync_api import Frame, Page
 
 PROJECT = Path(__file__).resolve().parents[2]
+CHROMIUM_ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SETTINGS = ("--ServerApp.open_browser=False", "--ServerApp.ip=127.0.0.1")
+
+
+def chromium_path() -> str | None:
+    """A Chromium to drive: ODKIT_CHROMIUM, or one of these names."""
+    return os.environ.get("ODKIT_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 @dataclass
@@ -70,8 +82,18 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def start_lab(folder: Path, base_url: str = "/", *, application: Path | None = None) -> Lab:
-    """A JupyterLab that serves a folder; `application`: its own folder, and then a new person's settings."""
+def start_lab(
+    folder: Path, base_url: str = "/", *, application: Path | None = None, database: Path | None = None
+) -> Lab:
+    """A JupyterLab that serves a folder.
+
+    Args:
+        folder: What it serves.
+        base_url: Where.
+        application: Its own folder of settings, and then a new person's settings.
+        database: FiftyOne's database; default: where FIFTYONE_DATABASE_DIR says.
+    """
+    database = database or Path(os.environ["FIFTYONE_DATABASE_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -85,6 +107,7 @@ def start_lab(folder: Path, base_url: str = "/", *, application: Path | None = N
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # earlier tests of this process may have connected to a database of their own
     environment = {key: value for key, value in os.environ.items() if key != "FIFTYONE_DATABASE_URI"}
+    environment["FIFTYONE_DATABASE_DIR"] = str(database)
     log = (folder / "lab.log").open("wb")
     process = subprocess.Popen(
         [
@@ -103,7 +126,7 @@ def start_lab(folder: Path, base_url: str = "/", *, application: Path | None = N
         folder,
         f"http://127.0.0.1:{port}{base_url}",
         token,
-        Path(os.environ["FIFTYONE_DATABASE_DIR"]),
+        database,
         process,
     )
     for _ in range(600):
@@ -187,3 +210,23 @@ def app_frame(page: Page, number: int = 0) -> Frame:
 
 def wait_for_grid(app: Frame | Page) -> None:
     app.locator('[data-cy="looker"] canvas[canvas-loaded="true"]').first.wait_for()
+
+
+def wait_for_app(app: Frame) -> None:
+    """Wait until what the App is laid out with is there: its images, its evaluation, its map; open the map's run."""
+    grid = app.locator('[data-cy="looker"] canvas[canvas-loaded="true"]').first
+    figures = app.get_by_text("Summary", exact=True).first
+    grid.or_(figures).first.wait_for()
+    if app.get_by_text("Embeddings", exact=True).count():
+        open_map(app)
+    app.page.wait_for_timeout(3000)  # pictures are drawn one by one, and nothing says that the last one is
+
+
+def open_map(app: Frame) -> None:
+    """Press the one map in the panel of maps, and wait for its points."""
+    points = app.get_by_text(re.compile(r"\d+ points")).first
+    listed = app.locator(".emb-runs-stack").get_by_text("map", exact=True)
+    points.or_(listed).first.wait_for()
+    if listed.count():
+        listed.click()
+    points.wait_for()

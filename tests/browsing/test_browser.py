@@ -141,19 +141,30 @@ def test_what_fiftyone_has_is_browsed_as_it_is(dataset: Dataset) -> None:
         browse([3])
 
 
-def test_in_a_notebook_without_a_server_nothing_is_shown(dataset: Dataset, tmp_path: Path) -> None:
-    """Under nbconvert and nbval: no App, no output, the same objects."""
+def test_in_a_notebook_without_a_server_a_picture_is_shown(dataset: Dataset, tmp_path: Path) -> None:
+    """Under nbconvert and nbval: no App, but a picture of what it would show, and the same objects."""
     dataset.save(tmp_path / "data.npz")
+    found_in(dataset).save(tmp_path / "found.npz")
     cells = [
-        "import odkit as od\ndataset = od.Dataset.load('data.npz')",
+        "import odkit as od\ndataset = od.Dataset.load('data.npz')\nfound = od.Predictions.load('found.npz')",
         "browser = od.browse(dataset)",
         "assert len(od.from_fiftyone(browser)) == 8 and browser.url == ''",
+        "browser = od.browse(od.mistakes(dataset, found))",
+        "browser = od.browse(browser.dataset.match_tags('val'))",
+        "browser = od.browse(browser.dataset.match_tags('nowhere'))",
+        "browser.view = browser.dataset.limit(1)\nbrowser.show()",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    assert [cell.outputs for cell in notebook.cells] == [[], [], []]
+    shown = [[shown_in(output) for output in cell.outputs] for cell in notebook.cells]
+    still = ["a picture", "A picture of it; in JupyterLab the App itself is here."]
+    assert shown == [[], still, [], still, still, [], still]
+
+
+def shown_in(output: nbformat.NotebookNode) -> str:
+    return "a picture" if "image/png" in output.get("data", {}) else output.get("text", "").strip()
 
 
 def test_without_a_database_the_reason_is_given(dataset: Dataset, tmp_path: Path) -> None:
