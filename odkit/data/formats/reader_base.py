@@ -560,9 +560,8 @@ def json_kind(path: Path) -> str:
         return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
     if keys & _LABELSTUDIO_KEYS:
         return "labelstudio"
-    return (
-        "createml" if keys & {b"image", b"imagefilename"} and keys & {b"annotations", b"annotation"} else ""
-    )
+    boxes = re.search(rb'"annotations?"\s*:\s*\[', head)  # a list: other lists of images have a number there
+    return "createml" if boxes and keys & {b"image", b"imagefilename"} else ""
 
 
 _COCO_KEYS = {b"images", b"annotations", b"categories"}

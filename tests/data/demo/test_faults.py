@@ -49,6 +49,12 @@ def test_every_kind_is_planted_and_recorded(faulty: Path) -> None:
     assert len(set(ids)) == len(ids)  # one fault an image: what is found there is that fault
 
 
+def test_the_record_is_not_taken_for_labels(faulty: Path) -> None:
+    dataset = od.load_dataset(faulty, val=0)
+    assert dataset.format == "coco"
+    assert not [note for note in dataset.notes if "left aside" in note]
+
+
 def test_no_faults_recorded_in_a_clean_demo(clean: Path) -> None:
     with pytest.raises(FileNotFoundError, match="faults=True"):
         demo_faults(clean)
