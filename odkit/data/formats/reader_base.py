@@ -560,7 +560,7 @@ def json_kind(path: Path) -> str:
         return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
     if keys & _LABELSTUDIO_KEYS:
         return "labelstudio"
-    boxes = re.search(rb'"annotations?"\s*:\s*\[', head)  # a list: other lists of images have a number there
+    boxes = re.search(rb'"annotations?"\s*:\s*\[\s*[{\]]', head)  # of objects: other lists of images have numbers
     return "createml" if boxes and keys & {b"image", b"imagefilename"} else ""
 
 
