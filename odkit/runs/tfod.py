@@ -522,7 +522,8 @@ class _Import:
                     "The config varies no image; odkit does, by the length of the run (--augment none)."
                 )
             return
-        flag = self.put("augment", level)
+        # odkit mirrors by itself, and in a long run does more: to take a mirror alone over would take that away
+        flag = self.put("augment", level) if level != "flip" else ""
         turns = {_TURNS[name] for name in names if name in _TURNS}
         for name, key in options:
             if name in _TURNS:
@@ -540,6 +541,8 @@ class _Import:
         self.used.add(f"{key}$")
         if turns == {"mirror"}:
             why = "mirrored, unless a class is a letter, a number, left or right (--orientation)"
+            if not flag:
+                why += "; long runs also vary light, colour and size (--augment flip: not)"
             self.keys.append(Key("taken over", key, "", flag, why))
             return
         wanted = "any" if len(turns) > 1 or "any" in turns else turns.pop()
