@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.dataset import Dataset
-from odkit.data.formats.reader_base import Gathered, counted, name_of
+from odkit.data.formats.reader_base import Gathered, name_of
+from odkit.system import counted
 
 NEAR = 0.999
 """Boxes are the same whose edges lie less than this apart, in pixels: formats of whole pixels round, or cut off."""

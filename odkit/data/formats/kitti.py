@@ -4,7 +4,6 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
-    counted,
     folder_of,
     image_row,
     nearness,
@@ -13,6 +12,7 @@ from odkit.data.formats.reader_base import (
     split_of_path,
     stem_of,
 )
+from odkit.system import counted
 
 IGNORED = "DontCare"
 """The type of regions where objects were not labelled."""

@@ -26,7 +26,6 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
-    counted,
     name_of,
     split_of,
     suffix,
@@ -34,7 +33,7 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
-from odkit.system import InputError, MissingFileError
+from odkit.system import InputError, MissingFileError, counted
 
 
 @dataclass(frozen=True, slots=True)

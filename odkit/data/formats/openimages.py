@@ -9,7 +9,6 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
-    counted,
     folder_of,
     image_row,
     name_of,
@@ -18,6 +17,7 @@ from odkit.data.formats.reader_base import (
     short,
     split_of_path,
 )
+from odkit.system import counted
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ABSENT = ("0", "0.0")  # the confidence of a label that people have found not to be there

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.system import OdkitError
+from odkit.system import OdkitError, counted
 
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
@@ -478,14 +478,6 @@ def _row_or_nan(row: Any) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         return [np.nan] * 4
     return numbers if len(numbers) == 4 else [np.nan] * 4
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which is the first word: "1 box without area", "2 boxes without area"."""
-    head, space, rest = noun.partition(" ")
-    if number != 1:
-        head += "es" if head.endswith(("x", "s")) else "s"
-    return f"{number:,} {head}{space}{rest}"
 
 
 def _short(text: Any, length: int = 80) -> str:

@@ -21,7 +21,6 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
-    counted,
     folder_of,
     name_of,
     nearness,
@@ -36,6 +35,7 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.writer_base import lost_crowds, split_files, stem_path, writable_boxes
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
+from odkit.system import counted
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
 UNSPLIT = "unsplit"
