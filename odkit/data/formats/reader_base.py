@@ -27,6 +27,8 @@ from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
 from odkit.system import OdkitError, counted
 
+CLASSES_FILE = "classes.txt"
+"""Stands beside what we write in formats that have no table of classes."""
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
 _ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
@@ -552,13 +554,16 @@ def json_kind(path: Path) -> str:
         return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
     if keys & _LABELSTUDIO_KEYS:
         return "labelstudio"
-    return (
-        "createml" if keys & {b"image", b"imagefilename"} and keys & {b"annotations", b"annotation"} else ""
-    )
+    return "createml" if keys & _CREATEML_KEYS and keys & {b"annotations", b"annotation"} else ""
 
 
 _COCO_KEYS = {b"images", b"annotations", b"categories"}
 _LABELME_KEYS = {b"shapes", b"imagePath", b"imageData"}
+_CREATEML_KEYS = {
+    b"image",
+    b"imagefilename",
+    b"coordinates",
+}  # the first image's many boxes may come before its name
 _LABELSTUDIO_KEYS = {b"data", b"result", b"was_cancelled", b"annotator", b"annotation_id", b"completions"} | {
     b"rectanglelabels",
     b"polygonlabels",
@@ -593,6 +598,14 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
     if root.tag not in tags:
         raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
     return root
+
+
+def listed_classes(folder: Folder, used: set[str]) -> list[str]:
+    """The class names in classes.txt, in their order; none where it is of something else, as it lacks one in use."""
+    path = folder.path(CLASSES_FILE)
+    text = read_text(path) if path.is_file() else ""
+    listed = list(dict.fromkeys(line.removesuffix("\r") for line in text.split("\n") if line.strip()))
+    return listed if used <= set(listed) else []
 
 
 def class_name(text: Any) -> str | None:
@@ -666,6 +679,11 @@ class NamedBoxes:
         self._rows.append(corners if shown is None or corners is not None else short(shown))
         self._named.append((file, class_name(name), image, box_id, crowd))
 
+    @property
+    def names(self) -> set[str]:
+        """The class names in use."""
+        return {row[1] for row in self._named if row[1] is not None}
+
     def finish(
         self,
         order: Iterable[str] = (),
@@ -678,9 +696,8 @@ class NamedBoxes:
             convert: What makes xyxy of the four numbers and the sizes of their images; None where they are xyxy.
         """
         data = self.data
-        used = {row[1] for row in self._named if row[1] is not None}
         names = list(dict.fromkeys(order))
-        data.class_names = names + sorted(used.difference(names))
+        data.class_names = names + sorted(self.names.difference(names))
         index = {name: k for k, name in enumerate(data.class_names)}
         boxes, good = finite_rows(self._rows)
         kept = []
