@@ -80,7 +80,7 @@ def read_labelstudio(folder: Folder, files: Sequence[str]) -> Gathered:
             data.notes.append(f"Label Studio: {file} ({len(content):,} tasks), boxes in percent of the image")
     data.read_sizes()
     for task in tasks:
-        _add_results(data, boxes, task)
+        _add_results(data, boxes, task, aside)
     if aside:
         data.notes.append(f"left out: {counted_all(aside)}")
     boxes.finish()
@@ -219,7 +219,7 @@ class _ImageNames:
 # -- boxes -----------------------------------------------------------------------------------------------------------
 
 
-def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task) -> None:
+def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task, aside: Counter[str]) -> None:
     named = {str(result.get("id")) for result in task.results if result.get("type") == "labels"}
     size_missing = 0
     for number, result in enumerate(task.results, 1):
@@ -253,6 +253,8 @@ def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task) -> None:
             boxes.upright[what] += 1
         labels = value.get(kind)
         name = labels[0] if isinstance(labels, list) and labels else None
+        if isinstance(labels, list) and len(labels) > 1:
+            aside["class beyond the first of a box"] += len(labels) - 1
         boxes.add(task.file, task.row, name, corners, f"result {number}", shown=value)
     if size_missing:
         data.problem(

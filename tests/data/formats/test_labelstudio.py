@@ -259,3 +259,12 @@ def test_the_order_of_boxes_stays(tmp_path: Path) -> None:
     export(tmp_path)
     dataset = load_dataset(tmp_path)
     assert [name for name, _ in rows(dataset, by_stem(dataset)["a"])] == [name for name, _ in BOXES["a"]]
+
+
+def test_a_box_of_two_classes_has_the_first_and_that_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "x.jpg", (200, 50))
+    box = {"type": "rectanglelabels", "value": PLACE | {"rectanglelabels": ["cat", "dog"]}}
+    put(tmp_path / "export.json", [{"id": 1, "data": {"image": "x.jpg"}, "annotations": [drawn(box)]}])
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.class_counts() == {"cat": 1}
+    assert "left out: 1 class beyond the first of a box" in dataset.notes
