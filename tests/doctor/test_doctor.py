@@ -670,8 +670,7 @@ def test_small_shared_memory(facts):
     assert check.status == "warning"
     assert check.seen == "/dev/shm: 64 MB of 64 MB free"
     assert (
-        "4 workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4"
-        in check.meaning
+        "4 workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4" in check.meaning
     )
     assert check.command == run_docker()
     much = Subject(num_workers=8, batch_bytes=128 * 3 * 1024 * 1024)
