@@ -23,8 +23,8 @@ _NUMBERS = 14
 def find_kitti(folder: Folder) -> list[str]:
     """The label files of a folder; empty where there are none.
 
-    A folder's text files are KITTI's if their first lines are a name and fourteen numbers; YOLO's begin with a number,
-    and the calibrations that lie beside KITTI's labels have fewer.
+    A folder's text files are KITTI's if most of their first lines are a name and fourteen numbers; YOLO's begin with a
+    number, and the calibrations that lie beside KITTI's labels have fewer.
     """
     by_folder: dict[str, list[str]] = {}
     for file in folder.with_suffix(".txt"):
@@ -32,8 +32,8 @@ def find_kitti(folder: Folder) -> list[str]:
     found = []
     for files in by_folder.values():
         paired = [file for file in files if stem_of(file) in folder.images_by_stem]
-        lines = [line for file in paired[:200] if (line := _first_line(folder, file))]
-        if lines and all(_is_box(line) for line in lines):
+        boxes = [_is_box(line) for file in paired[:200] if (line := _first_line(folder, file))]
+        if sum(boxes) * 2 > len(boxes):
             alone = set(files).difference(paired)
             found += paired + [file for file in sorted(alone) if _is_box(_first_line(folder, file))]
     return found

@@ -205,9 +205,12 @@ def yaml_layouts(folder: Folder) -> list[str]:
 
 
 def _hold_labels(paths: Sequence[Path]) -> bool:
-    """Whether text files look like labels, as far as they hold anything, and not all of them are empty."""
-    texts = [_first_line(path) for path in paths]
-    return any(texts) and all(_looks_like_box(text) for text in texts if text)
+    """Whether most text files look like labels, as far as they hold anything, and not all of them are empty.
+
+    Not all of them: a slip in one would hide all others, and is told of once they are read.
+    """
+    boxes = [_looks_like_box(text) for path in paths if (text := _first_line(path))]
+    return sum(boxes) * 2 > len(boxes)
 
 
 def _first_line(path: Path) -> str:
@@ -230,7 +233,7 @@ def _looks_like_box(line: str) -> bool:
         numbers = [float(part) for part in parts]
     except ValueError:
         return False
-    return len(numbers) >= 5 and numbers[0] == int(numbers[0]) and all(-0.5 < n < 1.5 for n in numbers[1:5])
+    return len(numbers) >= 5 and numbers[0].is_integer() and all(-0.5 < n < 1.5 for n in numbers[1:5])
 
 
 def _is_dota(parts: Sequence[str]) -> bool:
