@@ -31,7 +31,11 @@ CLASSES_FILE = "classes.txt"
 """Stands beside what we write in formats that have no table of classes."""
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
-_ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # halves of characters, which JSON can spell and UTF-8 cannot
+_NO_FILE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # those that no file name has as Python spells it
+_ODD_PATH = re.compile(
+    r"[\\\0:\ud800-\udfff]|^/|/$|//|(^|/)\.\.?(/|$)"
+)  # what is not simply names with "/" between
 _OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
@@ -74,6 +78,15 @@ def read_text(path: Path | str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold, so that it can be printed, hashed and written."""
+    return text if text.isascii() else _SURROGATE.sub(_spelled, text)
+
+
+def _spelled(surrogate: re.Match[str]) -> str:
+    return f"{{{ord(surrogate[0]):x}}}"
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class Folder:
         """
         if not _ODD_PATH.search(name):
             return name
-        name = name.replace("\\", "/")
+        name = _NO_FILE.sub(_spelled, name.replace("\\", "/"))
         if "\0" in name or "://" in name or re.match(r"[A-Za-z]:/", name):
             return None
         if name.startswith("/"):
@@ -334,7 +347,8 @@ class Gathered:
         self._files.setdefault(key, str(self.folder.root / file))
         if self._counts[key] <= MOST_PROBLEMS:
             path = str(self.folder.root / file)
-            self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
+            words = (encodable(text) for text in (message, fix, image, box))
+            self.problems.append(SourceProblem(kind, severity, path, *words))
 
     def count(self, kind: str) -> int:
         """How many problems of a kind there are, those beyond `MOST_PROBLEMS` too."""
@@ -397,16 +411,16 @@ class Gathered:
             name=name,
             root=self.folder.root,
             format=self.format,
-            class_names=tuple(self.class_names),
+            class_names=tuple(map(encodable, self.class_names)),
             image_paths=_objects([self.file_of(path) for path in self.paths]),
-            image_ids=_objects(self.paths),
+            image_ids=_objects(list(map(encodable, self.paths))),
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
-            image_splits=_objects(self.splits),
+            image_splits=_objects(list(map(encodable, self.splits))),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
             box_crowd=_joined(self.crowd, np.zeros(0, bool)),
-            box_ids=_objects(self.box_ids),
+            box_ids=_objects(list(map(encodable, self.box_ids))),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
         )
