@@ -202,6 +202,7 @@ def load_dataset(
         raise DatasetFormatError(
             f"{path} looks like {READERS[gathered.format].title}, but its labels name no image"
             + "".join(f"\n  {p.file}: {p.message}" for p in gathered.problems[:3])
+            + "".join(f"\n  {note}" for note in gathered.notes)
         )
     gathered.notes[:0] = note
     order_by_label_map(gathered)
