@@ -737,7 +737,8 @@ class NamedBoxes:
                     image=data.paths[image],
                     box=box_id,
                 )
-        boxes, images = boxes[good], [row[2] for row in kept]
+        boxes, kept = self._each_once(boxes[good], kept)
+        images = [row[2] for row in kept]
         if convert is not None:
             boxes = convert(boxes, np.array(data.sizes, np.int64).reshape(-1, 2)[images])
         data.add_boxes(
@@ -751,6 +752,21 @@ class NamedBoxes:
             data.notes.append(f"read as upright boxes: {counted_all(self.upright)}")
         if self.left_out:
             data.notes.append(f"left out, as they have no box: {counted_all(self.left_out)}")
+
+    def _each_once(
+        self, boxes: NDArray[np.float64], kept: list[Any]
+    ) -> tuple[NDArray[np.float64], list[Any]]:
+        """The boxes without those that an earlier file says too, to the last digit: of a copy of it, say."""
+        if len({row[0] for row in kept}) < 2:
+            return boxes, kept
+        first: dict[tuple[Any, ...], str] = {}
+        keys = [(row[2], row[1], *box) for row, box in zip(kept, boxes.tolist(), strict=True)]
+        new = [first.setdefault(key, row[0]) == row[0] for key, row in zip(keys, kept, strict=True)]
+        if not all(new):
+            self.data.notes.append(
+                f"left out: {counted(new.count(False), 'box')} that an earlier file has too"
+            )
+        return boxes[new], [row for row, is_new in zip(kept, new, strict=True) if is_new]
 
 
 def counted_all(things: Mapping[str, int]) -> str:
