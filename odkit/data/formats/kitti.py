@@ -6,6 +6,7 @@ from odkit.data.formats.reader_base import (
     NamedBoxes,
     folder_of,
     image_row,
+    is_float,
     nearness,
     read_text,
     short,
@@ -55,16 +56,8 @@ def _is_box(line: str) -> bool:
 def _parts(line: str) -> tuple[str, list[str]]:
     """The name that a line begins with, which may have blanks in it, and the numbers after it."""
     parts = line.split()
-    start = max((k + 1 for k, part in enumerate(parts) if not _is_number(part)), default=0)
+    start = max((k + 1 for k, part in enumerate(parts) if not is_float(part)), default=0)
     return " ".join(parts[:start]), parts[start:]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_kitti(folder: Folder, files: list[str]) -> Gathered:

@@ -426,6 +426,15 @@ class Gathered:
         )
 
 
+def is_float(text: str) -> bool:
+    """Whether Python reads a text as a number; "nan" and "inf" are some."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def declared_size(width: Any, height: Any) -> tuple[int, int]:
     """A size as labels state it; (0, 0) where it is none."""
     try:

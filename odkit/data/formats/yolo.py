@@ -22,6 +22,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     folder_of,
+    is_float,
     name_of,
     nearness,
     normal_split,
@@ -238,15 +239,7 @@ def _looks_like_box(line: str) -> bool:
 
 def _is_dota(parts: Sequence[str]) -> bool:
     """Whether a line holds eight numbers, the name of a class, and perhaps how difficult the object is."""
-    return len(parts) in (9, 10) and all(map(_is_float, parts[:8])) and not _is_float(parts[8])
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return len(parts) in (9, 10) and all(map(is_float, parts[:8])) and not is_float(parts[8])
 
 
 # -- where the images are --------------------------------------------------------------------------------------------
