@@ -16,9 +16,9 @@ from odkit.detection import (
     torch_trouble,
 )
 from odkit.detection import DRIVER_FOR_CUDA as DRIVER_FOR_CUDA  # what tells a person the driver to install
-from odkit.doctor.report import Check, counted
+from odkit.doctor.report import Check
 from odkit.doctor.subject import Subject, first_line
-from odkit.system import GB, InputError, install_command, machine, megabytes
+from odkit.system import GB, InputError, counted, install_command, machine, megabytes
 
 if TYPE_CHECKING:
     import torch

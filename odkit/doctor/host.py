@@ -6,9 +6,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from odkit.doctor.report import ESSENTIAL, Check, Status, counted
+from odkit.doctor.report import ESSENTIAL, Check, Status
 from odkit.doctor.subject import Subject, cache_folder
-from odkit.system import GB, SHM, container_engine, install_command, machine, megabytes, run_line
+from odkit.system import GB, SHM, container_engine, counted, install_command, machine, megabytes, run_line
 
 # -- memory, cores, disks ---------------------------------------------------------------------------------------------
 
@@ -20,9 +20,7 @@ def check_shm(subject: Subject) -> Check | list[Check]:
         return Check("shm", "ok", "no /dev/shm on this system; data workers do not need it")
     needed = machine.shm_needed_bytes(subject.num_workers, subject.batch_bytes)
     seen = f"/dev/shm: {megabytes(free)} of {megabytes(total)} free"
-    batches = (
-        f"{counted(subject.num_workers, 'data worker')} with batches of {megabytes(subject.batch_bytes)}"
-    )
+    batches = f"{counted(subject.num_workers, 'worker')} with batches of {megabytes(subject.batch_bytes)}"
     need = f"{batches} may need {megabytes(needed)}"
     if needed <= free:
         return Check("shm", "ok", f"{seen}; {need}")
@@ -40,7 +38,7 @@ def check_open_files(subject: Subject) -> Check | list[Check]:
     """How many files may be open at once, of which every batch on its way is one."""
     limit, needed = machine.open_files_limit(), machine.open_files_needed(subject.num_workers)
     seen = f"up to {limit:,} files may be open at once"
-    need = f"training with {counted(subject.num_workers, 'data worker')} may need {needed:,}"
+    need = f"training with {counted(subject.num_workers, 'worker')} may need {needed:,}"
     if limit >= needed:
         return Check("open files", "ok", f"{seen}; {need}")
     options = {"ulimit": "nofile=65536:65536"} if container_engine() in ("docker", "podman") else {}
@@ -89,7 +87,7 @@ def check_cpu(subject: Subject) -> Check | list[Check]:
         "cpu",
         "warning",
         seen,
-        f"Training and {counted(subject.num_workers, 'data worker')} share one core: images come slowly.",
+        f"Training and {counted(subject.num_workers, 'worker')} share one core: images come slowly.",
         run_line(options) if options else "odkit train FOLDER --num-workers 0",
         options,
     )

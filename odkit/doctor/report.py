@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from odkit.system import UnknownNameError, run_line
+from odkit.system import UnknownNameError, counted, run_line
 
 Status = Literal["ok", "warning", "failure"]
 ESSENTIAL = ("torch", "torchvision", "numpy", "fiftyone", "hotcoco", "jupyterlab", "ipykernel", "ipywidgets")
@@ -128,10 +128,6 @@ class Report:
 
 
 _COLOURS = {"ok": "#1a7f37", "warning": "#9a6700", "failure": "#cf222e"}
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _wrapped(start: str, text: str, width: int = 110) -> list[str]:

@@ -15,9 +15,9 @@ import psutil
 
 from odkit.browsing import services
 from odkit.detection import STARTER_WEIGHTS, damaged_weights, weights_folder
-from odkit.doctor.report import Check, counted
+from odkit.doctor.report import Check
 from odkit.doctor.subject import Subject
-from odkit.system import install_command, machine
+from odkit.system import counted, install_command, machine
 
 USUAL_PORTS = (*range(5151, 5161), 27017)
 """Where FiftyOne's App and MongoDB listen unless they are told otherwise, as odkit tells them."""
@@ -237,4 +237,4 @@ def check_weights(_: Subject) -> Check | list[Check]:
             "The SHA-256 does not begin with the digits in the name: a download that broke off. Delete it.",
             "\n".join(f"rm '{path}'" for path in damaged),
         )
-    return Check("weights", "ok", f"starter bundled; {counted(read, 'sound file')} in {folder}")
+    return Check("weights", "ok", f"starter bundled; {counted(read, 'file')} in {folder}, sound")

@@ -30,3 +30,4 @@ from .processes import LOCK_VARIABLE as LOCK_VARIABLE
 from .processes import end_with_parent as end_with_parent
 from .processes import open_all_files as open_all_files
 from .processes import package_path as package_path
+from .words import counted as counted

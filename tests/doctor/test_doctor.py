@@ -670,8 +670,7 @@ def test_small_shared_memory(facts):
     assert check.status == "warning"
     assert check.seen == "/dev/shm: 64 MB of 64 MB free"
     assert (
-        "4 data workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4"
-        in check.meaning
+        "4 workers with batches of 19 MB may need 398 MB. Training will use 0 in place of 4" in check.meaning
     )
     assert check.command == run_docker()
     much = Subject(num_workers=8, batch_bytes=128 * 3 * 1024 * 1024)
@@ -688,7 +687,7 @@ def test_few_open_files(facts):
     check = one(host.check_open_files, Subject(num_workers=8))
     assert (check.status, check.seen) == ("warning", "up to 256 files may be open at once")
     assert check.meaning.startswith(
-        "Training with 8 data workers may need 328: data workers would end with 'Too many"
+        "Training with 8 workers may need 328: data workers would end with 'Too many"
     )
     assert check.command == run_docker("--ulimit=nofile=65536:65536")
     for kind in ("", "kubernetes"):
@@ -718,7 +717,7 @@ def test_one_core(facts):
     facts(cpu_count=1, cpu_quota=0.5)
     check = one(host.check_cpu)
     assert (check.status, check.seen) == ("warning", "1 core (a quota of 0.5)")
-    assert "2 data workers share one core" in check.meaning
+    assert "2 workers share one core" in check.meaning
     assert check.command == run_docker("--cpus=4")
     facts(cpu_quota=None)
     assert one(host.check_cpu).command == "odkit train FOLDER --num-workers 0"
@@ -1052,7 +1051,7 @@ def test_a_database_folder_that_cannot_be_made_is_named(tmp_path):
 
 def test_sound_weights_and_no_lock_are_well(facts, tmp_path):
     facts(starter_weights=tmp_path / "starter.safetensors")
-    assert one(services.check_weights).seen.startswith("starter bundled; 2 sound files in ")
+    assert one(services.check_weights).seen.startswith("starter bundled; 2 files in ")
     assert one(host.check_packages).seen == "no requirements.lock here to compare with"
 
 

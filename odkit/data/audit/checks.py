@@ -14,6 +14,7 @@ from odkit.data.audit.files import LABELS, PICTURES
 from odkit.data.audit.subject import OVERHANG, Subject
 from odkit.data.audit.unusual import class_shares, odd_in_class
 from odkit.data.dataset import UNKNOWN_CLASS
+from odkit.system import counted
 
 REPAIRS = {
     "drops the image": "dropped",
@@ -46,14 +47,6 @@ class Hit(NamedTuple):
     repair: str | None = None  # in place of the row's
     fix: str | None = None
     file: str = ""  # where no image of the dataset is concerned
-
-
-def counted(number: int, what: str) -> str:
-    """A number with its noun, the first word of `what`: "1 box without area", "2 boxes without area"."""
-    head, space, rest = what.partition(" ")
-    if number != 1:
-        head += "es" if head.endswith(("x", "s")) else "s"
-    return f"{number:,} {head}{space}{rest}"
 
 
 @dataclass(frozen=True, slots=True)

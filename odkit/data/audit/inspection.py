@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from odkit.data.audit.checks import CHECKS, Check, Hit, counted
+from odkit.data.audit.checks import CHECKS, Check, Hit
 from odkit.data.audit.files import read_files
 from odkit.data.audit.report import SEVERITIES, Audit, Finding, group_lines
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset, SourceProblem
-from odkit.system import InputError, OdkitError
+from odkit.system import InputError, OdkitError, counted
 
 
 class DatasetFaultError(OdkitError, ValueError):

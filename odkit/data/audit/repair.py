@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.audit.checks import REPAIRS, counted
+from odkit.data.audit.checks import REPAIRS
 from odkit.data.audit.inspection import audit_of
 from odkit.data.audit.report import Audit, Finding, finding_title, shown_examples
 from odkit.data.audit.subject import Subject
 from odkit.data.boxes import clip_boxes, upright_boxes
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
+from odkit.system import counted
 
 
 def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:

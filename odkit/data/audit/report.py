@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from odkit.data.audit.checks import CHECKS, counted
+from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset
-from odkit.system import UnknownNameError
+from odkit.system import UnknownNameError, counted
 
 SEVERITIES = ("fatal", "warning", "info")
 """Fatal: training would crash or learn wrong boxes. Warning: look at it. Info: good to know."""

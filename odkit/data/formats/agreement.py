@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.dataset import Dataset
-from odkit.data.formats.reader_base import Gathered, counted, name_of
+from odkit.data.formats.reader_base import Gathered, name_of
+from odkit.system import counted
 
 NEAR = 0.999
 """Boxes are the same whose edges lie less than this apart, in pixels: formats of whole pixels round, or cut off."""
@@ -62,6 +63,7 @@ class Agreement:
         lone: Images with boxes that only one of them speaks of: rows of `first`, rows of `second`.
         shift: How far `second`'s left and top, and right and bottom edges lie beyond `first`'s, in pixels: -1, 0 or 1,
             the same for every box. It tells how pixels are counted (from 0 or from 1), not where objects are.
+        crowds: How many crowds of `first` were left out of it: formats without crowds often leave them out.
         apart: Largest distance between edges of the same box beside that, in pixels.
         splits: Rows of `first`'s images that are in another split in `second`, and the rows there.
         keys: What each side's images were told by.
@@ -76,6 +78,7 @@ class Agreement:
     examples: tuple[_Rows, _Rows]
     lone: tuple[_Rows, _Rows]
     shift: tuple[int, int]
+    crowds: int
     apart: float
     splits: tuple[_Rows, _Rows]
     keys: tuple[list[str], list[str]]
@@ -174,15 +177,22 @@ def compare(first: Labels, second: Labels) -> Agreement:
     )
     rows = np.flatnonzero(both[one.box_images]), np.flatnonzero(to_first[other.box_images] >= 0)
     names = {name: k for k, name in enumerate(dict.fromkeys((*one.class_names, *other.class_names)))}
-    with_classes = first.has_names and second.has_names
-    groups = [
-        images * (len(names) + 1) + (_shared_classes(data, names)[mine] if with_classes else 0)
-        for data, mine, images in (
-            (one, rows[0], one.box_images[rows[0]].astype(np.int64)),
-            (other, rows[1], to_first[other.box_images[rows[1]]]),
-        )
-    ]
-    found = _partners(one.boxes[rows[0]], other.boxes[rows[1]], groups[0], groups[1])
+    images = one.box_images.astype(np.int64), to_first[other.box_images]
+    groups = [side * (len(names) + 1) for side in images]
+    if first.has_names and second.has_names:
+        groups = [
+            group + _shared_classes(data, names) for group, data in zip(groups, (one, other), strict=True)
+        ]
+
+    def matched() -> _Partners:
+        return _partners(one.boxes[rows[0]], other.boxes[rows[1]], groups[0][rows[0]], groups[1][rows[1]])
+
+    found = matched()
+    lost = rows[0][found.examples[0]]
+    crowds = lost[one.box_crowd[lost]] if not other.box_crowd.any() else lost[:0]
+    if len(crowds):
+        rows = np.setdiff1d(rows[0], crowds), rows[1]
+        found = matched()
     known = np.flatnonzero(both)
     was, now = one.image_splits[known], other.image_splits[to_second[known]]
     moved = known[(was != now) & (was != "") & (now != "")]
@@ -195,6 +205,7 @@ def compare(first: Labels, second: Labels) -> Agreement:
         examples=(rows[0][found.examples[0]], rows[1][found.examples[1]]),
         lone=lone,
         shift=found.shift,
+        crowds=len(crowds),
         apart=found.apart,
         splits=(moved, to_second[moved]),
         keys=keys,
@@ -213,7 +224,7 @@ def _common_keys(first: list[str], second: list[str]) -> tuple[tuple[list[str], 
 
 def _shared_classes(data: Dataset, names: dict[str, int]) -> _Rows:
     table = np.array([*(names[name] for name in data.class_names), len(names)], np.int64)  # -1: unknown
-    return table[data.box_classes]
+    return table[data.box_classes]  # of each box
 
 
 # -- partners --------------------------------------------------------------------------------------------------------

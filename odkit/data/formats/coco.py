@@ -13,7 +13,6 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
-    counted,
     declared_size,
     finite_rows,
     folder_of,
@@ -28,6 +27,7 @@ from odkit.data.formats.reader_base import (
     stem_of,
 )
 from odkit.data.formats.writer_base import known_sizes, split_files, writable_boxes
+from odkit.system import counted
 
 Json = dict[str, Any]
 _YES = (1, "1", "true", "True")

@@ -10,17 +10,18 @@ import orjson
 from odkit.data.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from odkit.data.dataset import Dataset
 from odkit.data.formats.reader_base import (
+    CLASSES_FILE,
     DatasetFormatError,
     Folder,
     Gathered,
     NamedBoxes,
     folder_of,
     image_row,
+    listed_classes,
     name_of,
     no_garbage_collection,
     place_names,
     read_json,
-    read_text,
     short,
     split_of,
     split_of_path,
@@ -28,8 +29,6 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.writer_base import flat_names, lost_crowds, split_files, writable_boxes
 
 LABELS_FILE = "_annotations.createml.json"
-CLASSES_FILE = "classes.txt"
-"""Stands beside what we write, as the format has no table of classes."""
 _NUMBERS = ("x", "y", "width", "height")
 
 
@@ -55,7 +54,10 @@ def read_createml(folder: Folder, files: Sequence[str]) -> Gathered:
             places |= _read_file(data, boxes, file, content)
             data.notes.append(f"CreateML: {file} ({len(content):,} images), centres and sides in pixels")
     data.read_sizes()
-    boxes.finish(_listed_classes(folder), lambda numbers, _: cxcywh_to_xyxy(numbers))
+    listed = listed_classes(folder, boxes.names)
+    if listed:
+        data.notes.append(f"class names in the order of {CLASSES_FILE}")
+    boxes.finish(listed, lambda numbers, _: cxcywh_to_xyxy(numbers))
     data.unlabelled_images(places)
     return data
 
@@ -97,11 +99,6 @@ def _read_file(data: Gathered, boxes: NamedBoxes, file: str, content: list[Any])
             numbers = [place.get(key) for key in _NUMBERS] if isinstance(place, dict) else None
             boxes.add(file, row, said.get("label"), numbers, f"annotation {number}", shown=annotation)
     return {folder_of(path) for path in paths.values()}
-
-
-def _listed_classes(folder: Folder) -> list[str]:
-    path = folder.path(CLASSES_FILE)
-    return [line for line in read_text(path).split("\n") if line.strip()] if path.is_file() else []
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from odkit.data.formats.reader_base import (
     folder_of,
     in_pixels,
     mostly_shares,
+    name_of,
     normal_split,
     place_names,
     read_text,
@@ -38,6 +39,7 @@ _OPEN_IMAGES = {"imageid", "labelname", "xmin"}  # columns of Open Images, whose
 _NEEDED = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _CORNERS = _NEEDED[2:]
 _Row = tuple[str, list[str], str, int, str]  # file, corners, class, row of the image, box id
+_Said = tuple[str, str, tuple[float | str, ...], str]  # image, class, corners, split
 
 
 def find_csv(folder: Folder) -> dict[str, dict[str, int]]:
@@ -84,33 +86,15 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
     numbers: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []  # of each file's boxes, see finite_rows
     relative: dict[str, bool] = {}
     places: set[str] = set()
-    for file, columns in found.items():
-        rows = _read_rows(data, file, columns)
-        first = len(boxes)
-        split = split_of_path(file)
-        beside = folder_of(file)
-        inside: dict[str, str] = {}
-        for _, row in rows:
-            name = row[columns["filename"]].strip()
-            if name not in inside:
-                path = folder.inside(name, beside) if name else ""
-                if path is None:
-                    data.outside(file, name)
-                inside[name] = folder.completed(path) if path else ""
-        paths = place_names(folder, (path for path in inside.values() if path), beside, split)
-        for line, row in rows:
-            path = inside[row[columns["filename"]].strip()]
-            if not path:
-                if not row[columns["filename"]].strip():
-                    data.problem(
-                        "unreadable_label",
-                        file,
-                        f"line {line} names no image: {short(','.join(row))}",
-                        "Correct or delete the line.",
-                        box=f"line {line}",
-                    )
-                continue
-            path = paths[path]
+    tables = {file: _placed_rows(data, file, found[file]) for file in _labels(data, found)}
+    for file in _repeated(tables, found):
+        del tables[file]
+        data.notes.append(
+            f"CSV: {file} is left aside: all of its rows stand in {', '.join(list(tables)[:3])} too"
+        )
+    for file, rows in tables.items():
+        columns, split, first = found[file], split_of_path(file), len(boxes)
+        for line, row, path in rows:
             image = _image(data, file, columns, row, path, split)
             places.add(folder_of(path))
             name = row[columns["class"]]
@@ -127,6 +111,72 @@ def read_csv(folder: Folder, found: Mapping[str, Mapping[str, int]]) -> Gathered
     drawn, good = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
     _add_boxes(data, boxes, drawn, good, relative)
     return data
+
+
+def _labels(data: Gathered, found: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The files, without what is handed in to a competition where there is anything else."""
+    labels = [file for file in found if "submission" not in name_of(file).lower()]
+    for file in found if labels else ():
+        if file not in labels:
+            data.notes.append(f"CSV: {file} is left aside: by its name it is for what a detector finds")
+    return labels or list(found)
+
+
+def _placed_rows(data: Gathered, file: str, columns: Mapping[str, int]) -> list[tuple[int, list[str], str]]:
+    """The rows of a file that name an image, each with its line number and the image's path."""
+    rows, place, beside = _read_rows(data, file, columns), columns["filename"], folder_of(file)
+    inside: dict[str, str] = {}
+    for line, row in rows:
+        name = row[place].strip()
+        if not name:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"line {line} names no image: {short(','.join(row))}",
+                "Correct or delete the line.",
+                box=f"line {line}",
+            )
+        elif name not in inside:
+            path = data.folder.inside(name, beside)
+            if path is None:
+                data.outside(file, name)
+            inside[name] = data.folder.completed(path) if path else ""
+    paths = place_names(data.folder, (path for path in inside.values() if path), beside, split_of_path(file))
+    return [(line, row, paths[path]) for line, row in rows if (path := inside.get(row[place].strip()))]
+
+
+def _repeated(
+    tables: Mapping[str, list[tuple[int, list[str], str]]], found: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    """The files that say nothing which the others do not say too: copies, and one of everything beside its splits."""
+    if len(tables) < 2:
+        return []
+    said: dict[str, set[_Said]] = {}
+    for file, rows in tables.items():
+        split, columns = split_of_path(file), found[file]
+        said[file] = {_said(columns, row, path, split) for _, row, path in rows}
+    repeated: list[str] = []
+    for file in reversed(list(tables)):
+        others = set().union(*(said[other] for other in said if other != file))
+        others |= {(*key[:-1], "") for key in others}  # a row in no split is repeated by that of any
+        if said[file] and said[file] <= others:
+            del said[file]
+            repeated.append(file)
+    return repeated
+
+
+def _said(columns: Mapping[str, int], row: list[str], path: str, split: str) -> _Said:
+    """Image, class, corners and split of a row."""
+    corners = tuple(map(_plain_number, (row[columns[name]] for name in _CORNERS)))
+    own = row[columns["split"]].strip() if columns.get("split", len(row)) < len(row) else ""
+    return path, row[columns["class"]].strip(), corners, normal_split(own) or split
+
+
+def _plain_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
 
 
 def _read_rows(data: Gathered, file: str, columns: Mapping[str, int]) -> list[tuple[int, list[str]]]:

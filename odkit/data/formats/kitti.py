@@ -4,15 +4,16 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
-    counted,
     folder_of,
     image_row,
+    is_float,
     nearness,
     read_text,
     short,
     split_of_path,
     stem_of,
 )
+from odkit.system import counted
 
 IGNORED = "DontCare"
 """The type of regions where objects were not labelled."""
@@ -23,8 +24,8 @@ _NUMBERS = 14
 def find_kitti(folder: Folder) -> list[str]:
     """The label files of a folder; empty where there are none.
 
-    A folder's text files are KITTI's if their first lines are a name and fourteen numbers; YOLO's begin with a number,
-    and the calibrations that lie beside KITTI's labels have fewer.
+    A folder's text files are KITTI's if most of their first lines are a name and fourteen numbers; YOLO's begin with a
+    number, and the calibrations that lie beside KITTI's labels have fewer.
     """
     by_folder: dict[str, list[str]] = {}
     for file in folder.with_suffix(".txt"):
@@ -32,8 +33,8 @@ def find_kitti(folder: Folder) -> list[str]:
     found = []
     for files in by_folder.values():
         paired = [file for file in files if stem_of(file) in folder.images_by_stem]
-        lines = [line for file in paired[:200] if (line := _first_line(folder, file))]
-        if lines and all(_is_box(line) for line in lines):
+        boxes = [_is_box(line) for file in paired[:200] if (line := _first_line(folder, file))]
+        if sum(boxes) * 2 > len(boxes):
             alone = set(files).difference(paired)
             found += paired + [file for file in sorted(alone) if _is_box(_first_line(folder, file))]
     return found
@@ -55,16 +56,8 @@ def _is_box(line: str) -> bool:
 def _parts(line: str) -> tuple[str, list[str]]:
     """The name that a line begins with, which may have blanks in it, and the numbers after it."""
     parts = line.split()
-    start = max((k + 1 for k, part in enumerate(parts) if not _is_number(part)), default=0)
+    start = max((k + 1 for k, part in enumerate(parts) if not is_float(part)), default=0)
     return " ".join(parts[:start]), parts[start:]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_kitti(folder: Folder, files: list[str]) -> Gathered:

@@ -69,18 +69,19 @@ def read_labelstudio(folder: Folder, files: Sequence[str]) -> Gathered:
     boxes = NamedBoxes(data)
     aside: Counter[str] = Counter()
     tasks: list[_Task] = []
+    told: dict[str, str] = {}
     with no_garbage_collection():
-        for file in files:
+        for file in sorted(sorted(files, reverse=True), key=_project):  # of a project the latest export first
             content = read_json(folder.path(file))
             if not isinstance(content, list):
                 raise DatasetFormatError(
                     f"{folder.path(file)} is no list of tasks, as Label Studio's exports are"
                 )
-            tasks += _read_tasks(data, names, file, content, aside)
+            tasks += _read_tasks(data, names, file, content, aside, told)
             data.notes.append(f"Label Studio: {file} ({len(content):,} tasks), boxes in percent of the image")
     data.read_sizes()
     for task in tasks:
-        _add_results(data, boxes, task)
+        _add_results(data, boxes, task, aside)
     if aside:
         data.notes.append(f"left out: {counted_all(aside)}")
     boxes.finish()
@@ -88,10 +89,23 @@ def read_labelstudio(folder: Folder, files: Sequence[str]) -> Gathered:
     return data
 
 
+def _project(file: str) -> str:
+    """The project that Label Studio's own name of an export tells (project-3-at-2024-05-01-10-00-4f2c8d1a.json)."""
+    return re.sub(r"(^|/)(project-\d+)-at-\d{4}-[^/]*$", r"\1\2", file)
+
+
 def _read_tasks(
-    data: Gathered, names: "_ImageNames", file: str, content: list[Any], aside: Counter[str]
+    data: Gathered,
+    names: "_ImageNames",
+    file: str,
+    content: list[Any],
+    aside: Counter[str],
+    told: dict[str, str],
 ) -> Iterator[_Task]:
-    """A file's tasks, their images added; what is left out is counted in `aside`."""
+    """A file's tasks, their images added; what is left out is counted in `aside`.
+
+    `told` holds of each image the file that told of it: of one project's exports, the latest one.
+    """
     done: set[Any] = set()
     for number, task in enumerate(content, 1):
         if not isinstance(task, dict):
@@ -116,6 +130,10 @@ def _read_tasks(
             )
             continue
         path, why = names.find(address)
+        first = told.setdefault(path, file)
+        if first != file and _project(first) == _project(file):
+            aside["task of which there is a later export"] += 1
+            continue
         if why and data.row(path) is None:
             data.problem(
                 "label_without_image",
@@ -219,7 +237,7 @@ class _ImageNames:
 # -- boxes -----------------------------------------------------------------------------------------------------------
 
 
-def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task) -> None:
+def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task, aside: Counter[str]) -> None:
     named = {str(result.get("id")) for result in task.results if result.get("type") == "labels"}
     size_missing = 0
     for number, result in enumerate(task.results, 1):
@@ -253,6 +271,8 @@ def _add_results(data: Gathered, boxes: NamedBoxes, task: _Task) -> None:
             boxes.upright[what] += 1
         labels = value.get(kind)
         name = labels[0] if isinstance(labels, list) and labels else None
+        if isinstance(labels, list) and len(labels) > 1:
+            aside["class beyond the first of a box"] += len(labels) - 1
         boxes.add(task.file, task.row, name, corners, f"result {number}", shown=value)
     if size_missing:
         data.problem(

@@ -26,7 +26,6 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
-    counted,
     name_of,
     split_of,
     suffix,
@@ -34,7 +33,7 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
-from odkit.system import InputError, MissingFileError
+from odkit.system import InputError, MissingFileError, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +202,7 @@ def load_dataset(
         raise DatasetFormatError(
             f"{path} looks like {READERS[gathered.format].title}, but its labels name no image"
             + "".join(f"\n  {p.file}: {p.message}" for p in gathered.problems[:3])
+            + "".join(f"\n  {note}" for note in gathered.notes)
         )
     gathered.notes[:0] = note
     order_by_label_map(gathered)
@@ -427,7 +427,7 @@ def _settled(folder: Folder, found: dict[str, Any], options: dict[str, Any]) -> 
         notes.append(_same_boxes(agreement, kind))
         notes += _take_splits(chosen, agreement)
     if weak is not None:
-        notes += _beside(mine, folder, weak)
+        notes += _beside(mine, chosen, weak)
     return chosen, notes
 
 
@@ -453,8 +453,15 @@ def _worth_comparing(
         raise errors[0]
     if any(gathered.box_ids for gathered in read.values()):
         for kind in [kind for kind, gathered in read.items() if not gathered.box_ids]:
-            aside[kind] = f"it holds no box in {counted(len(read.pop(kind).paths), 'image')}"
+            aside[kind] = _without_boxes(read.pop(kind))
     return read, [f"{READERS[kind].title} is left aside: {why}" for kind, why in aside.items()]
+
+
+def _without_boxes(gathered: Gathered) -> str:
+    images = counted(len(gathered.paths), "image")
+    text = f"it holds no box in {images}" if gathered.paths else "it holds no image"
+    fatal = next((problem for problem in gathered.problems if problem.severity == "fatal"), None)
+    return f"{text}; {fatal.file}: {fatal.message}" if fatal else text
 
 
 def _same_boxes(agreement: Agreement, kind: str) -> str:
@@ -467,6 +474,8 @@ def _same_boxes(agreement: Agreement, kind: str) -> str:
         text += f", within {agreement.apart:.2f} pixels"
     if agreement.convention:
         text += f"; {agreement.convention}"
+    if agreement.crowds:
+        text += f"; {other.title} lacks {counted(agreement.crowds, 'crowd')}"
     alone = len(agreement.lone[0])
     if alone:
         text += f"; {other.title} says nothing of {counted(alone, 'image')} more"
@@ -485,16 +494,25 @@ def _take_splits(chosen: Gathered, agreement: Agreement) -> list[str]:
     return [f"splits of {other.title}{rest}"]
 
 
-def _beside(best: Labels, folder: Folder, layout: Any) -> list[str]:
-    """What text files beside the images say, where that is something else."""
+def _beside(best: Labels, chosen: Gathered, layout: Any) -> list[str]:
+    """What text files beside the images say, where that is something else; labels lost by it are a problem."""
     try:
-        labels = Labels("YOLO", read_yolo(folder, layout))
+        labels = Labels("YOLO", read_yolo(chosen.folder, layout))
     except DatasetFormatError:
         return []
     agreement = compare(best, labels)
     if agreement.same:
         return []
     how = "; ".join(line.strip() for line in agreement.differences())
+    if len(agreement.lone[1]):
+        chosen.problem(
+            "text_labels_left_out",
+            "",
+            f"read as {best.title}, while text files beside the images, which are not read, say something else: {how}",
+            'Say which is right: format="yolo" or --format yolo reads the text files. If each format has labels of its '
+            "own, load one after the other and join them with od.concatenate.",
+            severity="warning",
+        )
     return [
         f'text files beside the images say something else and are not read: {how} (format="yolo" reads them)'
     ]

@@ -9,7 +9,6 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
-    counted,
     folder_of,
     image_row,
     name_of,
@@ -18,9 +17,11 @@ from odkit.data.formats.reader_base import (
     short,
     split_of_path,
 )
+from odkit.system import counted
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ABSENT = ("0", "0.0")  # the confidence of a label that people have found not to be there
+_OF_OBJECTS = {"labelname", "labelname1", "imageid2"}  # columns of labels, relationships and the like
 _NEEDED = ("imageid", "labelname", *_CORNERS)
 
 
@@ -96,7 +97,7 @@ def _files_beside(
             for _, row in _rows_of(data, file, after=0):
                 if len(row) >= 2 and row[0] != "LabelName":
                     descriptions.setdefault(row[0].strip(), row[1].strip())
-        elif "imageid" in columns and "labelname" not in columns and "imageid2" not in columns:
+        elif "imageid" in columns and not columns.keys() & _OF_OBJECTS:
             lists[file] = columns
         elif {"imageid", "labelname", "confidence"} <= set(columns) and "xmin" not in columns:
             of_images.append(file)

@@ -25,11 +25,17 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.system import OdkitError
+from odkit.system import OdkitError, counted
 
+CLASSES_FILE = "classes.txt"
+"""Stands beside what we write in formats that have no table of classes."""
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
-_ODD_PATH = re.compile(r"[\\\0:]|^/|/$|//|(^|/)\.\.?(/|$)")  # what is not simply names with "/" between
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # halves of characters, which JSON can spell and UTF-8 cannot
+_NO_FILE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # those that no file name has as Python spells it
+_ODD_PATH = re.compile(
+    r"[\\\0:\ud800-\udfff]|^/|/$|//|(^|/)\.\.?(/|$)"
+)  # what is not simply names with "/" between
 _OVERSHOT = 0.1  # so far beyond 0 and 1, as a share of a side, corners of objects at the border may lie
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainset"), "train"),
@@ -72,6 +78,15 @@ def read_text(path: Path | str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold, so that it can be printed, hashed and written."""
+    return text if text.isascii() else _SURROGATE.sub(_spelled, text)
+
+
+def _spelled(surrogate: re.Match[str]) -> str:
+    return f"{{{ord(surrogate[0]):x}}}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ class Folder:
         """
         if not _ODD_PATH.search(name):
             return name
-        name = name.replace("\\", "/")
+        name = _NO_FILE.sub(_spelled, name.replace("\\", "/"))
         if "\0" in name or "://" in name or re.match(r"[A-Za-z]:/", name):
             return None
         if name.startswith("/"):
@@ -332,7 +347,8 @@ class Gathered:
         self._files.setdefault(key, str(self.folder.root / file))
         if self._counts[key] <= MOST_PROBLEMS:
             path = str(self.folder.root / file)
-            self.problems.append(SourceProblem(kind, severity, path, message, fix, image, box))
+            words = (encodable(text) for text in (message, fix, image, box))
+            self.problems.append(SourceProblem(kind, severity, path, *words))
 
     def count(self, kind: str) -> int:
         """How many problems of a kind there are, those beyond `MOST_PROBLEMS` too."""
@@ -395,19 +411,28 @@ class Gathered:
             name=name,
             root=self.folder.root,
             format=self.format,
-            class_names=tuple(self.class_names),
+            class_names=tuple(map(encodable, self.class_names)),
             image_paths=_objects([self.file_of(path) for path in self.paths]),
-            image_ids=_objects(self.paths),
+            image_ids=_objects(list(map(encodable, self.paths))),
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
-            image_splits=_objects(self.splits),
+            image_splits=_objects(list(map(encodable, self.splits))),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
             box_crowd=_joined(self.crowd, np.zeros(0, bool)),
-            box_ids=_objects(self.box_ids),
+            box_ids=_objects(list(map(encodable, self.box_ids))),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
         )
+
+
+def is_float(text: str) -> bool:
+    """Whether Python reads a text as a number; "nan" and "inf" are some."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def declared_size(width: Any, height: Any) -> tuple[int, int]:
@@ -478,14 +503,6 @@ def _row_or_nan(row: Any) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         return [np.nan] * 4
     return numbers if len(numbers) == 4 else [np.nan] * 4
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which is the first word: "1 box without area", "2 boxes without area"."""
-    head, space, rest = noun.partition(" ")
-    if number != 1:
-        head += "es" if head.endswith(("x", "s")) else "s"
-    return f"{number:,} {head}{space}{rest}"
 
 
 def _short(text: Any, length: int = 80) -> str:
@@ -560,12 +577,16 @@ def json_kind(path: Path) -> str:
         return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
     if keys & _LABELSTUDIO_KEYS:
         return "labelstudio"
-    boxes = re.search(rb'"annotations?"\s*:\s*\[\s*[{\]]', head)  # of objects: other lists of images have numbers
-    return "createml" if boxes and keys & {b"image", b"imagefilename"} else ""
+    return "createml" if keys & _CREATEML_KEYS and keys & {b"annotations", b"annotation"} else ""
 
 
 _COCO_KEYS = {b"images", b"annotations", b"categories"}
 _LABELME_KEYS = {b"shapes", b"imagePath", b"imageData"}
+_CREATEML_KEYS = {
+    b"image",
+    b"imagefilename",
+    b"coordinates",
+}  # the first image's many boxes may come before its name
 _LABELSTUDIO_KEYS = {b"data", b"result", b"was_cancelled", b"annotator", b"annotation_id", b"completions"} | {
     b"rectanglelabels",
     b"polygonlabels",
@@ -600,6 +621,14 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
     if root.tag not in tags:
         raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
     return root
+
+
+def listed_classes(folder: Folder, used: set[str]) -> list[str]:
+    """The class names in classes.txt, in their order; none where it is of something else, as it lacks one in use."""
+    path = folder.path(CLASSES_FILE)
+    text = read_text(path) if path.is_file() else ""
+    listed = list(dict.fromkeys(line.removesuffix("\r") for line in text.split("\n") if line.strip()))
+    return listed if used <= set(listed) else []
 
 
 def class_name(text: Any) -> str | None:
@@ -673,6 +702,11 @@ class NamedBoxes:
         self._rows.append(corners if shown is None or corners is not None else short(shown))
         self._named.append((file, class_name(name), image, box_id, crowd))
 
+    @property
+    def names(self) -> set[str]:
+        """The class names in use."""
+        return {row[1] for row in self._named if row[1] is not None}
+
     def finish(
         self,
         order: Iterable[str] = (),
@@ -685,9 +719,8 @@ class NamedBoxes:
             convert: What makes xyxy of the four numbers and the sizes of their images; None where they are xyxy.
         """
         data = self.data
-        used = {row[1] for row in self._named if row[1] is not None}
         names = list(dict.fromkeys(order))
-        data.class_names = names + sorted(used.difference(names))
+        data.class_names = names + sorted(self.names.difference(names))
         index = {name: k for k, name in enumerate(data.class_names)}
         boxes, good = finite_rows(self._rows)
         kept = []
@@ -713,7 +746,8 @@ class NamedBoxes:
                     image=data.paths[image],
                     box=box_id,
                 )
-        boxes, images = boxes[good], [row[2] for row in kept]
+        boxes, kept = self._each_once(boxes[good], kept)
+        images = [row[2] for row in kept]
         if convert is not None:
             boxes = convert(boxes, np.array(data.sizes, np.int64).reshape(-1, 2)[images])
         data.add_boxes(
@@ -727,6 +761,21 @@ class NamedBoxes:
             data.notes.append(f"read as upright boxes: {counted_all(self.upright)}")
         if self.left_out:
             data.notes.append(f"left out, as they have no box: {counted_all(self.left_out)}")
+
+    def _each_once(
+        self, boxes: NDArray[np.float64], kept: list[Any]
+    ) -> tuple[NDArray[np.float64], list[Any]]:
+        """The boxes without those that an earlier file says too, to the last digit: of a copy of it, say."""
+        if len({row[0] for row in kept}) < 2:
+            return boxes, kept
+        first: dict[tuple[Any, ...], str] = {}
+        keys = [(row[2], row[1], *box) for row, box in zip(kept, boxes.tolist(), strict=True)]
+        new = [first.setdefault(key, row[0]) == row[0] for key, row in zip(keys, kept, strict=True)]
+        if not all(new):
+            self.data.notes.append(
+                f"left out: {counted(new.count(False), 'box')} that an earlier file has too"
+            )
+        return boxes[new], [row for row, is_new in zip(kept, new, strict=True) if is_new]
 
 
 def counted_all(things: Mapping[str, int]) -> str:

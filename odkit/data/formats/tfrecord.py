@@ -41,7 +41,7 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.records import DamagedError, Values, begins_with_record, parse_example, read_records
 from odkit.data.image_facts import inspect_images
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.system import InputError, cache_folder, megabytes, progress_bar, sync_folder, sync_tree
+from odkit.system import InputError, cache_folder, counted, megabytes, progress_bar, sync_folder, sync_tree
 
 RECORD_SUFFIXES = (".record", ".records", ".tfrecord", ".tfrecords")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -287,7 +287,7 @@ class _Reading:
 
     def finish(self, files: list[str]) -> Gathered:
         data = self.data
-        count = f"{len(files):,} file{'s' * (len(files) != 1)} with {self.records:,} records"
+        count = f"{counted(len(files), 'file')} with {counted(self.records, 'record')}"
         shown = ", ".join(files[:3]) + (f" and {len(files) - 3:,} more" if len(files) > 3 else "")
         data.notes.append(f"TFRecord: {count}: {shown}; checksums verified, corners as shares of the picture")
         if any(data.splits):

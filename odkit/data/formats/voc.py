@@ -11,6 +11,7 @@ import numpy as np
 from odkit.data.boxes import voc_to_xyxy, xyxy_to_voc
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import (
+    CLASSES_FILE,
     Folder,
     Gathered,
     LabelError,
@@ -18,6 +19,7 @@ from odkit.data.formats.reader_base import (
     declared_size,
     finite_rows,
     folder_of,
+    listed_classes,
     name_of,
     nearness,
     normal_split,
@@ -39,7 +41,6 @@ from odkit.data.formats.writer_base import (
 
 EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
-CLASSES_FILE = "classes.txt"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ROOT = re.compile(rb"<annotation[\s/>]")  # not <annotations>, which is CVAT's
 _JOINED_SPLITS = ("trainval", "all", "default")  # lists that repeat others
@@ -206,14 +207,11 @@ class _Reading:
         return data
 
     def _class_table(self) -> list[str]:
-        names = sorted({name for name in self.names if name is not None})
-        path = self.folder.path(CLASSES_FILE)
-        if path.is_file():
-            listed = list(dict.fromkeys(line for line in read_text(path).split("\n") if line.strip()))
-            if set(names) <= set(listed):
-                self.data.notes.append(f"class names in the order of {CLASSES_FILE}")
-                return listed
-        return names
+        used = {name for name in self.names if name is not None}
+        listed = listed_classes(self.folder, used)
+        if listed:
+            self.data.notes.append(f"class names in the order of {CLASSES_FILE}")
+        return listed or sorted(used)
 
     def _boxes(self, corners: Any, exact: Any, good: Any, first_pixel: int | None) -> Any:
         foreign = good & ~exact

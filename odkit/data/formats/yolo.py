@@ -21,8 +21,8 @@ from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
     Gathered,
-    counted,
     folder_of,
+    is_float,
     name_of,
     nearness,
     normal_split,
@@ -36,6 +36,7 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.writer_base import lost_crowds, split_files, stem_path, writable_boxes
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
+from odkit.system import counted
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
 UNSPLIT = "unsplit"
@@ -205,9 +206,12 @@ def yaml_layouts(folder: Folder) -> list[str]:
 
 
 def _hold_labels(paths: Sequence[Path]) -> bool:
-    """Whether text files look like labels, as far as they hold anything, and not all of them are empty."""
-    texts = [_first_line(path) for path in paths]
-    return any(texts) and all(_looks_like_box(text) for text in texts if text)
+    """Whether most text files look like labels, as far as they hold anything, and not all of them are empty.
+
+    Not all of them: a slip in one would hide all others, and is told of once they are read.
+    """
+    boxes = [_looks_like_box(text) for path in paths if (text := _first_line(path))]
+    return sum(boxes) * 2 > len(boxes)
 
 
 def _first_line(path: Path) -> str:
@@ -230,20 +234,12 @@ def _looks_like_box(line: str) -> bool:
         numbers = [float(part) for part in parts]
     except ValueError:
         return False
-    return len(numbers) >= 5 and numbers[0] == int(numbers[0]) and all(-0.5 < n < 1.5 for n in numbers[1:5])
+    return len(numbers) >= 5 and numbers[0].is_integer() and all(-0.5 < n < 1.5 for n in numbers[1:5])
 
 
 def _is_dota(parts: Sequence[str]) -> bool:
     """Whether a line holds eight numbers, the name of a class, and perhaps how difficult the object is."""
-    return len(parts) in (9, 10) and all(map(_is_float, parts[:8])) and not _is_float(parts[8])
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return len(parts) in (9, 10) and all(map(is_float, parts[:8])) and not is_float(parts[8])
 
 
 # -- where the images are --------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Several formats in one folder: the richest is read where they say the same, and an error says how they differ."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,52 @@ def test_rows_are_those_of_the_dataset(tmp_path: Path) -> None:
         load_dataset(tmp_path)
     dataset: Dataset = load_dataset(tmp_path, format="csv")
     assert ("cat", [9, 6, 20, 30]) in rows(dataset, by_stem(dataset)["a"])
+
+
+@pytest.mark.parametrize("other", ["yolo", "voc"])
+def test_crowds_that_the_other_has_not_are_no_difference(tmp_path: Path, other: str) -> None:
+    several(tmp_path, "coco", other)
+    path = tmp_path / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append(
+        {**content["annotations"][0], "id": 9, "bbox": [1, 1, 30, 30], "iscrowd": 1}
+    )
+    put(path, content)
+    dataset = load_dataset(tmp_path, val=0)
+    assert (dataset.format, dataset.num_boxes, dataset.box_crowd.sum()) == ("coco", 6, 1)
+    assert f"say the same 5 boxes in 4 images; {READERS[other].title} lacks 1 crowd" in dataset.notes[0]
+    content["annotations"][-1]["iscrowd"] = 0
+    put(path, content)
+    with pytest.raises(DatasetFormatError, match="1 in COCO alone"):
+        load_dataset(tmp_path)
+
+
+def test_crowds_that_the_other_has_as_plain_boxes_are_the_same_boxes(tmp_path: Path) -> None:
+    several(tmp_path, "coco", "yolo")
+    path = tmp_path / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    put(path, content)
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset)
+    assert "crowd" not in dataset.notes[0]
+
+
+def test_images_that_text_files_alone_label_are_a_finding(tmp_path: Path) -> None:
+    several(tmp_path, "csv", "yolo")
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "val_labels.csv").unlink()
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.format == "csv"
+    (problem,) = [p for p in dataset.source_problems if p.kind == "text_labels_left_out"]
+    assert problem.severity == "warning"
+    assert "labelled in YOLO alone: 1 image with 2 boxes, images/val/c.jpg for one" in problem.message
+
+
+def test_what_is_left_aside_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    several(tmp_path, "voc")
+    put(tmp_path / "train.record", b"")  # of a script that failed
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset)
+    aside = f"TFRecord is left aside: it holds no image; {tmp_path}/train.record: record 1: the file is empty"
+    assert aside in dataset.notes

@@ -126,3 +126,18 @@ def test_splits_of_other_names_are_lost_and_told_of(tmp_path: Path) -> None:
     ):
         write_dataset(dataset.replace(image_splits=splits), tmp_path / "written", "createml")
     assert "night" not in load_dataset(tmp_path / "written", val=0).split_counts()
+
+
+@pytest.mark.parametrize(("text", "names"), [("dog\r\ncat\r\n", ["dog", "cat"]), ("dog\nbird\n", NAMES)])
+def test_classes_txt_orders_the_classes_if_it_has_them_all(
+    tmp_path: Path, text: str, names: list[str]
+) -> None:
+    createml_apple(tmp_path)
+    put(tmp_path / "classes.txt", text.encode())
+    assert load_dataset(tmp_path, val=0).class_names == tuple(names)
+
+
+def test_boxes_may_stand_before_the_name_of_their_image(tmp_path: Path) -> None:
+    put(tmp_path / "labels.json", [{"annotations": [BOX] * 300, "image": "a.jpg"}])
+    pictures(tmp_path, "{stem}.jpg")
+    assert load_dataset(tmp_path, val=0).num_boxes == 300

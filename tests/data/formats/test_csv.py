@@ -6,7 +6,7 @@ import pytest
 
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
-from tests.data.formats.layouts import BOXES, SIZES, check, csv_one_file, picture, pictures, put
+from tests.data.formats.layouts import BOXES, SIZES, check, csv_one_file, csv_rows, picture, pictures, put
 
 BAD_ROWS = [
     ("a.jpg,64,48,cat,1,2,3", "unreadable_label"),
@@ -137,3 +137,38 @@ def test_open_images_is_not_taken_for_any_csv(tmp_path: Path) -> None:
     pictures(tmp_path, "images/{stem}.jpg")
     with pytest.raises(DatasetFormatError):
         load_dataset(tmp_path, format="csv")
+
+
+def test_a_file_that_repeats_the_others_is_left_aside(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/{stem}.jpg")
+    for split in ("train", "val"):
+        put(tmp_path / f"data/{split}_labels.csv", csv_rows(split))
+    put(tmp_path / "data/all_labels.csv", csv_rows().replace(",4,6,20,30", ",4.0,6,20.0,30"))
+    dataset = load_dataset(tmp_path)
+    check(dataset)
+    others = "data/train_labels.csv, data/val_labels.csv"
+    aside = f"CSV: data/all_labels.csv is left aside: all of its rows stand in {others} too"
+    assert aside in dataset.notes
+
+
+def test_of_two_copies_one_is_read(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/{stem}.jpg")
+    for name in ("labels.csv", "labels_backup.csv"):
+        put(tmp_path / name, csv_rows())
+    check(load_dataset(tmp_path, val=0), splits=False)
+    put(
+        tmp_path / "labels_backup.csv", csv_rows() + "d.jpg,50,50,cat,1,1,9,9\n"
+    )  # one box more: nothing is lost
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.num_boxes == 6
+    assert any("labels.csv is left aside" in note for note in dataset.notes)
+
+
+def test_what_is_handed_in_to_a_competition_is_no_label(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/{stem}.jpg")
+    put(tmp_path / "sample_submission.csv", "image_id,class,xmin,ymin,xmax,ymax\nd,cat,0,0,1,1\n")
+    assert load_dataset(tmp_path, val=0).num_boxes == 1
+    put(tmp_path / "boxes.csv", csv_rows())
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset, splits=False)
+    assert any("sample_submission.csv is left aside" in note for note in dataset.notes)

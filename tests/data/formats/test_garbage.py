@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from odkit.data.audit.inspection import audit
 from odkit.data.dataset import Dataset
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
+from odkit.data.formats.write import WRITERS, write_dataset
 from tests.data.formats.layouts import (
     LABELSTUDIO_FILE,
     coco_as_published,
@@ -168,3 +170,23 @@ def test_files_made_to_do_harm(tmp_path: Path, name: str, content: bytes) -> Non
     picture(tmp_path / "images/a.jpg", (9, 9))
     read_or_refused(tmp_path)
     assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize("to", WRITERS)
+def test_half_characters_that_no_file_can_hold(tmp_path: Path, to: str) -> None:
+    """JSON spells them, Python keeps them, and neither a terminal nor a file takes them."""
+    coco_one_file(tmp_path / "pets")
+    path = tmp_path / "pets/labels.json"
+    text = path.read_text().replace('"cat"', '"ca\\ud800t"').replace("d.jpg", "d\\ud83d.jpg")
+    path.write_text(text.replace('"id": 1010,', '"id": "a\\udfff",'))
+    dataset = load_dataset(tmp_path / "pets", val=0)
+    assert sorted(dataset.class_names) == ["ca{d800}t", "dog"]
+    assert "a{dfff}" in dataset.box_ids
+    assert any("d{d83d}.jpg" in image_id for image_id in dataset.image_ids)
+    assert dataset.fingerprint()
+    found = audit(dataset)
+    assert "missing_image" in found.counts
+    assert found.to_json().decode() and found.table().encode()
+    with pytest.warns(UserWarning, match="1 images are missing"):
+        written = write_dataset(dataset, tmp_path / "new", to)
+    assert load_dataset(written, val=0).num_boxes == dataset.num_boxes

@@ -83,3 +83,12 @@ def test_text_of_another_kind_is_not_taken_for_it(tmp_path: Path) -> None:
         )
     with pytest.raises(DatasetFormatError, match="no dataset that odkit can read"):
         load_dataset(tmp_path)
+
+
+def test_a_first_line_that_is_wrong_hides_no_file(tmp_path: Path) -> None:
+    kitti_as_published(tmp_path)
+    path = tmp_path / "label_2/b.txt"
+    path.write_text("dog\n" + path.read_text())
+    dataset = load_dataset(tmp_path, val=0)
+    assert (dataset.format, dataset.num_boxes) == ("kitti", 5)
+    assert kinds(dataset) == ["unreadable_label"]

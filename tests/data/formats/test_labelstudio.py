@@ -10,6 +10,7 @@ import pytest
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
 from tests.data.formats.layouts import (
+    ADDRESSES,
     BOXES,
     LABELSTUDIO_FILE,
     SIZES,
@@ -259,3 +260,31 @@ def test_the_order_of_boxes_stays(tmp_path: Path) -> None:
     export(tmp_path)
     dataset = load_dataset(tmp_path)
     assert [name for name, _ in rows(dataset, by_stem(dataset)["a"])] == [name for name, _ in BOXES["a"]]
+
+
+def test_a_box_of_two_classes_has_the_first_and_that_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "x.jpg", (200, 50))
+    box = {"type": "rectanglelabels", "value": PLACE | {"rectanglelabels": ["cat", "dog"]}}
+    put(tmp_path / "export.json", [{"id": 1, "data": {"image": "x.jpg"}, "annotations": [drawn(box)]}])
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.class_counts() == {"cat": 1}
+    assert "left out: 1 class beyond the first of a box" in dataset.notes
+
+
+def test_of_two_exports_of_a_project_the_later_counts(tmp_path: Path) -> None:
+    labelstudio_json(tmp_path)
+    stale = labelstudio("a", ADDRESSES["a"])
+    stale["annotations"][0]["result"] = stale["annotations"][0]["result"][:1]
+    gone = labelstudio("b", "/data/upload/1/only.jpg")  # that the later export has no more
+    picture(tmp_path / "images/only.jpg", SIZES["b"])
+    put(tmp_path / "project-1-at-2024-04-30-10-00-ffffffff.json", [stale, gone])
+    dataset = load_dataset(tmp_path, val=0)
+    assert rows(dataset, by_stem(dataset)["a"]) == BOXES["a"]
+    assert (dataset.num_boxes, kinds(dataset)) == (6, [])
+    assert "left out: 1 task of which there is a later export" in dataset.notes
+
+
+def test_tasks_that_nobody_has_labelled_are_said_where_there_are_no_others(tmp_path: Path) -> None:
+    put(tmp_path / "export.json", [{"id": 1, "data": {"image": "x.jpg"}, "annotations": []}])
+    with pytest.raises(DatasetFormatError, match="1 task that nobody has labelled"):
+        load_dataset(tmp_path)

@@ -21,6 +21,7 @@ from tests.data.formats.layouts import (
     coco_images_in_between,
     coco_one_file,
     coco_roboflow,
+    createml_apple,
     createml_roboflow,
     csv_a_split,
     csv_one_file,
@@ -36,6 +37,7 @@ from tests.data.formats.layouts import (
     labelstudio_uploads,
     name_of,
     openimages_as_published,
+    openimages_one_file,
     picture,
     pictures,
     put,
@@ -369,3 +371,26 @@ def test_images_that_no_label_names_are_told_of_and_not_trained_on(tmp_path: Pat
     assert (problem.kind, problem.severity, problem.file) == ("image_without_labels", "info", str(stray))
     (finding,) = [f for f in od.audit(dataset) if f.file == str(stray)]
     assert finding.kind == "image_without_labels"
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "copy"),
+    [
+        (cvat_task, "annotations.xml", "annotations_old.xml"),
+        (createml_apple, "annotations.json", "annotations (1).json"),
+        (labelme_beside_images, "a.json", "backup/a.json"),
+        (kitti_as_published, "label_2/a.txt", "label_2_backup/a.txt"),
+        (openimages_one_file, "annotations/default-annotations-bbox.csv", "annotations/copy.csv"),
+    ],
+    ids=name_of,
+)
+def test_a_copy_of_a_label_file_makes_no_box_twice(
+    tmp_path: Path, layout: Callable, file: str, copy: str
+) -> None:
+    layout(tmp_path)
+    boxes = load_dataset(tmp_path, val=0).num_boxes
+    put(tmp_path / copy, (tmp_path / file).read_bytes())
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.num_boxes == boxes == 5
+    assert any("that an earlier file has too" in note for note in dataset.notes)
+    assert set(kinds(dataset)) == {"image_listed_twice"}

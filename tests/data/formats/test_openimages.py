@@ -130,3 +130,13 @@ def test_one_file_of_several(tmp_path: Path) -> None:
     assert sorted(by_stem(dataset)) == ["c", "d"]
     assert dataset.class_names == ("cat",)
     assert dataset.split_counts() == {"val": 2}
+
+
+def test_images_in_relationships_are_not_listed_as_empty(tmp_path: Path) -> None:
+    openimages_as_published(tmp_path)
+    picture(tmp_path / "train/e.jpg", (20, 20))
+    text = "ImageID,LabelName1,LabelName2,XMin1,XMax1,YMin1,YMax1,XMin2,XMax2,YMin2,YMax2,RelationshipLabel\n"
+    put(tmp_path / "oidv6-train-annotations-vrd.csv", text + "e,/m/01yrx,/m/0bt9lr,0,1,0,1,0,1,0,1,at\n")
+    dataset = load_dataset(tmp_path, val=0)
+    assert "e" not in by_stem(dataset)
+    assert kinds(dataset) == ["image_without_labels"]

@@ -210,3 +210,9 @@ def test_of_images_with_one_stem_the_name_inside_says_which(tmp_path: Path, name
         picture(tmp_path / f"images/a.{end}", SIZES["a"])
     put(tmp_path / "annotations/a.xml", voc("a", named))
     assert load_dataset(tmp_path, val=0).image_ids.tolist() == [f"images/{named}"]
+
+
+def test_classes_txt_of_windows_orders_the_classes(tmp_path: Path) -> None:
+    voc_plain(tmp_path)
+    put(tmp_path / "classes.txt", b"dog\r\ncat\r\n")
+    assert load_dataset(tmp_path, val=0).class_names == ("dog", "cat")

@@ -22,6 +22,7 @@ from tests.data.formats.layouts import (
     picture,
     put,
     rows,
+    yolo_beside_images,
     yolo_elsewhere,
     yolo_files,
     yolo_roboflow,
@@ -322,3 +323,11 @@ def test_turned_boxes_and_outlines_are_counted(tmp_path: Path) -> None:
     assert (
         "1 outline of four corners (a turned box, say) and 2 outlines of other corners read as upright boxes"
     ) in dataset.notes
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", "1e400", "cat", "1.5"])
+def test_a_first_line_that_is_wrong_hides_no_split(tmp_path: Path, number: str) -> None:
+    yolo_beside_images(tmp_path)
+    put(tmp_path / "train/a.txt", f"{number} 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
+    dataset = load_dataset(tmp_path, val=0)
+    assert (dataset.split_counts(), kinds(dataset)) == ({"train": 2, "val": 2}, ["unreadable_label"])
