@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from odkit.data.audit.checks import CHECKS, counted
+from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.inspection import audit_of
 from odkit.data.audit.report import Audit, Finding, finding_title
 from odkit.data.box_sides import small_side
 from odkit.data.dataset import Dataset
+from odkit.system import counted
 
 FEW_IMAGES = 50  # to train on, below which figures jump from run to run
 SMALL_SIDE = 16  # pixels, below which a detector sees little of an object

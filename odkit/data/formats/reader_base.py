@@ -577,7 +577,10 @@ def json_kind(path: Path) -> str:
         return "labelme" if keys & _LABELME_KEYS and not keys & _COCO_KEYS else "coco"
     if keys & _LABELSTUDIO_KEYS:
         return "labelstudio"
-    return "createml" if keys & _CREATEML_KEYS and keys & {b"annotations", b"annotation"} else ""
+    boxes = re.search(
+        rb'"annotations?"\s*:\s*\[\s*[{\]]', head
+    )  # of objects: other lists of images have numbers
+    return "createml" if boxes and keys & _CREATEML_KEYS else ""
 
 
 _COCO_KEYS = {b"images", b"annotations", b"categories"}
