@@ -472,6 +472,8 @@ def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
         return {"predictions": mistakes(x, score=score)}
     if hasattr(x, "evaluation"):
         return {"predictions": mistakes(x.evaluation(), score=score)}
+    if isinstance(x, Sequence) and len(x) == 1:
+        return _judged(x[0], score)
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
         return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
     raise InputError(
@@ -505,7 +507,7 @@ class _NoBrowser(Browser):
         self.url = self._path = ""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name != "_session":  # IPython asks for what it could show
+        if name.startswith(("__", "_repr", "_ipython")):  # IPython asks for what it could show
             raise AttributeError(name)
         raise self.error
 

@@ -175,6 +175,11 @@ def test_the_map_and_the_search_know_what_looks_alike(tmp_path: Path) -> None:
         browser.similar("x.png")
     with pytest.raises(ValueError, match="browse a Dataset or a Run"):
         browse(there).open_map()
+    there.delete_samples(there.match({"image_id": {"$ne": "003.png"}}))
+    browse(dataset).open_map(od.build_detector("starter", ["red"], weights="random"))
+    there.clear()
+    with pytest.raises(ValueError, match="has no images to make a map of"):
+        browse(dataset).open_map()
 
 
 def test_a_map_is_computed_once_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +203,14 @@ def test_an_evaluation_panel_needs_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no evaluation here"):
         browse(dataset).open_evaluation()
     assert browse(evaluate(dataset, exact(dataset))).open_evaluation() is None
+
+
+def test_a_list_of_one_is_that_one(tmp_path: Path) -> None:
+    """As `od.list_runs()` gives it after a first run."""
+    dataset = squares(tmp_path / "squares", 4)
+    browser = browse([evaluate(dataset, exact(dataset))])
+    assert browser.dataset.list_evaluations() == ["eval"]
+    assert browser.view.count() == 4
 
 
 def exact(dataset: Dataset) -> Predictions:
