@@ -18,6 +18,7 @@ from odkit.browsing.fo_dataset import (
     GROUND_TRUTH,
     annotation,
     arrange,
+    offer_classes,
     relative_boxes,
     rows_there,
     sizes_to_draw,
@@ -331,13 +332,17 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
         )
     _write(made, operations)
     arrange(fo, made, color_by="value")
-    if SUGGESTIONS not in made.label_schemas:  # else with the classes that a person added
-        schema = annotation(pictures.class_names)
+    if SUGGESTIONS not in made.label_schemas:
+        schema = annotation(())
         score = {"name": "confidence", "type": "float", "component": "text", "read_only": True}
         schema["attributes"] = [score, *schema["attributes"]]
         verdict = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
         made.set_label_schemas({SUGGESTIONS: schema, "tags": verdict})
         made.activate_label_schemas([SUGGESTIONS, "tags"])
+    # in place of what the detector before offered, beside what a person added
+    offer_classes(made, pictures.class_names, in_place_of=made.info["odkit"].get("classes", ()))
+    made.info["odkit"]["classes"] = list(pictures.class_names)
+    made.save()
     views = {
         TO_DO: made.match_tags([ACCEPT, REJECT], bool=False).sort_by("doubt", reverse=True),
         "accepted": made.match_tags(ACCEPT),

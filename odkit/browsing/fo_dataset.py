@@ -305,13 +305,17 @@ def annotation(class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def offer_classes(made: Any, names: Sequence[str]) -> None:
-    """Add classes to those that "Annotate" offers for a dataset's boxes."""
-    made.default_classes = list(dict.fromkeys((*made.default_classes, *names)))
+def offer_classes(made: Any, names: Sequence[str], *, in_place_of: Sequence[str] = ()) -> None:
+    """Add classes to those that "Annotate" offers for a dataset's boxes, perhaps in place of others."""
+
+    def offered(now: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys((*(name for name in now if name not in in_place_of), *names)))
+
+    made.default_classes = offered(made.default_classes)
     schemas = made.label_schemas
     for schema in schemas.values():
         if schema["type"] == "detections":
-            classes = list(dict.fromkeys((*schema.get("classes", ()), *names)))
+            classes = offered(schema.get("classes", ()))
             schema.update(annotation(classes), attributes=schema["attributes"])
     made.set_label_schemas(schemas)
 

@@ -141,6 +141,39 @@ def test_a_better_detectors_suggestions_leave_what_a_person_did(prelabels: Prela
     assert from_fiftyone(own).num_boxes == 0
 
 
+def test_a_detector_of_other_classes_finds_what_was_accepted_before(prelabels: Prelabels, fo: Any) -> None:
+    browser = browse(prelabels)
+    there = browser.dataset
+    there.match({"image_id": "000.png"}).tag_samples("accept")
+    draw(there, "000.png", "suggestions", label="green", bounding_box=[0.5, 0.5, 0.25, 0.25])
+    browser.add_classes("green")
+    found = prelabels.suggestions
+    names = ("blue", "yellow")
+    other = Prelabels(
+        pictures=prelabels.pictures.replace(class_names=names),
+        suggestions=Predictions(
+            boxes=found.boxes,
+            scores=found.scores,
+            classes=found.classes,
+            images=found.images,
+            class_names=names,
+            image_ids=found.image_ids,
+        ),
+        doubt=prelabels.doubt,
+        score=0.5,
+        reason="as asked for",
+    )
+    again = browse(other)
+    assert again.dataset.name == there.name
+    offered = again.dataset.label_schemas["suggestions"]["classes"]
+    assert sorted(offered) == ["blue", "green", "yellow"], "the new detector's, and what a person added"
+    edits = again.edits()
+    assert list(edits.image_ids) == ["000.png"]
+    assert edits.class_counts() == {"blue": 1, "red": 1, "green": 1, "yellow": 0}
+    labels = again.dataset.match({"image_id": "001.png"}).first().suggestions.detections
+    assert {label.label for label in labels} == set(names), "what nobody touched is the new detector's"
+
+
 def test_suggestions_for_pictures_of_a_folder(tmp_path: Path) -> None:
     """The whole of it without a picture tagged: found, suggested, opened."""
     squares(tmp_path / "pictures", 3)
