@@ -216,6 +216,11 @@ def _detections_field(whole: Any, field: str) -> str:
     ]
     if field in there:
         return field
+    if field == GROUND_TRUTH and there == [annotate.SUGGESTIONS] and whole.info.get("odkit"):
+        raise InputError(
+            f"{whole.name} has a detector's suggestions, which are no labels before a person accepts them: "
+            f"browser.edits() has those that were, field={annotate.SUGGESTIONS!r} all of them"
+        )
     if field == GROUND_TRUTH and len(there) == 1:
         return there[0]
     raise InputError(

@@ -86,6 +86,9 @@ def test_suggestions_are_labels_once_accepted(prelabels: Prelabels, dataset: Dat
     there = browser.dataset
     assert browser.view.values("image_id") == [f"00{i}.png" for i in range(7, -1, -1)], "the least sure first"
     assert not browser.changes()
+    with pytest.raises(ValueError, match="suggestions, which are no labels before a person accepts them"):
+        od.from_fiftyone(browser)
+    assert from_fiftyone(browser, field="suggestions").num_boxes == 16
     nothing = browser.edits()
     assert (len(nothing), nothing.class_names) == (0, ("blue", "red"))
 
