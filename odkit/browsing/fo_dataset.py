@@ -185,6 +185,10 @@ def existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
         known = {i: paths[image_id] for i, image_id in zip(ids, image_ids, strict=True) if image_id in paths}
         there.set_values("filepath", known, key_field="id")
         note(there, root=str(dataset.root), edited=edited)
+    if (
+        there.has_field(GROUND_TRUTH) and GROUND_TRUTH not in there.label_schemas
+    ):  # put there before Annotate was set up
+        _offer_to_annotate(there)
     return there
 
 
@@ -275,8 +279,7 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         made._sample_collection.insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
     arrange(fo, made, color_by="value")
-    made.set_label_schemas({GROUND_TRUTH: annotation(dataset.class_names)})
-    made.activate_label_schemas(GROUND_TRUTH)
+    _offer_to_annotate(made)
     made.info = {
         "odkit": {
             "fingerprint": dataset.fingerprint(),
@@ -286,6 +289,11 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         }
     }
     note(made)
+
+
+def _offer_to_annotate(made: Any) -> None:
+    made.set_label_schemas({GROUND_TRUTH: annotation(made.default_classes)})
+    made.activate_label_schemas(GROUND_TRUTH)
 
 
 def annotation(class_names: Sequence[str]) -> dict[str, Any]:

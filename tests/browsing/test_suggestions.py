@@ -49,6 +49,17 @@ def test_edits_survive_the_trip_to_disk(dataset: Dataset, tmp_path: Path, fo: An
     assert browse(there).edits().num_boxes == 16
 
 
+def test_what_was_browsed_before_there_was_annotating_can_be_annotated(dataset: Dataset) -> None:
+    there = browse(dataset).dataset
+    made = there.label_schemas
+    draw(there, "000.png", "ground_truth", label="red", bounding_box=[0.5, 0.5, 0.25, 0.25])
+    there.delete_label_schemas()
+    again = browse(dataset)
+    assert again.dataset.label_schemas == made
+    assert again.dataset.active_label_schemas == ["ground_truth"]
+    assert again.edits().num_boxes == 17, "what a person did stays"
+
+
 def test_a_box_that_has_no_class_yet_is_told_by_the_audit(dataset: Dataset) -> None:
     bare = dataset.select_boxes([]).replace(class_names=())
     browser = browse(bare)
