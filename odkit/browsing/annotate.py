@@ -69,6 +69,7 @@ def put_predictions(
     box_ious = np.zeros(dataset.num_boxes)
     box_ious[hit] = matches.ious[matches.predictions[hit]]
 
+    tagged = _tagged(made, label)
     _declare(fo, made, label, key, kind)
     pattern = _pattern(fo)
     boxes = relative_boxes(dataset, found.boxes, found.images, sizes_to_draw(dataset))
@@ -102,6 +103,8 @@ def put_predictions(
         i = place.get(sample.get("image_id"), -1)
         if i < 0:
             continue  # added in the App: the detector has not seen it
+        for row_found in rows[found.of(i)] if tagged else ():
+            row_found["tags"] = tagged.get((sample["_id"], *_place(row_found)), [])
         changed: dict[str, Any] = {name: column[i] for name, column in totals.items()}
         changed[label] = {"_cls": "Detections", "detections": rows[found.of(i)]}
         for position, row in rows_there(dataset, i, sample):
@@ -124,6 +127,17 @@ def put_predictions(
         prediction_ids=[str(row["_id"]) for row in rows],
     )
     _save_views(fo, made, label, key, kind)
+
+
+def _tagged(made: Any, label: str) -> dict[tuple[Any, ...], list[str]]:
+    """The tags that a person gave predictions, by image, class and place: the same ones shall have them again."""
+    there = f"{label}.detections"
+    return {
+        (sample["_id"], *_place(row)): row["tags"]
+        for sample in made._sample_collection.find({f"{there}.tags": {"$type": "string"}}, {there: 1})
+        for row in sample[label]["detections"]
+        if row.get("tags") and row.get("label") and row.get("bounding_box")
+    }
 
 
 def _evaluation(dataset: Dataset, predictions: Predictions) -> Evaluation | None:
@@ -252,7 +266,11 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
 
 def _same(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells that a suspect is one that was there before, tagged perhaps."""
-    return row["kind"], row["box_id"], row["label"], *(round(value, 3) for value in row["bounding_box"])
+    return row["kind"], row["box_id"], *_place(row)
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["label"], *(round(value, 3) for value in row["bounding_box"])
 
 
 def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:

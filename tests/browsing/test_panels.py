@@ -205,6 +205,20 @@ def test_an_evaluation_panel_needs_an_evaluation(tmp_path: Path) -> None:
     assert browse(evaluate(dataset, exact(dataset))).open_evaluation() is None
 
 
+def test_tags_of_predictions_stay_with_them(tmp_path: Path) -> None:
+    dataset = squares(tmp_path / "squares", 4)
+    found = exact(dataset)
+    there = browse(evaluate(dataset, found)).dataset
+    blue = there.match({"image_id": "001.png"}).filter_labels("predictions", field("label") == "blue")
+    blue.tag_labels("look", "predictions")
+    again = browse(evaluate(dataset, found)).dataset
+    assert again.count_label_tags("predictions") == {"look": 1}
+    (label,) = again.match({"image_id": "001.png"}).first().predictions.detections[:1]
+    assert (label.label, label.tags) == ("blue", ["look"])
+    red = found.select(found.classes == 1)
+    assert browse(evaluate(dataset, red)).dataset.count_label_tags("predictions") == {}
+
+
 def test_a_list_of_one_is_that_one(tmp_path: Path) -> None:
     """As `od.list_runs()` gives it after a first run."""
     dataset = squares(tmp_path / "squares", 4)
