@@ -185,9 +185,8 @@ def existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
         known = {i: paths[image_id] for i, image_id in zip(ids, image_ids, strict=True) if image_id in paths}
         there.set_values("filepath", known, key_field="id")
         note(there, root=str(dataset.root), edited=edited)
-    if (
-        there.has_field(GROUND_TRUTH) and GROUND_TRUTH not in there.label_schemas
-    ):  # put there before Annotate was set up
+    # put there before the App was set up to annotate
+    if there.has_field(GROUND_TRUTH) and GROUND_TRUTH not in there.label_schemas:
         _offer_to_annotate(there)
     return there
 

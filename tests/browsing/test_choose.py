@@ -104,9 +104,9 @@ def test_a_tree_of_empty_folders_ends_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_name_that_is_no_text_is_left_out(disk: Path) -> None:
-    os.mkdir(os.fsencode(disk) + b"/caf\xe9")
-    (disk / "café").mkdir()
-    assert subfolders(disk) == ["café", "cats", "dogs", "empty"]
+    os.mkdir(os.fsencode(disk) + b"/caff\xe8")
+    (disk / "caffè").mkdir()
+    assert subfolders(disk) == ["caffè", "cats", "dogs", "empty"]
 
 
 @pytest.mark.parametrize(

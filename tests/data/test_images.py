@@ -256,6 +256,6 @@ def test_predict_reads_the_files_that_load_dataset_reads(photographs, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert images_dataset(tmp_path).image_ids.tolist() == ["a.JPG", "inside/b.Tiff"]
-    shutil.copy(tmp_path / "a.JPG", os.fsencode(tmp_path) + b"/caf\xe9.jpg")  # Latin-1, of an old archive
+    shutil.copy(tmp_path / "a.JPG", os.fsencode(tmp_path) + b"/caff\xe8.jpg")  # Latin-1, of an old archive
     with pytest.raises(InputError, match="is no text, so no label can name it"):
         images_dataset(tmp_path)
