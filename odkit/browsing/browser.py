@@ -479,9 +479,9 @@ def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
         return {"predictions": mistakes(x, score=score)}
     if hasattr(x, "evaluation"):
         return {"predictions": mistakes(x.evaluation(), score=score)}
-    if isinstance(x, Sequence) and len(x) == 1:
-        return _judged(x[0], score)
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
+        if len(x) == 1:
+            return _judged(x[0], score)
         return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
     raise InputError(
         "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs, Prelabels or a FiftyOne dataset or "

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,8 @@ def test_tags_of_predictions_stay_with_them(tmp_path: Path) -> None:
 def test_a_list_of_one_is_that_one(tmp_path: Path) -> None:
     """As `od.list_runs()` gives it after a first run."""
     dataset = squares(tmp_path / "squares", 4)
-    browser = browse([evaluate(dataset, exact(dataset))])
+    run = SimpleNamespace(name="first", evaluation=lambda: evaluate(dataset, exact(dataset)))
+    browser = browse([run])
     assert browser.dataset.list_evaluations() == ["eval"]
     assert browser.view.count() == 4
 
