@@ -7,6 +7,7 @@ import ast
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import inspect
 import io
 import itertools
@@ -752,7 +753,8 @@ def prelabel(
         raise InputError(f"--out {out} is there already; give a new or an empty folder")
     how = _chosen(found, run, device, precision, len(pictures.pictures), batch_size, num_workers)
     weights = file_hash(run.path / "detector.safetensors" if run else detector)
-    keep = out.with_name(f".{out.name}-{weights[:12]}-{tiles}-{how['precision']}-{score}.npz")
+    same = f"{weights} {root.resolve()!a} {tiles} {how['precision']} {score}"  # whose beginning this can go on with
+    keep = out.with_name(f".{out.name}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.npz")
     asked: list[int] = []
     looking = False
 

@@ -538,8 +538,17 @@ def test_prelabel_writes_suggestions_and_goes_on_after_ctrl_c(
     assert main(args) == 128 + signal.SIGINT
     assert "2 of 6 pictures left" in capsys.readouterr().err
     assert not Path("data-suggestions").exists()
+    shutil.copytree(tmp_path / "data", tmp_path / "other" / "data")
+    other = [
+        args[0],
+        "other/data",
+        *args[2:],
+    ]  # pictures of the same names, but perhaps not the same pictures
+    assert main(other) == 128 + signal.SIGINT
+    assert main(other) == 0
+    shutil.rmtree("data-suggestions")
     assert main(args) == 0
-    assert looked == [6, 2]
+    assert looked == [6, 6, 2, 2]
     out = capsys.readouterr().out
     assert "a detector's suggestions, not labels" in out
     assert main([*args, "--to", "yolo"]) == 1

@@ -182,6 +182,12 @@ def test_import_odkit_loads_nothing_heavy() -> None:
     assert not heavy & loaded_by("import odkit; odkit.__version__; dir(odkit)")
 
 
+def test_browsing_a_dataset_loads_no_torch() -> None:
+    assert not {"torch", "fiftyone"} & loaded_by(
+        "import odkit as od; od.browse, od.choose_folder, od.prelabel"
+    )
+
+
 def test_looking_at_runs_loads_no_torch() -> None:
     assert not {"torch", "fiftyone", "matplotlib"} & loaded_by(
         "import odkit; odkit.Run, odkit.list_runs, odkit.open_run"

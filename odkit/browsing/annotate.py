@@ -18,6 +18,7 @@ from odkit.browsing.fo_dataset import (
     GROUND_TRUTH,
     annotation,
     arrange,
+    offer_classes,
     relative_boxes,
     rows_there,
     sizes_to_draw,
@@ -68,6 +69,7 @@ def put_predictions(
     box_ious = np.zeros(dataset.num_boxes)
     box_ious[hit] = matches.ious[matches.predictions[hit]]
 
+    tagged = _tagged(made, label)
     _declare(fo, made, label, key, kind)
     pattern = _pattern(fo)
     boxes = relative_boxes(dataset, found.boxes, found.images, sizes_to_draw(dataset))
@@ -101,6 +103,8 @@ def put_predictions(
         i = place.get(sample.get("image_id"), -1)
         if i < 0:
             continue  # added in the App: the detector has not seen it
+        for row_found in rows[found.of(i)] if tagged else ():
+            row_found["tags"] = tagged.get((sample["_id"], *_place(row_found)), [])
         changed: dict[str, Any] = {name: column[i] for name, column in totals.items()}
         changed[label] = {"_cls": "Detections", "detections": rows[found.of(i)]}
         for position, row in rows_there(dataset, i, sample):
@@ -123,6 +127,17 @@ def put_predictions(
         prediction_ids=[str(row["_id"]) for row in rows],
     )
     _save_views(fo, made, label, key, kind)
+
+
+def _tagged(made: Any, label: str) -> dict[tuple[Any, ...], list[str]]:
+    """The tags that a person gave predictions, by image, class and place: the same ones shall have them again."""
+    there = f"{label}.detections"
+    return {
+        (sample["_id"], *_place(row)): row["tags"]
+        for sample in made._sample_collection.find({f"{there}.tags": {"$type": "string"}}, {there: 1})
+        for row in sample[label]["detections"]
+        if row.get("tags") and row.get("label") and row.get("bounding_box")
+    }
 
 
 def _evaluation(dataset: Dataset, predictions: Predictions) -> Evaluation | None:
@@ -251,7 +266,11 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
 
 def _same(row: dict[str, Any]) -> tuple[Any, ...]:
     """What tells that a suspect is one that was there before, tagged perhaps."""
-    return row["kind"], row["box_id"], row["label"], *(round(value, 3) for value in row["bounding_box"])
+    return row["kind"], row["box_id"], *_place(row)
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["label"], *(round(value, 3) for value in row["bounding_box"])
 
 
 def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
@@ -331,13 +350,17 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
         )
     _write(made, operations)
     arrange(fo, made, color_by="value")
-    if SUGGESTIONS not in made.label_schemas:  # else with the classes that a person added
-        schema = annotation(pictures.class_names)
+    if SUGGESTIONS not in made.label_schemas:
+        schema = annotation(())
         score = {"name": "confidence", "type": "float", "component": "text", "read_only": True}
         schema["attributes"] = [score, *schema["attributes"]]
         verdict = {"type": "list<str>", "component": "checkboxes", "values": [ACCEPT, REJECT]}
         made.set_label_schemas({SUGGESTIONS: schema, "tags": verdict})
         made.activate_label_schemas([SUGGESTIONS, "tags"])
+    # in place of what the detector before offered, beside what a person added
+    offer_classes(made, pictures.class_names, in_place_of=made.info["odkit"].get("classes", ()))
+    made.info["odkit"]["classes"] = list(pictures.class_names)
+    made.save()
     views = {
         TO_DO: made.match_tags([ACCEPT, REJECT], bool=False).sort_by("doubt", reverse=True),
         "accepted": made.match_tags(ACCEPT),

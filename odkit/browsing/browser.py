@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odkit import detection
 from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
-from odkit.browsing import fo_dataset, fo_map, services
+from odkit.browsing import fo_dataset, services
 from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import from_fiftyone, suggestions_to_fiftyone, to_fiftyone
@@ -21,11 +22,11 @@ from odkit.browsing.fo_dataset import GROUND_TRUTH
 from odkit.browsing.services import AppError
 from odkit.data import Dataset
 from odkit.data.audit import audit
-from odkit.detection import Detector, build_detector
 from odkit.runs import Prelabels
 from odkit.system import FrontEnd, InputError, UnknownNameError, front_end, in_notebook
 
 if TYPE_CHECKING:
+    from odkit.detection import Detector
     from odkit.runs import Run
 
 
@@ -215,7 +216,7 @@ class Browser:
         self.dataset.reload()
         self._arrange(fo_dataset.evaluation_panel(self.dataset, self._evaluations))
 
-    def open_map(self, detector: Detector | None = None) -> None:
+    def open_map(self, detector: "Detector | None" = None) -> None:
         """Open a map of the images in the App: the more alike a detector finds two images, the closer they lie.
 
         Press "map" in the panel that opens. Circle points to see their images; colour them by `split`, by `main_class`
@@ -232,7 +233,7 @@ class Browser:
         self._map(detector)
         self._arrange(fo_dataset.map_panel())
 
-    def similar(self, image: int | str, *, detector: Detector | None = None) -> Any:
+    def similar(self, image: int | str, *, detector: "Detector | None" = None) -> Any:
         """Open all images in the App, those most like this one first; the view, which begins with it.
 
         Args:
@@ -242,6 +243,8 @@ class Browser:
         Raises:
             KeyError: There is no such image.
         """
+        from odkit.browsing import fo_map
+
         self._map(detector)
         assert self.before is not None
         image_id = image if isinstance(image, str) else str(self.before.image_ids[int(image)])
@@ -251,15 +254,19 @@ class Browser:
         self.view = self.dataset.sort_by_similarity(found[0], brain_key=fo_map.SIMILAR)
         return self.view
 
-    def _map(self, detector: Detector | None) -> None:
+    def _map(self, detector: "Detector | None") -> None:
+        from odkit.browsing import fo_map  # and torch with it, which takes seconds
+
         if self.before is None:
             raise InputError(
                 "this App was opened on a FiftyOne dataset; browse a Dataset or a Run to have its map"
             )
         if detector is None:
             source = self._source[0] if isinstance(self._source, Sequence) else self._source
-            trained = hasattr(source, "detector")
-            detector = source.detector() if trained else build_detector("starter", self.before.class_names)
+            if hasattr(source, "detector"):
+                detector = source.detector()
+            else:
+                detector = detection.build_detector("starter", self.before.class_names)
         fo_map.put_map(fo_dataset.fiftyone(), self.dataset, self.before, detector)
 
     def _arrange(self, panels: Any) -> None:
@@ -473,6 +480,8 @@ def _judged(x: Any, score: float | None) -> dict[str, Mistakes]:
     if hasattr(x, "evaluation"):
         return {"predictions": mistakes(x.evaluation(), score=score)}
     if isinstance(x, Sequence) and len(x) and all(hasattr(one, "evaluation") for one in x):
+        if len(x) == 1:
+            return _judged(x[0], score)
         return {f"run_{i}_{run.name}": mistakes(run.evaluation(), score=score) for i, run in enumerate(x, 1)}
     raise InputError(
         "browse() shows a Dataset, a Run, an Evaluation, Mistakes, several Runs, Prelabels or a FiftyOne dataset or "
@@ -505,7 +514,7 @@ class _NoBrowser(Browser):
         self.url = self._path = ""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name != "_session":  # IPython asks for what it could show
+        if name.startswith(("__", "_repr", "_ipython")):  # IPython asks for what it could show
             raise AttributeError(name)
         raise self.error
 

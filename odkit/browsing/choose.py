@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -15,8 +15,10 @@ from odkit.data import IMAGE_SUFFIXES
 from odkit.system import front_end, machine, write_file
 
 LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".record", ".tfrecord")
-_MOST_FILES = 5000  # looked at in a folder
-_PATIENCE = 2.0  # seconds for which folders of a list are looked into: a network disk may take long
+_MOST_FILES = 5000  # looked at in a folder, the folders in it included
+_PATIENCE = (
+    2.0  # seconds for which a folder, or those of a list, are looked into: a network disk may take long
+)
 _REMEMBERED = "chosen-folder.json"
 
 
@@ -46,7 +48,7 @@ def chosen_folder() -> Path | None:
         return None
     if not isinstance(folder, str):
         return None
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):  # also where one may not look
         print(f"{folder}, chosen before, is not there any more: choose again with od.choose_folder()")
         return None
     return Path(folder)
@@ -79,11 +81,13 @@ class FolderChooser:
 
     def go_to(self, folder: str | Path) -> None:
         """Look into a folder; one that is not there or may not be read is said, and nothing changes."""
-        place = Path(os.path.abspath(Path(folder).expanduser()))
         try:
+            place = Path(os.path.abspath(Path(folder).expanduser()))
             os.scandir(place).close()
-        except OSError as error:
-            self._say(f"{place}: {error.strerror}")
+        except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a path that can be none
+            self._say(f"{folder}: {error.strerror if isinstance(error, OSError) else error}")
+            if self.widget is not None:
+                self._path.value = str(self.here)  # what "Use this folder" would take
             return
         self.here = place
         if self.widget is not None:
@@ -165,11 +169,18 @@ class FolderChooser:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, hidden ones left out; none where it cannot be read."""
+    """The names of the folders in a folder, sorted; none where it cannot be read.
+
+    Hidden ones are left out, and those whose names are no text, which a browser cannot be sent.
+    """
     try:
         with os.scandir(folder) as entries:
             return sorted(
-                (entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)),
+                (
+                    entry.name
+                    for entry in entries
+                    if _is_text(entry.name) and not _is_hidden(entry) and _is_folder(entry)
+                ),
                 key=str.casefold,
             )
     except OSError:
@@ -179,8 +190,9 @@ def subfolders(folder: Path) -> list[str]:
 def describe(folder: Path) -> str:
     """How many pictures and label files lie in a folder and below it: "240 pictures, 240 .xml files, 2 .csv files"."""
     counts: Counter[str] = Counter()
+    until = time.monotonic() + _PATIENCE
     for number, name in enumerate(_files(folder)):
-        if number == _MOST_FILES:
+        if number == _MOST_FILES or time.monotonic() > until:
             counts["more"] = 1
             break
         end = os.path.splitext(name)[1].lower()
@@ -194,9 +206,38 @@ def describe(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from names
+    """The names of the files in a folder and below it that a reader of labels would find, and "" for each folder.
+
+    Listed as they are asked for, so that the first of a million come at once.
+    """
+    seen: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
+    left = deque([os.fspath(folder)])
+    while left:
+        place = left.popleft()
+        try:
+            here = os.stat(place)
+            if (here.st_dev, here.st_ino) in seen:
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if _is_hidden(entry):
+                        continue
+                    inside = _is_folder(entry)
+                    if inside:
+                        left.append(entry.path)
+                    yield "" if inside else entry.name
+        except OSError:
+            continue
+
+
+def _is_hidden(entry: "os.DirEntry[str]") -> bool:
+    return entry.name.startswith(".") or entry.name == "__MACOSX"
+
+
+def _is_text(name: str) -> bool:
+    """False for bytes on the disk that are no UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -210,6 +251,6 @@ def _start(chosen: Path | None) -> Path:
     """Where to look first: at what is chosen, where the container has the data, else at home."""
     data = os.environ.get("ODKIT_DATA") or ("/data" if machine.own_image() else "")
     for place in (chosen, Path(data) if data else None, Path.home()):
-        if place is not None and place.is_dir():
+        if place is not None and os.path.isdir(place):
             return Path(os.path.abspath(place))
     return Path.cwd()

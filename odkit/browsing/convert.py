@@ -1,6 +1,6 @@
 """A Dataset to FiftyOne and back, in bulk: `to_fiftyone()`, `from_fiftyone()`.
 
-There by documents written straight into FiftyOne's database (`odkit.store`), back by one query for all columns.
+There by documents written straight into FiftyOne's database (`fo_dataset`), back by one query for all columns.
 """
 
 import os
@@ -83,7 +83,9 @@ def suggestions_to_fiftyone(
     prelabels: Prelabels, *, persistent: bool = False, keep_edits: bool = True
 ) -> Any:
     """Pictures with a detector's suggestions in FiftyOne, see `to_fiftyone`; a dataset of their own."""
-    fo, pictures = fo_dataset.fiftyone(), prelabels.pictures
+    fo = fo_dataset.fiftyone()
+    # the next detector knows one class more, perhaps: the pictures, and what was done with them, stay the same
+    pictures = prelabels.pictures.replace(class_names=())
     name = f"{fo_dataset.name_of(pictures)}-suggestions"
     made, edited = _put(fo, pictures, name, persistent, keep_edits)
     annotate.put_suggestions(fo, made, prelabels)
@@ -214,6 +216,11 @@ def _detections_field(whole: Any, field: str) -> str:
     ]
     if field in there:
         return field
+    if field == GROUND_TRUTH and there == [annotate.SUGGESTIONS] and whole.info.get("odkit"):
+        raise InputError(
+            f"{whole.name} has a detector's suggestions, which are no labels before a person accepts them: "
+            f"browser.edits() has those that were, field={annotate.SUGGESTIONS!r} all of them"
+        )
     if field == GROUND_TRUTH and len(there) == 1:
         return there[0]
     raise InputError(

@@ -185,6 +185,9 @@ def existing(fo: Any, dataset: Dataset, name: str, keep_edits: bool) -> Any:
         known = {i: paths[image_id] for i, image_id in zip(ids, image_ids, strict=True) if image_id in paths}
         there.set_values("filepath", known, key_field="id")
         note(there, root=str(dataset.root), edited=edited)
+    # put there before the App was set up to annotate
+    if there.has_field(GROUND_TRUTH) and GROUND_TRUTH not in there.label_schemas:
+        _offer_to_annotate(there)
     return there
 
 
@@ -275,8 +278,7 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         made._sample_collection.insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
     arrange(fo, made, color_by="value")
-    made.set_label_schemas({GROUND_TRUTH: annotation(dataset.class_names)})
-    made.activate_label_schemas(GROUND_TRUTH)
+    _offer_to_annotate(made)
     made.info = {
         "odkit": {
             "fingerprint": dataset.fingerprint(),
@@ -286,6 +288,11 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         }
     }
     note(made)
+
+
+def _offer_to_annotate(made: Any) -> None:
+    made.set_label_schemas({GROUND_TRUTH: annotation(made.default_classes)})
+    made.activate_label_schemas(GROUND_TRUTH)
 
 
 def annotation(class_names: Sequence[str]) -> dict[str, Any]:
@@ -305,13 +312,17 @@ def annotation(class_names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def offer_classes(made: Any, names: Sequence[str]) -> None:
-    """Add classes to those that "Annotate" offers for a dataset's boxes."""
-    made.default_classes = list(dict.fromkeys((*made.default_classes, *names)))
+def offer_classes(made: Any, names: Sequence[str], *, in_place_of: Sequence[str] = ()) -> None:
+    """Add classes to those that "Annotate" offers for a dataset's boxes, perhaps in place of others."""
+
+    def offered(now: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys((*(name for name in now if name not in in_place_of), *names)))
+
+    made.default_classes = offered(made.default_classes)
     schemas = made.label_schemas
     for schema in schemas.values():
         if schema["type"] == "detections":
-            classes = list(dict.fromkeys((*schema.get("classes", ()), *names)))
+            classes = offered(schema.get("classes", ()))
             schema.update(annotation(classes), attributes=schema["attributes"])
     made.set_label_schemas(schemas)
 

@@ -24,7 +24,9 @@ def put_map(fo: Any, made: Any, dataset: Dataset, detector: Detector) -> None:
     import fiftyone.brain as fob
     from pymongo import UpdateOne
 
-    if not len(dataset):
+    ids = dict(zip(*made.values(["image_id", "id"]), strict=True))
+    rows = [row for row, image_id in enumerate(dataset.image_ids) if image_id in ids]
+    if not rows:
         raise InputError(f"{dataset.name} has no images to make a map of")
     of = _digest(detector)
     if made.info["odkit"].get("map") == of and {MAP, SIMILAR} <= set(made.list_brain_runs()):
@@ -32,8 +34,6 @@ def put_map(fo: Any, made: Any, dataset: Dataset, detector: Detector) -> None:
     for key in {MAP, SIMILAR} & set(made.list_brain_runs()):
         made.delete_brain_run(key)
     edited = is_edited(made)
-    ids = dict(zip(*made.values(["image_id", "id"]), strict=True))
-    rows = [row for row, image_id in enumerate(dataset.image_ids) if image_id in ids]
     directions = principal(features(detector, dataset))
     there = made if len(rows) == made.count() else made.select([ids[dataset.image_ids[row]] for row in rows])
     vectors = {ids[dataset.image_ids[row]]: directions[row] for row in rows}

@@ -299,6 +299,7 @@ def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -
 
     Raises:
         MissingFileError: There is no such file, or no image in the folder.
+        InputError: The name of a file is no text.
     """
     path = Path(path).absolute()
     if not path.exists():
@@ -306,6 +307,11 @@ def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -
     files = [path] if path.is_file() else [path / image for image in list_images(path)]
     if not files:
         raise MissingFileError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {path}")
+    for file in files:
+        if any("\ud800" <= letter <= "\udfff" for letter in file.name):  # bytes that are no UTF-8
+            raise InputError(
+                f"the name of {str(file)!a} is no text, so no label can name it. Rename the file"
+            )
     return Dataset(
         name=path.stem,
         root=path.parent if path.is_file() else path,

@@ -27,6 +27,11 @@ NOT_LABELS = "These boxes are a detector's suggestions, not labels: accept, corr
 DEFAULT_SCORE = 0.5  # of a detector that comes without a run
 FAINT = 0.05  # boxes from this score up say how sure the detector is of a picture
 SAME_OBJECT = 0.7  # IoU from which boxes of two classes are taken for one object
+_NO_LABELS = (
+    ".db",
+    ".ini",
+    ".md",
+)  # what lies beside pictures and is nobody's label: Thumbs.db, desktop.ini, README.md
 
 
 class Interrupted(OdkitError):
@@ -238,7 +243,8 @@ def find_unlabelled(source: Dataset | str | Path, every_picture: bool = False, *
 
 def _holds_only_pictures(path: Path) -> bool:
     files = [path] if path.is_file() else [file for file in path.rglob("[!.]*") if file.is_file()]
-    return bool(files) and all(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    ends = {file.suffix.lower() for file in files}
+    return bool(ends & IMAGE_SUFFIXES) and ends <= {*IMAGE_SUFFIXES, *_NO_LABELS}
 
 
 def _unnamed(dataset: Dataset) -> list[str]:
@@ -266,7 +272,7 @@ def _trained_as_empty(run: Run | None, pictures: Dataset) -> list[str]:
         return []
     seen = run.dataset()
     seen = seen.select((seen.boxes_per_image() == 0) & (seen.image_splits == run.settings.train_split))
-    count = int(np.isin(pictures.image_ids, seen.image_ids).sum())
+    count = int(np.isin(pictures.image_paths, seen.image_paths).sum())
     note = (
         f"{run.name} was trained on {count:,} of these pictures as if nothing were in them, so it will overlook what "
         "is: train without them, as od.fine_tune(dataset.select(dataset.boxes_per_image() > 0))"

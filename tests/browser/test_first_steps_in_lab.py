@@ -52,6 +52,10 @@ def test_a_folder_is_chosen_by_keyboard_and_remembered(lab: Lab, page: Page) -> 
     path.press("Enter")
     listed = chooser.locator("select option")
     expect(listed.filter(has_text="2 pictures, 1 .xml file")).to_have_count(1)
+    path.fill("~nobody-of-that-name")
+    path.press("Enter")
+    expect(chooser.get_by_text("Could not determine home directory")).to_be_visible()
+    expect(path).to_have_value(str(lab.folder))  # what the buttons are about
     path.press("End")
     page.keyboard.type("/my photos")
     page.keyboard.press("Enter")

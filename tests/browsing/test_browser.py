@@ -181,7 +181,8 @@ def test_without_a_database_the_reason_is_given(dataset: Dataset, tmp_path: Path
         f"open({str(tmp_path)!r} + f'/jpserver-{{os.getpid()}}.json', 'w').write("
         "json.dumps({'base_url': '/', 'url': 'http://127.0.0.1:9/', 'token': ''}))\n"
         "browser = od.browse(dataset)\nprint(repr(browser))\n"
-        "try:\n    browser.view\nexcept AppError as error:\n    print('still:', error)\n"
+        "for ask in ('view', 'edits', 'open_evaluation', 'open_map'):\n"
+        "    try:\n        getattr(browser, ask)()\n    except AppError as error:\n        print('still', ask, error)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "FIFTYONE_DATABASE_URI"}
     done = subprocess.run(
@@ -193,4 +194,5 @@ def test_without_a_database_the_reason_is_given(dataset: Dataset, tmp_path: Path
     assert f"error: {reason}" in text
     assert "The App cannot run here, so here is a picture of some images" in text
     assert "Figure(" in text
-    assert f"still: {reason}" in text
+    for ask in ("view", "edits", "open_evaluation", "open_map"):
+        assert f"still {ask} {reason}" in text

@@ -79,7 +79,39 @@ def test_a_folder_that_is_gone_is_said(disk: Path, watched: None, capsys: pytest
     assert "is not there any more: choose again" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"folder": 3}', b"{"])
+def test_what_no_reader_would_find_is_not_counted(disk: Path) -> None:
+    (disk / "cats" / "._a.jpg").touch()  # what a Mac leaves beside a.jpg
+    (disk / "cats" / "__MACOSX").mkdir()
+    (disk / "cats" / "__MACOSX" / "a.jpg").touch()
+    (disk / "cats" / "folder.csv").mkdir()
+    assert describe(disk / "cats") == "3 pictures, 1 .xml file"
+
+
+def test_links_are_followed_once(disk: Path) -> None:
+    (disk / "cats" / "deep" / "back").symlink_to(disk)
+    (disk / "dogs" / "images").symlink_to(disk / "cats" / "deep")
+    assert describe(disk / "dogs") == "3 pictures, 1 .xml file, 1 .csv file"
+    (disk / "gone").symlink_to(disk / "nowhere")
+    (disk / "itself").symlink_to(disk / "itself")
+    assert subfolders(disk) == ["cats", "dogs", "empty"]
+
+
+def test_a_tree_of_empty_folders_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcdef":
+        (tmp_path / name / "x").mkdir(parents=True)
+    monkeypatch.setattr(choose, "_MOST_FILES", 8)
+    assert describe(tmp_path) == "no pictures among the first files"
+
+
+def test_a_name_that_is_no_text_is_left_out(disk: Path) -> None:
+    os.mkdir(os.fsencode(disk) + b"/caff\xe8")
+    (disk / "caffè").mkdir()
+    assert subfolders(disk) == ["caffè", "cats", "dogs", "empty"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"folder": 3}', b"{", b'{"folder": "/%s"}' % (b"long" * 2000)]
+)
 def test_a_damaged_note_is_no_choice(watched: None, content: bytes) -> None:
     choose_folder().use(None)
     (choose.state_folder() / "chosen-folder.json").write_bytes(content)
@@ -113,6 +145,19 @@ def test_the_widget_goes_through_folders(disk: Path, watched: None) -> None:
     path.value = str(disk / "nowhere")
     assert "nowhere: No such file or directory" in said.value
     assert chooser.here == disk / "dogs"
+    assert path.value == str(disk / "dogs"), "the line on top names what would be chosen"
+    for typed, reason in (
+        ("~nobody-of-that-name/x", "determine home directory"),
+        ("a\0b", "null byte"),
+        ("/" + "long" * 2000, "File name too long"),
+        (str(disk / "cats" / "a.xml"), "Not a directory"),
+    ):
+        path.value = typed
+        assert reason in said.value
+        assert chooser.here == disk / "dogs"
+    (disk / "<b>").mkdir()
+    chooser.use(disk / "<b>")
+    assert "&lt;b&gt;" in said.value
     demo.click()
     assert chooser.folder is None
     assert "the demo" in said.value

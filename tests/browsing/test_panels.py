@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,11 @@ def test_the_map_and_the_search_know_what_looks_alike(tmp_path: Path) -> None:
         browser.similar("x.png")
     with pytest.raises(ValueError, match="browse a Dataset or a Run"):
         browse(there).open_map()
+    there.delete_samples(there.match({"image_id": {"$ne": "003.png"}}))
+    browse(dataset).open_map(od.build_detector("starter", ["red"], weights="random"))
+    there.clear()
+    with pytest.raises(ValueError, match="has no images to make a map of"):
+        browse(dataset).open_map()
 
 
 def test_a_map_is_computed_once_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +204,29 @@ def test_an_evaluation_panel_needs_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no evaluation here"):
         browse(dataset).open_evaluation()
     assert browse(evaluate(dataset, exact(dataset))).open_evaluation() is None
+
+
+def test_tags_of_predictions_stay_with_them(tmp_path: Path) -> None:
+    dataset = squares(tmp_path / "squares", 4)
+    found = exact(dataset)
+    there = browse(evaluate(dataset, found)).dataset
+    blue = there.match({"image_id": "001.png"}).filter_labels("predictions", field("label") == "blue")
+    blue.tag_labels("look", "predictions")
+    again = browse(evaluate(dataset, found)).dataset
+    assert again.count_label_tags("predictions") == {"look": 1}
+    (label,) = again.match({"image_id": "001.png"}).first().predictions.detections[:1]
+    assert (label.label, label.tags) == ("blue", ["look"])
+    red = found.select(found.classes == 1)
+    assert browse(evaluate(dataset, red)).dataset.count_label_tags("predictions") == {}
+
+
+def test_a_list_of_one_is_that_one(tmp_path: Path) -> None:
+    """As `od.list_runs()` gives it after a first run."""
+    dataset = squares(tmp_path / "squares", 4)
+    run = SimpleNamespace(name="first", evaluation=lambda: evaluate(dataset, exact(dataset)))
+    browser = browse([run])
+    assert browser.dataset.list_evaluations() == ["eval"]
+    assert browser.view.count() == 4
 
 
 def exact(dataset: Dataset) -> Predictions:

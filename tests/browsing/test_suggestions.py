@@ -49,6 +49,17 @@ def test_edits_survive_the_trip_to_disk(dataset: Dataset, tmp_path: Path, fo: An
     assert browse(there).edits().num_boxes == 16
 
 
+def test_what_was_browsed_before_there_was_annotating_can_be_annotated(dataset: Dataset) -> None:
+    there = browse(dataset).dataset
+    made = there.label_schemas
+    draw(there, "000.png", "ground_truth", label="red", bounding_box=[0.5, 0.5, 0.25, 0.25])
+    there.delete_label_schemas()
+    again = browse(dataset)
+    assert again.dataset.label_schemas == made
+    assert again.dataset.active_label_schemas == ["ground_truth"]
+    assert again.edits().num_boxes == 17, "what a person did stays"
+
+
 def test_a_box_that_has_no_class_yet_is_told_by_the_audit(dataset: Dataset) -> None:
     bare = dataset.select_boxes([]).replace(class_names=())
     browser = browse(bare)
@@ -86,6 +97,9 @@ def test_suggestions_are_labels_once_accepted(prelabels: Prelabels, dataset: Dat
     there = browser.dataset
     assert browser.view.values("image_id") == [f"00{i}.png" for i in range(7, -1, -1)], "the least sure first"
     assert not browser.changes()
+    with pytest.raises(ValueError, match="suggestions, which are no labels before a person accepts them"):
+        od.from_fiftyone(browser)
+    assert from_fiftyone(browser, field="suggestions").num_boxes == 16
     nothing = browser.edits()
     assert (len(nothing), nothing.class_names) == (0, ("blue", "red"))
 
@@ -139,6 +153,39 @@ def test_a_better_detectors_suggestions_leave_what_a_person_did(prelabels: Prela
     own = browse(prelabels.pictures).dataset
     assert own.name != there.name
     assert from_fiftyone(own).num_boxes == 0
+
+
+def test_a_detector_of_other_classes_finds_what_was_accepted_before(prelabels: Prelabels, fo: Any) -> None:
+    browser = browse(prelabels)
+    there = browser.dataset
+    there.match({"image_id": "000.png"}).tag_samples("accept")
+    draw(there, "000.png", "suggestions", label="green", bounding_box=[0.5, 0.5, 0.25, 0.25])
+    browser.add_classes("green")
+    found = prelabels.suggestions
+    names = ("blue", "yellow")
+    other = Prelabels(
+        pictures=prelabels.pictures.replace(class_names=names),
+        suggestions=Predictions(
+            boxes=found.boxes,
+            scores=found.scores,
+            classes=found.classes,
+            images=found.images,
+            class_names=names,
+            image_ids=found.image_ids,
+        ),
+        doubt=prelabels.doubt,
+        score=0.5,
+        reason="as asked for",
+    )
+    again = browse(other)
+    assert again.dataset.name == there.name
+    offered = again.dataset.label_schemas["suggestions"]["classes"]
+    assert sorted(offered) == ["blue", "green", "yellow"], "the new detector's, and what a person added"
+    edits = again.edits()
+    assert list(edits.image_ids) == ["000.png"]
+    assert edits.class_counts() == {"blue": 1, "red": 1, "green": 1, "yellow": 0}
+    labels = again.dataset.match({"image_id": "001.png"}).first().suggestions.detections
+    assert {label.label for label in labels} == set(names), "what nobody touched is the new detector's"
 
 
 def test_suggestions_for_pictures_of_a_folder(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import builtins
 import io
+import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -26,6 +28,7 @@ from odkit.data.images import (
 )
 from odkit.detection import DetectionImages, images_dataset
 from odkit.runs.dashboard.charts import _thumbnail
+from odkit.system import InputError
 
 WIDTH, HEIGHT = 40, 24
 WITH_EXIF = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
@@ -253,3 +256,6 @@ def test_predict_reads_the_files_that_load_dataset_reads(photographs, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert images_dataset(tmp_path).image_ids.tolist() == ["a.JPG", "inside/b.Tiff"]
+    shutil.copy(tmp_path / "a.JPG", os.fsencode(tmp_path) + b"/caff\xe8.jpg")  # Latin-1, of an old archive
+    with pytest.raises(InputError, match="is no text, so no label can name it"):
+        images_dataset(tmp_path)

@@ -70,6 +70,9 @@ def test_a_folder_of_pictures_alone(dataset: Dataset, tmp_path: Path) -> None:
     found = find_unlabelled(dataset.root)
     assert (len(found.pictures), found.labelled) == (8, None)
     assert found.pictures.class_names == ()
+    for left in ("Thumbs.db", "desktop.ini", "README.md", ".DS_Store"):  # by systems and people
+        (dataset.root / left).write_text("no label")
+    assert len(find_unlabelled(dataset.root).pictures) == 8
     with pytest.raises(MissingFileError):
         find_unlabelled(tmp_path / "nowhere")
 
@@ -147,6 +150,8 @@ def test_pictures_that_it_learnt_to_be_empty_are_told(dataset: Dataset, tmp_path
     assert any(
         "trained on 1 of these pictures as if nothing were in them" in n for n in prelabel(half, run).notes
     )
+    others = squares(tmp_path / "others", 8, seed=2)  # other pictures with the same names
+    assert not any("trained on" in note for note in prelabel(others.select_boxes([]), run).notes)
 
 
 def test_one_object_one_suggestion_and_the_unsure_first(

@@ -68,8 +68,8 @@ def next_steps(dataset: Dataset, audit: Audit | None = None) -> NextSteps:
         labels = Step(
             "stop",
             f"{counted(len(dataset), 'picture')}, and not one box: there is nothing to learn from yet. "
-            "Draw boxes in the App, or look whether the labels lie in another folder.",
-            "notebook 05_label_more",
+            "Draw the first ones in the App, or look whether the labels lie in another folder.",
+            'browser = od.browse(dataset), then od.write_dataset(browser.edits(), "my-labels")',
         )
         return NextSteps(found, (labels,))
     steps = [*_in_the_way(found), *_worth_a_look(found), *_small(dataset), *_splits(dataset)]

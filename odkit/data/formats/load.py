@@ -392,7 +392,11 @@ def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) ->
     if archives:
         lines.append(f"Unpack the archive first: {shown_path(map(name_of, archives))}")
     elif folder.images and len(folder.images) == len(folder.files):
-        lines.append("These are images without labels; label them, or copy the labels here too.")
+        lines.append(
+            "These are images without labels. Copy the labels here too, or draw them in the App: browser = "
+            f'od.browse(od.images_dataset("{folder.root}", ["a class", "another"])), then '
+            'od.write_dataset(browser.edits(), "my-labels")'
+        )
     return "\n".join(lines)
 
 
