@@ -1,11 +1,13 @@
 """Boxes drawn, moved, renamed and deleted in FiftyOne's App in the cell, and suggestions accepted there."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from playwright.sync_api import Frame, Locator, Page, Response
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from odkit.data import box_iou
 from odkit.data.formats import load_dataset
@@ -39,6 +41,17 @@ def annotate(app: Frame, number: int = 0) -> None:
     app.locator('[data-cy="annotate"]').click()
     app.locator('[data-cy="lighter-sample-renderer-canvas"]').wait_for()
     app.locator('[data-cy="detection-mode"]').wait_for()
+
+
+def close(page: Page, app: Frame) -> None:
+    """Close the image that is open: Escape leaves what is edited first, and is lost while the App is busy."""
+    modal = app.locator('[data-cy="modal"]')
+    for _ in range(20):
+        page.keyboard.press("Escape")
+        with contextlib.suppress(PlaywrightTimeout):
+            modal.wait_for(state="detached", timeout=2_000)
+            return
+    raise AssertionError("the image stays open")
 
 
 def point(app: Frame, x: float, y: float) -> tuple[float, float]:
@@ -190,9 +203,7 @@ def test_suggestions_are_corrected_and_accepted_by_clicks(lab: Lab, page: Page) 
     with page.expect_response(_saves):
         app.locator('[role="checkbox"][id$="accept"]').click()
     shot(page, "prelabel-accept")
-    page.keyboard.press("Escape")
-    page.keyboard.press("Escape")
-    app.locator('[data-cy="modal"]').wait_for(state="detached")
+    close(page, app)
     said = ask(page, 2, "accepted ['0.jpg'] ['red', 'blue']")
     assert "boxes renamed: 1 (0.jpg, suggestion 1: blue -> red)" in said
 
