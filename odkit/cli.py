@@ -546,10 +546,8 @@ def convert(
     """
     from odkit.data.formats import write_dataset
 
-    with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
+    with _warnings_said():  # what the format cannot hold
         written = write_dataset(read_dataset(source, classes, reading, val=0), target, to)
-    for warning in lost:
-        print(f"warning: {warning.message}", file=sys.stderr)
     print(f"written to {written} ({to})\n  odkit audit {target}")
     return 0
 
@@ -775,10 +773,8 @@ def prelabel(
     except Interrupted as ended:
         print(ended, file=sys.stderr)
         return 128 + asked[0]
-    with warnings.catch_warnings(record=True) as lost:  # what the format cannot hold
+    with _warnings_said():  # what the format cannot hold
         write_dataset(made.as_labels(), out, to, images=images)
-    for warning in lost:
-        print(f"warning: {warning.message}", file=sys.stderr)
     write_file(out / "suggestions.json", orjson.dumps(made.to_dict(), option=orjson.OPT_INDENT_2))
     print(f"{made}\nwritten to {out} ({to}; scores and the order to look in: suggestions.json)")
     return 0
@@ -963,6 +959,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for line in [heads, *texts]
     ]
     return "\n".join(lines)
+
+
+@contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Afterwards each warning is a line on stderr."""
+    with warnings.catch_warnings(record=True) as said:
+        yield
+    for warning in said:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:

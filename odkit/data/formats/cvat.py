@@ -26,7 +26,14 @@ from odkit.data.formats.reader_base import (
     turned_ellipse_box,
     xml_root,
 )
-from odkit.data.formats.writer_base import flat_names, known_sizes, lost_crowds, writable_boxes, xml_text
+from odkit.data.formats.writer_base import (
+    flat_names,
+    known_sizes,
+    lost_crowds,
+    writable_boxes,
+    xml_class_names,
+    xml_text,
+)
 
 LABELS_FILE = "annotations.xml"
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
@@ -178,12 +185,8 @@ def write_cvat(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
     """Write annotations.xml for images in images/; what is lost."""
     keep, lost = writable_boxes(dataset)
     lost += lost_crowds(dataset, "CVAT")
-    names = [xml_text(name) for name in dataset.class_names]
-    changed = [old for old, new in zip(dataset.class_names, names, strict=True) if old != new]
-    if changed:
-        lost.append(
-            f"XML cannot hold the class names {', '.join(map(repr, changed))}; their odd characters are replaced"
-        )
+    names, changed = xml_class_names(dataset)
+    lost += changed
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     subsets = {split: xml_text(split) for split in dataset.split_counts()}

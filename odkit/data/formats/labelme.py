@@ -99,14 +99,7 @@ def _image_of(data: Gathered, file: str, name: Any) -> str | None:
         data.outside(file, name)
         return None
     image = f"{place}/{name_of(inside) or stem_of(file) + '.jpg'}".lstrip("/")
-    data.problem(
-        "label_without_image",
-        file,
-        f"there is no image {name_of(image)!r} for it",
-        "Put the image back or delete the label file.",
-        severity="warning",
-        image=image,
-    )
+    data.missing_image(file, image)
     return image
 
 

@@ -359,6 +359,17 @@ class Gathered:
         self.problems = [problem for problem in self.problems if problem.kind != kind]
         self._counts = Counter({key: count for key, count in self._counts.items() if key[0] != kind})
 
+    def missing_image(self, file: str, image: str) -> None:
+        """There is no image for a label file that is for one image."""
+        self.problem(
+            "label_without_image",
+            file,
+            f"there is no image {name_of(image)!r} for it",
+            "Put the image back or delete the label file.",
+            severity="warning",
+            image=image,
+        )
+
     def outside(self, file: str | Path, name: str) -> None:
         """A label file names an image outside the dataset's folder."""
         self.problem(

@@ -36,6 +36,7 @@ from odkit.data.formats.writer_base import (
     split_files,
     stem_path,
     writable_boxes,
+    xml_class_names,
     xml_text,
 )
 
@@ -130,14 +131,7 @@ class _Reading:
             place = _usual_place(file)
             image = f"{place}/{name_of(name)}" if place and name else name_of(name) or f"{stem_of(file)}.jpg"
             if data.row(image) is None:
-                data.problem(
-                    "label_without_image",
-                    file,
-                    f"there is no image {name_of(image)!r} for it",
-                    "Put the image back or delete the label file.",
-                    severity="warning",
-                    image=image,
-                )
+                data.missing_image(file, image)
         row = data.row(image)
         if row is not None:
             data.problem(
@@ -319,12 +313,8 @@ def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]
     """Write Annotations/*.xml, ImageSets/Main/*.txt and classes.txt for images in JPEGImages/; what is lost."""
     keep, lost = writable_boxes(dataset)
     lost += lost_crowds(dataset, "Pascal VOC")
-    names = [xml_text(name) for name in dataset.class_names]
-    changed = [old for old, new in zip(dataset.class_names, names, strict=True) if old != new]
-    if changed:
-        lost.append(
-            f"XML cannot hold the class names {', '.join(map(repr, changed))}; their odd characters are replaced"
-        )
+    names, changed = xml_class_names(dataset)
+    lost += changed
     corners = xyxy_to_voc(dataset.boxes)
     sizes = known_sizes(dataset)
     (folder / "Annotations").mkdir()

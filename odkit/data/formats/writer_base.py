@@ -137,6 +137,15 @@ def stem_path(file: str, end: str) -> str:
     return file[: len(file) - len(suffix(file))] + end
 
 
+def xml_class_names(dataset: Dataset) -> tuple[list[str], list[str]]:
+    """The class names as XML can hold them, and in words what is lost."""
+    names = [xml_text(name) for name in dataset.class_names]
+    changed = [repr(old) for old, new in zip(dataset.class_names, names, strict=True) if old != new]
+    if not changed:
+        return names, []
+    return names, [f"XML cannot hold the class names {', '.join(changed)}; their odd characters are replaced"]
+
+
 def xml_text(text: str) -> str:
     """Text without the characters that XML cannot hold, and without line breaks, which it does not keep."""
     return re.sub(
