@@ -93,11 +93,7 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
     if ignored:
         regions = counted(ignored, f"region {IGNORED}")
         data.notes.append(f"left out: {regions}, in which nothing was labelled")
-    if any(data.splits):
-        data.notes.append("splits of the folders' names")
-    boxes.finish()
-    data.unlabelled_images({folder_of(path) for path in data.paths})
-    data.read_sizes()
+    boxes.finish_one_file_an_image()
     return data
 
 

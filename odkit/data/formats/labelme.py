@@ -40,11 +40,7 @@ def read_labelme(folder: Folder, files: list[str]) -> Gathered:
     for file in files:
         _read_file(data, boxes, file)
     data.notes.append(f"LabelMe: {len(files):,} JSON files with shapes")
-    if any(data.splits):
-        data.notes.append("splits of the folders' names")
-    boxes.finish()
-    data.unlabelled_images({folder_of(path) for path in data.paths})
-    data.read_sizes()
+    boxes.finish_one_file_an_image()
     return data
 
 

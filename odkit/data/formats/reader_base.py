@@ -721,6 +721,15 @@ class NamedBoxes:
         """The class names in use."""
         return {row[1] for row in self._named if row[1] is not None}
 
+    def finish_one_file_an_image(self) -> None:
+        """Finish where each image has a label file of its own, in folders that may be named after splits."""
+        data = self.data
+        if any(data.splits):
+            data.notes.append("splits of the folders' names")
+        self.finish()
+        data.unlabelled_images({folder_of(path) for path in data.paths})
+        data.read_sizes()
+
     def finish(
         self,
         order: Iterable[str] = (),
