@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import odkit
-from odkit.cli import main, table
+from odkit.cli import main
+from odkit.cli.shared import table
 from odkit.data.formats import READERS, WRITERS
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run

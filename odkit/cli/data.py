@@ -1,0 +1,70 @@
+"""Commands for datasets."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from odkit.cli.flags import Classes, Reading, Writable
+from odkit.cli.shared import command, read_dataset, warnings_said
+
+
+@command
+def audit(
+    path: Positional[str], *, reading: Reading = Reading(), examples: int = 5, json: bool = False
+) -> int:
+    """Say everything that is wrong with a dataset; the exit status is 1 where something must be repaired to train.
+
+    Args:
+        path: Folder or label file of a dataset, or "demo".
+        reading: How the dataset is read.
+        examples: Examples of each kind of finding to print.
+        json: Print JSON, with all findings.
+    """
+    from odkit.data.audit import audit as audit_dataset
+
+    found = audit_dataset(read_dataset(path, reading=reading))
+    print(found.to_json().decode() if json else found.table(limit=examples))
+    return 0 if found.ok else 1
+
+
+@command
+def convert(
+    source: Positional[str],
+    target: Positional[Path],
+    *,
+    to: Writable,
+    classes: Classes = Classes(),
+    reading: Reading = Reading(),
+) -> int:
+    """Write a dataset in another format; the source stays as it is. No splits are dealt.
+
+    Args:
+        source: Folder or label file of a dataset, or "demo".
+        target: Folder to write to.
+        to: Format to write.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
+        reading: How the source is read.
+    """
+    from odkit.data.formats import write_dataset
+
+    with warnings_said():  # what the format cannot hold
+        written = write_dataset(read_dataset(source, classes, reading, val=0), target, to)
+    print(f"written to {written} ({to})\n  odkit audit {target}")
+    return 0
+
+
+@command
+def demo(folder: Positional[Path], *, images: int = 400, seed: int = 0, faults: bool = False) -> int:
+    """Draw the demo dataset into a folder: workshop parts on a bench, five classes, COCO's format.
+
+    Args:
+        folder: Folder to write to; new or empty.
+        images: Number of images.
+        seed: Another seed gives other images.
+        faults: Plant the faults that datasets have in the wild, for `odkit audit` to find.
+    """
+    from odkit.data.demo import write_demo
+
+    written = write_demo(folder, images=images, seed=seed, faults=faults)
+    print(f"{images} images in {written}\n  odkit audit {folder}\n  odkit train {folder}")
+    return 0

@@ -1,0 +1,83 @@
+"""Arguments that several commands take: settings, classes, how a folder is read."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import tyro
+
+from odkit.data.formats import READERS, WRITERS
+from odkit.runs import MAY_CHANGE, Settings
+
+if TYPE_CHECKING:
+    Readable: TypeAlias = str
+    Writable: TypeAlias = str
+else:  # what can be read and written, in help and checks, is what the tables hold
+    Readable, Writable = Literal[tuple(READERS)], Literal[tuple(WRITERS)]
+
+
+class Flags(Settings):
+    """Settings as flags. 0 or "auto": odkit chooses, and says what and why."""
+
+    def __post_init__(self) -> None:
+        pass  # checked when the command runs, where a message comes out plain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classes:
+    """What becomes of a dataset's classes, see `Dataset.with_classes`."""
+
+    rename: tuple[str, ...] = ()
+    """Classes as OLD=NEW; several with one new name are merged. The others keep their names."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, in this order (by their new names); boxes of others are left out. Default: all."""
+
+
+FORMATS = ", ".join(f"{name} ({reader.title})" for name, reader in READERS.items())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a folder of labelled images is read, see `load_dataset`."""
+
+    format: Annotated[
+        Readable | None,
+        tyro.conf.arg(help=f"Format of the dataset: {FORMATS}. Default: found out, and said."),
+    ] = None
+    first_pixel: Literal[0, 1] | None = None
+    """For Pascal VOC: the number of an image's first pixel in the corners. Default: found out, and said."""
+
+
+def _setting_docs() -> dict[str, str]:
+    """The sentence under each field of Settings, by its name: Python keeps it in the source alone."""
+    tree = ast.parse(inspect.getsource(Settings)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for field, doc in itertools.pairwise(tree.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(doc, ast.Expr)
+            and isinstance(doc.value, ast.Constant)
+        ):
+            docs[ast.unparse(field.target)] = str(doc.value.value)
+    return docs
+
+
+def _changes() -> type:
+    """The settings that a resume may change, each None unless it is given."""
+    docs, fields = _setting_docs(), {f.name: f.type for f in dataclasses.fields(Settings)}
+    rows = []
+    for name in MAY_CHANGE:
+        kind: Any = fields[name]
+        flag = tyro.conf.arg(
+            metavar=kind.__name__.upper(), help=docs[name], help_behavior_hint="(default: as it was)"
+        )
+        rows.append((name, Annotated[kind | None, flag], None))
+    return dataclasses.make_dataclass(
+        "Changes", rows, kw_only=True, namespace={"__doc__": "Settings that may change."}
+    )
+
+
+Changes = _changes()

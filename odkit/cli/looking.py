@@ -1,0 +1,152 @@
+"""Commands that look at runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from odkit.cli.flags import Reading
+from odkit.cli.shared import command, print_json, read_dataset, say_end, table
+from odkit.runs import RUNS, Run, list_runs, open_run, run_row
+
+
+@command
+def runs(
+    folder: Positional[Path] = RUNS, *, compare: bool = False, json: bool = False, delete: str | None = None
+) -> int:
+    """List the runs of a folder: state, epochs, best AP on the validation images, AP on the test images.
+
+    Args:
+        folder: Where run folders lie.
+        compare: Best validation AP first, with the settings and the data in which the runs differ.
+        json: Print JSON.
+        delete: Name of a run to remove with everything in it.
+    """
+    if delete is not None:
+        Run(folder / delete).delete()
+        print(f"removed {folder / delete}")
+        return 0
+    found = list_runs(folder)
+    rows = compared(found) if compare else [run.summary() if json else run_row(run) for run in found]
+    if json:
+        print_json(rows)
+    else:
+        print(table(rows) if rows else f"no runs in {folder}; `odkit train demo` makes one")
+    return 0
+
+
+@command
+def show(run: Positional[str]) -> int:
+    """Show a run: its progress while it trains, its epochs when it has ended. Ctrl-C leaves it running.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+    """
+    found = open_run(run)
+    if found.alive:
+        found.wait()
+    else:
+        rows = found.history()
+        columns = {
+            "epoch": "epoch",
+            "loss": "loss",
+            "val_ap": "ap",
+            "val_ap50": "ap50",
+            **{key: key for key in ("learning_rate", "seconds", "images_per_second")},
+        }
+        print(
+            table([{name: row.get(key) for name, key in columns.items()} for row in rows])
+            if rows
+            else "no epoch finished yet"
+        )
+    return say_end(found)
+
+
+@command
+def test(
+    run: Positional[str],
+    *,
+    data: str | None = None,  # noqa: PT028  (a command)
+    reading: Reading = Reading(),  # noqa: PT028
+    device: str = "auto",  # noqa: PT028
+    json: bool = False,  # noqa: PT028
+) -> int:
+    """Judge a run's best detector on the test images, once, with 95% intervals, and write down what they said.
+
+    The test images are those that its dataset had in a split "test" (`odkit train --test-split`) when the run was
+    made. Asked again, it says what was written down; only another detector, after a resume, is judged anew.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        data: Other labelled images that the run has not seen, folder or label file: their test split, or all of them.
+        reading: How those are read.
+        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
+        json: Print JSON.
+    """
+    given = None if data is None else read_dataset(data, reading=reading, val=0)
+    found = open_run(run).test(given, device=device)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+    return 0
+
+
+@command
+def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int:
+    """Write what a run has logged for TensorBoard.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        out: Folder for all runs; this one goes to a folder of its name in it.
+    """
+    from odkit.runs import export_tensorboard
+
+    print(f"{export_tensorboard(open_run(run), out)}\n  tensorboard --logdir {out}")
+    return 0
+
+
+@command
+def mlflow(run: Positional[str], *, tracking: str | None = None, experiment: str = "odkit") -> int:
+    """Send what a run has logged to MLflow.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        tracking: Where MLflow keeps its runs, as http://127.0.0.1:5000 or sqlite:///mlflow.db; default:
+            $MLFLOW_TRACKING_URI, else MLflow's own.
+        experiment: The experiment that the run goes to.
+    """
+    from odkit.runs import export_mlflow
+
+    print(f"MLflow's run {export_mlflow(open_run(run), tracking, experiment=experiment)} in {experiment!r}")
+    return 0
+
+
+@command
+def replay(run: Positional[str]) -> int:
+    """Go again through the batches of a run whose loss was not finite, and name the images behind it.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+    """
+    from odkit.training import replay as replay_batches
+
+    rows = replay_batches(open_run(run))
+    print(table(rows) if rows else "no batch of this run was left out")
+    return 0
+
+
+def compared(found: Sequence[Run]) -> list[dict[str, Any]]:
+    """Rows to compare runs by: the best validation AP first, and only the settings (and data) in which they differ."""
+    facts = [{"dataset": run.config["dataset"], "data": run.config["fingerprint"]} for run in found]
+    facts = [{**fact, **run.settings.to_dict()} for fact, run in zip(facts, found, strict=True)]
+    differing = [key for key in (facts[0] if facts else {}) if len({str(fact[key]) for fact in facts}) > 1]
+    rows = [
+        {
+            **{key: row[key] for key in ("name", "state", "val_ap", "val_ap50", "loss", "epoch", "minutes")},
+            **{key: fact[key] for key in differing},
+        }
+        for fact, row in zip(facts, (run.summary() for run in found), strict=True)
+    ]
+    return sorted(rows, key=lambda row: -(row["val_ap"] or 0.0))

@@ -1,0 +1,189 @@
+"""What the commands share: how a function becomes one, what they read, how they show a run and their answers."""
+
+import functools
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from tyro.extras import SubcommandApp
+
+from odkit import detection
+from odkit.cli.flags import Classes, Reading
+from odkit.data import Dataset
+from odkit.runs import RUNS, Run, RunError, dashboard, open_run
+from odkit.system import InputError, MissingFileError
+
+if TYPE_CHECKING:
+    from odkit.detection import Detector
+
+app = SubcommandApp()
+
+
+def command(function: Callable[..., int]) -> Callable[..., int]:
+    """Make a function a subcommand.
+
+    It is called after all of the command line has been read, so that its own errors are not taken for errors of that.
+    """
+
+    @functools.wraps(function)
+    def later(*args: Any, **options: Any) -> Callable[[], int]:
+        return functools.partial(function, *args, **options)
+
+    app.command(later)
+    return function
+
+
+def read_dataset(
+    path: str, classes: Classes = Classes(), reading: Reading = Reading(), *, val: float = 0.2
+) -> Dataset:
+    """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo.
+
+    What was recognised in a folder or label file, and chosen, is said on stderr.
+
+    Args:
+        path: The path, or "demo".
+        classes: What becomes of its classes.
+        reading: How it is read.
+        val: Share that is dealt to "val" where it has no such split.
+    """
+    from odkit.data.demo import demo_dataset
+    from odkit.data.formats import load_dataset
+
+    if means_the_demo(path):
+        dataset = demo_dataset()
+    else:
+        dataset = load_dataset(path, val=val, **vars(reading))
+        if not path.endswith(".npz"):
+            print(f"{path}:", *(f"  - {note}" for note in dataset.notes), sep="\n", file=sys.stderr)
+    if classes.rename:
+        pairs = [text.partition("=") for text in classes.rename]
+        if wrong := [old for old, _, new in pairs if not new]:
+            raise InputError(f"--rename wants OLD=NEW, not {wrong[0]!r} alone")
+        dataset = dataset.with_classes({old: new for old, _, new in pairs})
+    return dataset.with_classes(classes.classes) if classes.classes else dataset
+
+
+def means_the_demo(path: str) -> bool:
+    """Whether the word "demo" is meant, and no folder of that name."""
+    return path == "demo" and not Path(path).exists()
+
+
+def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector"]:
+    """The detector of a run (folder or name under runs/), and that run; or of a file, and None.
+
+    Raises:
+        RunError: The run has no detector yet.
+        MissingFileError: There is neither such a run nor such a file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return None, detection.load_detector(path, device=device)
+    if not path.exists() and not (RUNS / path).exists():
+        raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
+    run = open_run(path)
+    if not (run.path / "detector.safetensors").exists():
+        raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
+    return run, run.detector(device=device)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as text: a column a key of the first row, numbers to the right."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return "-"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    heads = list(rows[0])
+    texts = [[cell(row.get(key)) for key in heads] for row in rows]
+    widths = [max(len(line[i]) for line in [heads, *texts]) for i in range(len(heads))]
+    numeric = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in heads]
+    lines = [
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in [heads, *texts]
+    ]
+    return "\n".join(lines)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Afterwards each warning is a line on stderr."""
+    with warnings.catch_warnings(record=True) as said:
+        yield
+    for warning in said:
+        print(f"warning: {warning.message}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON, arrays included."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    print(orjson.dumps(value, option=options, default=str).decode())
+
+
+def say_background(run: Run) -> int:
+    print(f"{run.name} trains in the background.\n  odkit show {run.path}\n  odkit stop {run.path}")
+    return 0
+
+
+def say_end(run: Run) -> int:
+    print(run)
+    if run.state in ("stopped", "died") and run.checkpoints():
+        print(f"Saved: {run.checkpoints()[-1]}\nGo on: odkit resume {run.path}")
+    return 0
+
+
+def watch(run: Run, start: Callable[[], object]) -> int:
+    """Start and show a run until it ends; 0, or 128 and the number of the signal that ended it, as shells count.
+
+    Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C doesn't wait for that.
+    """
+    _ = dashboard.show_run  # loaded before the start, so that Ctrl-C meets who is ready for it
+    asked: list[int] = []
+    started = False
+
+    def ask(number: int, frame: Any) -> None:
+        if started and asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        run.request("now")
+        # not print(): a signal may arrive in the middle of one
+        os.write(
+            2,
+            f"\n{run.name}: saving and stopping after this step. Ctrl-C again: don't wait for it.\n".encode(),
+        )
+
+    try:
+        with signals_to(ask):
+            start()  # is not cut short: half a start would leave a worker that has no request
+            started = True
+            if asked:  # while it started, which clears older requests
+                run.request("now")
+            if signal.SIGINT in asked[1:]:
+                raise KeyboardInterrupt
+            run.wait()
+    except KeyboardInterrupt:
+        dashboard.say_unwatched(run)
+    if run.alive:
+        return 130
+    say_end(run)
+    return 128 + asked[0] if asked and run.state != "finished" else 0
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM call `handler`."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

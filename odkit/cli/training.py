@@ -1,0 +1,246 @@
+"""Commands that train."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import orjson
+import psutil
+from tyro.conf import Positional
+
+from odkit.cli.flags import Changes, Classes, Flags, Reading
+from odkit.cli.shared import command, print_json, read_dataset, say_background, say_end, watch
+from odkit.runs import RUNS, Run, create_run, hold_lock, make_settings, open_run, prepare_torch
+from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
+from odkit.training import FRACTIONS, plan_learning_curve
+
+if TYPE_CHECKING:
+    pass
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@command
+def train(
+    path: Positional[str],
+    *,
+    settings: Flags = Flags(),
+    classes: Classes = Classes(),
+    reading: Reading = Reading(),
+    repair: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+    prepare: bool = False,
+    wait: bool = True,
+) -> int:
+    """Fine-tune a detector on a folder of labelled images, or on the word "demo".
+
+    The first Ctrl-C asks the run to finish its step, save and stop; a second one stops waiting for that. SIGTERM (what
+    `docker stop` sends) is the first Ctrl-C.
+
+    Args:
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+        settings: Settings of the run.
+        classes: Which classes of the dataset, and under which names; the files stay as they are.
+        reading: How the dataset is read.
+        repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
+        folder: Where run folders are made.
+        name: Name of the run; default: made from the dataset and the detector, numbered.
+        prepare: Only write the run folder and print the command that trains it, to be started elsewhere (see deploy/).
+        wait: Show the progress until the end; otherwise the run goes on in the background.
+    """
+    checked = make_settings(dataclasses.asdict(settings))
+    dataset = read_dataset(path, classes, reading)
+    if repair:
+        from odkit.data.audit import repaired
+
+        dataset = repaired(dataset)
+    run = create_run(dataset, checked, folder, name)
+    if prepare:
+        print(shlex.join(run.command()))
+        return 0
+    if not wait:
+        return say_background(run.start())
+    return watch(run, run.start)
+
+
+@command
+def import_tfod(
+    source: Positional[Path],
+    *,
+    data: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+    out: Path | None = None,
+    quick: bool = False,
+    json: bool = False,
+    train: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+) -> int:
+    """Read a pipeline.config of TensorFlow's Object Detection API: what of it is taken over, and what to type.
+
+    Prints what became of each key of the config, how long the run would take here, and the command that trains it;
+    with --train it is trained at once.
+
+    Args:
+        source: The pipeline.config, or a folder with one.
+        data: Folder or label file of the dataset; default: what the config names, looked for by file name near it,
+            else the folder.
+        detector: A name of the catalogue; default: the nearest to the config's where a GPU is, else the starter.
+        device: Where to train: auto, cpu, cuda, cuda:1, mps.
+        out: File to write all that is printed into, as JSON.
+        quick: Do not time the detectors in question here, which takes some seconds each.
+        json: Print JSON.
+        train: Train it at once, and show the progress until the end.
+        folder: Where run folders are made.
+        name: Name of the run; default: made from the dataset and the detector, numbered.
+    """
+    from odkit.runs import import_tfod as read_config
+
+    if not quick:
+        print("timing the detectors in question on this machine (--quick leaves it out)", file=sys.stderr)
+    found = read_config(source, data, detector=detector, device=device, measure=not quick)
+    if out is not None:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        write_file(out, orjson.dumps(found.to_dict(), option=options))
+    if json:
+        print_json(found.to_dict())
+    else:
+        print(found)
+    if not train:
+        return 0
+    if found.data is None:
+        raise InputError("nothing is known of the data to train on: --data FOLDER")
+    dataset = read_dataset(str(found.data), Classes(classes=found.classes))
+    run = create_run(dataset, make_settings(found.settings), folder, name)
+    return watch(run, run.start)
+
+
+@command
+def resume(run: Positional[str], *, changes: Changes = Changes(), wait: bool = True) -> int:  # type: ignore[valid-type]
+    """Go on with a stopped, killed or finished run where its newest checkpoint stands.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        changes: Settings that may change.
+        wait: Show the progress until the end; otherwise the run goes on in the background.
+    """
+    given = {key: value for key, value in vars(changes).items() if value is not None}
+    found = open_run(run)
+    if not wait:
+        return say_background(found.resume(wait=False, **given))
+    return watch(found, functools.partial(found.resume, wait=False, **given))
+
+
+@command
+def worker(run: Positional[Path]) -> int:
+    """Train a run here and now, in this process: what `odkit train` and torchrun start.
+
+    Args:
+        run: Run folder.
+    """
+    found = Run(run)
+    if "WORLD_SIZE" in os.environ:  # the launcher's processes save themselves and end if it is killed
+        end_with_parent(signal.SIGTERM)
+        launched = psutil.Process(os.getppid()).create_time()
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and found.end.get("time", 0.0) > launched:
+            return 1  # started again in vain: what ended the run would end it again
+    # before the seconds that importing torch takes; data workers, forked from here, let go of it by the variable
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of one run, one is its owner
+    handle = hold_lock(found.path, inherited_alone=not first)
+    os.environ[LOCK_VARIABLE] = "" if handle is None else str(handle)
+    prepare_torch(os.environ, deterministic=found.settings.deterministic)
+    from odkit.training import work
+
+    status = work(found.path)
+    with contextlib.suppress(OSError):  # a full disk under worker.log
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)  # tearing torch down takes seconds in which the run would still count as alive
+
+
+@command
+def learning_curve(
+    path: Positional[str],
+    *,
+    settings: Flags = Flags(),
+    fractions: tuple[float, ...] = FRACTIONS,
+    seeds: int = 1,
+    classes: Classes = Classes(),
+    reading: Reading = Reading(),
+    repair: bool = False,
+    folder: Path = RUNS,
+    name: str | None = None,
+    figure: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Say how many pictures you need: AP with parts of the training images, and what more would give.
+
+    A training run for each part, one after the other; together they take about as long as so many runs of `odkit
+    train`. Interrupted and started again, it goes on where it stopped. Ctrl-C and SIGTERM act as for `odkit train`.
+
+    Args:
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+        settings: Settings of the run on all training images; those on fewer have as many steps.
+        fractions: Shares of the training images, 0 to 1; the whole is always among them.
+        seeds: How often each part is drawn and trained: several measure how much is luck.
+        classes: Classes to rename, merge or leave out.
+        reading: How the dataset is read.
+        repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
+        folder: Where the curve's folder is made.
+        name: Name of that folder; default: made from the dataset and the detector.
+        figure: Picture file to draw the curve into (.png, .svg, .pdf).
+        json: Print JSON; all else that is said then goes to stderr.
+    """
+    if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
+        raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
+    checked = make_settings(dataclasses.asdict(settings))
+    dataset = read_dataset(path, classes, reading)
+    if repair:
+        from odkit.data.audit import repaired
+
+        dataset = repaired(dataset)
+    plan = plan_learning_curve(dataset, checked, fractions=fractions, seeds=seeds, folder=folder, name=name)
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        for run in [run for run in plan.runs if run.state != "finished"]:
+            print(plan.outlook(), flush=True)
+            status = watch(run, functools.partial(plan.start, run))
+            if status or run.state != "finished":
+                print("The same command goes on with the curve.")
+                return status or 1
+    curve = plan.measure()
+    if figure is not None:
+        from odkit.analysis.figures import learning_curve as draw
+
+        picture = io.BytesIO()
+        draw(curve).savefig(picture, format=figure.suffix[1:].lower())
+        write_file(figure, picture.getvalue())
+    if json:
+        print_json(curve.to_dict())
+    else:
+        print(curve)
+    return 0
+
+
+@command
+def stop(run: Positional[str], *, when: Literal["now", "epoch"] = "now") -> int:
+    """Ask a run to save and stop, and wait until it has.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        when: Finish the step ("now") or the epoch before.
+    """
+    found = open_run(run)
+    if not found.alive:
+        print(f"{found.name} is not running: {found.state}")
+        return 0
+    found.stop(when)  # a step or an epoch takes what it takes; Ctrl-C ends the waiting
+    return say_end(found)
