@@ -34,11 +34,11 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks check test bench image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test test-extras bench image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY)  ## install everything into .venv, if it is not there yet
 
@@ -73,6 +73,9 @@ test: $(READY)  ## run all tests, the notebooks among them
 bench: $(READY)  ## measure odkit beside the alternatives, on this machine
 	@for script in $(filter-out bench/accuracy.py bench/tiles.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
+test-extras: $(READY)  ## install the optional packages that some tests want, and are skipped without
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r tests/extras.lock
+
 image:  ## build the container image with docker or podman
 	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --tag $(IMAGE) \
 		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)".*/\1/p' odkit/__init__.py) \
@@ -98,9 +101,16 @@ format: $(READY)  ## put the code into its format and mend what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: $(READY)  ## write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
-	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --python-version 3.11 --quiet --generate-hashes \
-		--custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --generate-hashes \
+	--custom-compile-command "make lock" $(LOCK_FLAGS)
+
+# Supervision wants opencv-python, which overwrites the opencv-python-headless that FiftyOne needs and does as well;
+# OpenVINO does without what reports its use to its makers.
+lock: $(READY)  ## write both locks anew (LOCK_FLAGS=--upgrade for newer versions)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock
+	$(COMPILE) tests/extras.in --constraints requirements.lock --output-file tests/extras.lock \
+		--no-emit-package opencv-python --no-emit-package openvino-telemetry \
+		$$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 clean:  ## remove .venv and what tools left behind (not runs/)
 	rm -rf $(VENV) executed build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
