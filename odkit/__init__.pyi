@@ -43,13 +43,12 @@ from .runs import Prelabels as Prelabels
 from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import best_run as best_run
-from .runs import export_mlflow as export_mlflow
-from .runs import export_tensorboard as export_tensorboard
 from .runs import fine_tune as fine_tune
 from .runs import import_tfod as import_tfod
 from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs import prelabel as prelabel
+from .runs import track as track
 from .runs.dashboard import show_run as show_run
 from .training import cross_val_predict as cross_val_predict
 from .training import learning_curve as learning_curve

@@ -1,5 +1,7 @@
 """Commands that look at runs."""
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,32 +96,34 @@ def test(
 
 
 @command
-def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int:
-    """Write what a run has logged for TensorBoard.
+def track(run: Positional[str], *, to: str) -> int:
+    """Send what a run has logged to a tracker: at once, and while it trains until it has ended.
+
+    The curves, settings and warnings go there, and what a resume did over stands there once. Ctrl-C ends it, not the
+    run; the same command goes on. `odkit train --track` does it by itself.
 
     Args:
         run: Run folder, or the name of a run under runs/.
-        out: Folder for all runs; this one goes to a folder of its name in it.
+        to: tensorboard, mlflow, wandb or trackio; with where it keeps its runs as tensorboard=FOLDER,
+            mlflow=http://127.0.0.1:5000 or mlflow=sqlite:///mlflow.db, wandb=PROJECT. Default: ./tensorboard,
+            $MLFLOW_TRACKING_URI, and what the others' own environment variables say.
     """
-    from odkit.runs import export_tensorboard
+    from odkit.runs import in_background, read_targets
+    from odkit.runs import track as follow
 
-    print(f"{export_tensorboard(open_run(run), out)}\n  tensorboard --logdir {out}")
-    return 0
-
-
-@command
-def mlflow(run: Positional[str], *, tracking: str | None = None, experiment: str = "odkit") -> int:
-    """Send what a run has logged to MLflow.
-
-    Args:
-        run: Run folder, or the name of a run under runs/.
-        tracking: Where MLflow keeps its runs, as http://127.0.0.1:5000 or sqlite:///mlflow.db; default:
-            $MLFLOW_TRACKING_URI, else MLflow's own.
-        experiment: The experiment that the run goes to.
-    """
-    from odkit.runs import export_mlflow
-
-    print(f"MLflow's run {export_mlflow(open_run(run), tracking, experiment=experiment)} in {experiment!r}")
+    found, (target,) = open_run(run), read_targets(to)
+    if in_background(found, target):  # nobody waits for an answer, and a tracker that hangs may not hold this process
+        try:
+            follow(found, to)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    if found.alive:
+        print(f"{target.tracker.title} follows {found.name} until it has ended", file=sys.stderr)
+    stands = follow(found, to)
+    print(f"{target.tracker.title} has it: {stands}")
+    if target.name == "tensorboard":
+        print(f"  tensorboard --logdir {Path(stands).parent}")
     return 0
 
 

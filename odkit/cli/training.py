@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Changes, Classes, Flags, Reading
 from odkit.cli.shared import command, print_json, read_dataset, say_background, say_end, watch
-from odkit.runs import RUNS, Run, create_run, hold_lock, make_settings, open_run, prepare_torch
+from odkit.runs import RUNS, Run, create_run, hold_lock, make_settings, open_run, prepare_torch, read_targets
 from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
 from odkit.training import FRACTIONS, plan_learning_curve
 
@@ -37,6 +37,7 @@ def train(
     repair: bool = False,
     folder: Path = RUNS,
     name: str | None = None,
+    track: tuple[str, ...] = (),
     prepare: bool = False,
     wait: bool = True,
 ) -> int:
@@ -53,17 +54,22 @@ def train(
         repair: Repair what can be repaired safely in what is trained on; the files stay as they are.
         folder: Where run folders are made.
         name: Name of the run; default: made from the dataset and the detector, numbered.
+        track: Trackers that follow the run while it trains: tensorboard, mlflow, wandb, trackio; with where it keeps
+            its runs as tensorboard=FOLDER, mlflow=http://127.0.0.1:5000, wandb=PROJECT.
         prepare: Only write the run folder and print the command that trains it, to be started elsewhere (see deploy/).
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
+    read_targets(track)  # what is missing is said before anything is read
     dataset = read_dataset(path, classes, reading)
     if repair:
         from odkit.data.audit import repaired
 
         dataset = repaired(dataset)
-    run = create_run(dataset, checked, folder, name)
+    run = create_run(dataset, checked, folder, name, track=track)
     if prepare:
+        for target in track:
+            print(f"and while it trains: odkit track {run.path} --to {target}", file=sys.stderr)
         print(shlex.join(run.command()))
         return 0
     if not wait:
@@ -125,19 +131,25 @@ def import_tfod(
 
 
 @command
-def resume(run: Positional[str], *, changes: Changes = Changes(), wait: bool = True) -> int:  # type: ignore[valid-type]
+def resume(
+    run: Positional[str],
+    *,
+    changes: Changes = Changes(),  # type: ignore[valid-type]
+    track: tuple[str, ...] | None = None,
+    wait: bool = True,
+) -> int:
     """Go on with a stopped, killed or finished run where its newest checkpoint stands.
 
     Args:
         run: Run folder, or the name of a run under runs/.
         changes: Settings that may change.
+        track: Trackers to follow it from now on, as `odkit train --track` takes them. Default: those that did.
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     given = {key: value for key, value in vars(changes).items() if value is not None}
     found = open_run(run)
-    if not wait:
-        return say_background(found.resume(wait=False, **given))
-    return watch(found, functools.partial(found.resume, wait=False, **given))
+    go_on = functools.partial(found.resume, wait=False, track=track, **given)
+    return watch(found, go_on) if wait else say_background(go_on())
 
 
 @command

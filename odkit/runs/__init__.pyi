@@ -2,6 +2,8 @@ from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
 from .final_test import FinalTest as FinalTest
+from .follower import in_background as in_background
+from .follower import track as track
 from .imported_config import ImportedConfig as ImportedConfig
 from .prelabels import Interrupted as Interrupted
 from .prelabels import Prelabels as Prelabels
@@ -21,8 +23,8 @@ from .settings import Settings as Settings
 from .settings import make_settings as make_settings
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod
-from .trackers import export_mlflow as export_mlflow
-from .trackers import export_tensorboard as export_tensorboard
+from .trackers import TRACKERS as TRACKERS
+from .trackers import read_targets as read_targets
 from .worker import STOP_SIGNALS as STOP_SIGNALS
 from .worker import RunError as RunError
 from .worker import hold_lock as hold_lock

@@ -74,12 +74,12 @@ class EventReader:
     def __init__(self, path: Path) -> None:
         self.path, self.offset = path, 0
 
-    def new(self) -> list[dict[str, Any]]:
-        """Events written since the last call."""
+    def new(self, *, upto: int | None = None) -> list[dict[str, Any]]:
+        """Events written since the last call; `upto` so many bytes of the file, if that is given."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                data = file.read()
+                data = file.read() if upto is None else file.read(max(0, upto - self.offset))
         except FileNotFoundError:
             return []
         end = data.rfind(b"\n") + 1
@@ -120,15 +120,31 @@ class Followed(Protocol):
 
 
 def follow(run: Followed, *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
-    """Batches of new events until the worker has ended; a batch may be empty (time to redraw)."""
-    reader = EventReader(run.path / "events.jsonl")
+    """Batches of new events until the worker has ended; a batch may be empty (time to redraw).
+
+    What stands in the way of a tracker (`follower.py`) is a warning among them, once.
+    """
+    reader, told = EventReader(run.path / "events.jsonl"), {""}
     while True:
         alive = run.alive
         events = reader.new()
+        for trouble in _tracking_troubles(run.path):
+            if trouble not in told:
+                told.add(trouble)
+                events.append({"event": "warning", "time": time.time(), "step": 0, "message": trouble})
         yield events
         if not alive:
             return
         time.sleep(interval)
+
+
+def _tracking_troubles(path: Path) -> list[str]:
+    """What the run's followers say is in the way of their trackers."""
+    found = []
+    for file in sorted(path.glob("track-*.json")):
+        with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError, KeyError):
+            found.append(str(orjson.loads(file.read_bytes())["trouble"]))
+    return found
 
 
 # -- what the events amount to -----------------------------------------------------------------------------------------

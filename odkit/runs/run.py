@@ -10,6 +10,7 @@ line, report. It holds
     checkpoints/        step-00000120.pt and so on: everything a resume needs
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
     test.json           what the test images said, look by look
+    track-NAME.json, .log, .lock    how far a tracker has followed, and what it says (`follower.py`)
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
     micro_batch_size    with how many images at once a worker that ran short of memory starts again
@@ -54,6 +55,7 @@ from odkit.runs import dashboard
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests
 from odkit.runs.settings import Settings, make_settings, resumed_settings, with_epochs
+from odkit.runs.trackers import read_targets, start_followers
 from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
 from odkit.system import InputError, sync_folder, write_file
 
@@ -235,10 +237,13 @@ class Run:
     def start(self) -> "Run":
         """Start a worker in a session of its own; it goes on from the newest checkpoint, if there is one.
 
+        The run's trackers follow it, each in a process of its own.
+
         Raises:
             RunError: A worker is already at it, or the folder cannot be written.
         """
         start_worker(self.path, self.settings.processes)
+        start_followers(self.path, self.config.get("track", []))
         return self
 
     def stop(self, when: Literal["now", "epoch"] = "now", *, timeout: float | None = None) -> "Run":
@@ -271,7 +276,7 @@ class Run:
         with writing(self.path):
             write_file(self.path / "stop", what.encode())
 
-    def resume(self, *, wait: bool = True, **changes: Any) -> "Run":
+    def resume(self, *, wait: bool = True, track: Sequence[str] | None = None, **changes: Any) -> "Run":
         """Go on where the newest checkpoint stands, as if there had been no break.
 
         The weights are exactly those of a run without one where a single process trains on a CPU; on a GPU, as far as
@@ -279,16 +284,19 @@ class Run:
 
         Args:
             wait: Show the progress until the end.
+            track: Trackers to follow it from now on, see `fine_tune`; None: those that did.
             changes: Settings to change; only those of `settings.MAY_CHANGE`. `epochs` and `minutes` count from the
                 run's beginning: with more of either, a finished run goes on.
 
         Raises:
             RunError: A worker is at it, or there is nothing left to do.
+            MissingPackageError: A tracker is not installed.
             InputError, UnknownSettingError: A setting may not change, is out of range or unknown.
         """
         if self.alive:
             raise RunError(f"{self.name} is running; stop it first")
         config = self.config
+        tracked = config.get("track", []) if track is None else [str(one) for one in read_targets(track)]
         old = make_settings(config["settings"])
         new = with_epochs(resumed_settings(old, changes), config["images"][old.train_split])
         if reason := self._nothing_left(old, new):
@@ -296,10 +304,10 @@ class Run:
                 f"{reason}; resume(epochs=...) or resume(minutes=...) with more, counted from the run's beginning, "
                 f"takes it further (odkit resume {self.path} --epochs ...)"
             )
-        if new != old:
+        if new != old or tracked != config.get("track", []):
             if changes.get("epochs"):
                 config["chosen"] = []
-            config["settings"] = new.to_dict()
+            config |= {"settings": new.to_dict(), "track": tracked}
             with writing(self.path):
                 _write_json(self.path / "config.json", config)
         self.start()
@@ -437,6 +445,7 @@ def fine_tune(
     epochs: int = 0,
     folder: str | Path = RUNS,
     name: str | None = None,
+    track: Sequence[str] = (),
     wait: bool = True,
     **settings: Any,
 ) -> Run:
@@ -450,27 +459,36 @@ def fine_tune(
         epochs: Passes over the training images; 0: by their number, or as many as fit into `minutes`.
         folder: Where run folders are made.
         name: Name of the run folder; None: made from dataset and detector, numbered.
+        track: Trackers that follow the run while it trains, each in a process of its own: "tensorboard", "mlflow",
+            "wandb", "trackio", with where it keeps its runs as `od.track` takes it. One that fails says so in the
+            dashboard and in track-NAME.log; the run goes on without it.
         wait: Show the progress until the end; False returns at once. Either way the run outlives the kernel.
         settings: Any other field of `odkit.Settings`.
 
     Raises:
         DatasetFaultError: The audit has fatal findings; the message is their table and the call that repairs them.
         RunError: A run of that name exists, or training failed.
-        UnknownSettingError, InputError: A setting is unknown or out of range.
+        UnknownSettingError, InputError: A setting is unknown or out of range, or a tracker unknown.
+        MissingPackageError: A tracker is not installed.
     """
-    run = create_run(
-        dataset, make_settings({"detector": detector, "epochs": epochs, **settings}), folder, name
-    )
+    made = make_settings({"detector": detector, "epochs": epochs, **settings})
+    run = create_run(dataset, made, folder, name, track=track)
     run.start()
     return run.wait() if wait else run
 
 
 def create_run(
-    dataset: Dataset, settings: Settings, folder: str | Path = RUNS, name: str | None = None
+    dataset: Dataset,
+    settings: Settings,
+    folder: str | Path = RUNS,
+    name: str | None = None,
+    *,
+    track: Sequence[str] = (),
 ) -> Run:
     """Write a run folder, ready for a worker; see `fine_tune` for arguments and errors."""
     from odkit.data.audit import require_trainable
 
+    tracked = [str(target) for target in read_targets(track)]
     if not len(dataset):
         raise InputError(f"{dataset.name} has no images")
     if not dataset.split_counts():
@@ -500,6 +518,7 @@ def create_run(
         "images": used.split_counts(),
         "test_images": len(test),
         "chosen": chosen,
+        "track": tracked,
     }
     _write_json(path / "config.json", config)
     return Run(path)

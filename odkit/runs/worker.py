@@ -24,7 +24,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RESTARTS = 3
 """How often several processes start again, from the last checkpoint, when one of them is lost."""
 
-_children: list[subprocess.Popen[bytes]] = []
+children: list[subprocess.Popen[bytes]] = []
+"""Processes that this one started, to be asked whether they have ended."""
 
 
 class RunError(OdkitError, RuntimeError):
@@ -72,7 +73,7 @@ def start_worker(path: Path, processes: int) -> None:
             )
     finally:
         os.close(handle)
-    _children.append(process)
+    children.append(process)
 
 
 def worker_environment() -> dict[str, str]:
@@ -158,7 +159,7 @@ def is_locked(path: Path) -> bool:
 
 def _locked(handle: int, kind: int) -> bool:
     """Whether the file could be locked at once; the lock is gone when the last copy of the handle is closed."""
-    for child in _children:
+    for child in children:
         child.poll()  # a worker that ended is not left as a zombie
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)

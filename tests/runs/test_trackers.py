@@ -8,7 +8,8 @@ import pytest
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
-from odkit.runs.trackers import export_mlflow, export_tensorboard, mlflow_name
+from odkit.runs.follower import track
+from odkit.runs.trackers import mlflow_name
 from tests.helpers import squares
 
 
@@ -42,10 +43,11 @@ def run(tmp_path: Path) -> Run:
 def test_tensorboard_reads_what_was_logged(run: Run, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    target = export_tensorboard(run, tmp_path / "board")
+    to = f"tensorboard={tmp_path / 'board'}"
+    target = Path(track(run, to))
     assert target == tmp_path / "board" / "one"
     (target / "events.out.tfevents.0.other").touch()
-    export_tensorboard(run, tmp_path / "board")  # again: in place of the first, and nothing else is touched
+    track(run, to)  # again: in place of the first, and nothing else is touched
     assert sorted(path.suffix for path in target.iterdir()) == [".odkit", ".other"]
 
     read = EventAccumulator(str(next(target.glob("*.odkit"))))
@@ -63,9 +65,9 @@ def test_tensorboard_reads_what_was_logged(run: Run, tmp_path: Path) -> None:
 def test_without_tensorboard_the_error_says_what_to_type(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what Python does where it is missing
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # what Python does where it is missing
     with pytest.raises(RuntimeError, match=r"pip install 'odkit\[tensorboard\]'"):
-        export_tensorboard(run, tmp_path / "board")
+        track(run, f"tensorboard={tmp_path / 'board'}")
     assert not (tmp_path / "board").exists()
 
 
@@ -82,7 +84,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_mlflow_reads_what_was_logged(run: Run, tracking: str) -> None:
     from mlflow.tracking import MlflowClient
 
-    identity = export_mlflow(run, tracking)
+    identity = track(run, f"mlflow={tracking}")
     client = MlflowClient(tracking)
     kept = client.get_run(identity)
     assert kept.info.run_name == "one"
@@ -103,12 +105,12 @@ def test_a_new_export_takes_the_place_of_the_last(run: Run, tracking: str) -> No
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking)
-    first = export_mlflow(run, tracking, experiment="mine")
+    first = track(run, f"mlflow={tracking}")
     other = client.create_run(client.get_experiment_by_name("mine").experiment_id).info.run_id
     log = EventLog(run.path / "events.jsonl")
     log.write("end", step=3, reason="finished", message="")
     log.close()
-    second = export_mlflow(run, tracking, experiment="mine")
+    second = track(run, f"mlflow={tracking}")
     left = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     assert {one.info.run_id for one in left} == {second, other}
     assert client.get_run(first).info.lifecycle_stage == "deleted"
@@ -126,7 +128,7 @@ def test_long_runs_and_odd_class_names_reach_mlflow(run: Run, tracking: str) -> 
     log.write("evaluation", epoch=2, step=403, ap=0.5, per_class=odd)
     log.close()
     data = MlflowClient(tracking)
-    identity = export_mlflow(run, tracking)
+    identity = track(run, f"mlflow={tracking}")
     assert len(data.get_metric_history(identity, "train/loss")) == 402
     kept = data.get_run(identity).data.metrics
     assert [kept[mlflow_name(f"val_class/{name}")] for name in odd] == list(odd.values())
@@ -139,12 +141,12 @@ def test_mlflow_that_refuses_says_where_and_why(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RuntimeError, match=r"MLflow did not take one at http://127.0.0.1:9: .*"):
-        export_mlflow(run, "http://127.0.0.1:9")
+        track(run, "mlflow=http://127.0.0.1:9")
 
 
 def test_without_mlflow_the_error_says_what_to_type(
     run: Run, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "mlflow.entities", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(RuntimeError, match=r"pip install 'odkit\[mlflow\]'"):
-        export_mlflow(run, tracking)
+        track(run, f"mlflow={tracking}")
