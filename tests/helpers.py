@@ -1,8 +1,10 @@
 """What tests share: small datasets with real image files, cases, oracles, and runs."""
 
 import contextlib
+import importlib
 import io
 import math
+import os
 import subprocess
 import time
 import traceback
@@ -11,12 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from odkit.analysis import Suspect
 from odkit.data import Dataset, Predictions, box_iou
 from odkit.data.demo.faults import demo_faults
 from odkit.runs import Run, Settings, create_run
+
+
+def extra(module: str, *, required: bool = True) -> Any:
+    """An optional package that odkit's own environment does without (tests/extras.lock): skipped where it is missing.
+
+    With ODKIT_REQUIRE_EXTRAS it is a failure, where that lock has it (`required`).
+    """
+    if required and os.environ.get("ODKIT_REQUIRE_EXTRAS"):
+        return importlib.import_module(module)
+    return pytest.importorskip(module, reason=f"{module} is not installed: make test-extras")
 
 
 def squares(folder: Path, images: int = 16, *, size: int = 64, seed: int = 0, val: float = 0.25) -> Dataset:
