@@ -41,6 +41,7 @@ from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels
 from .runs import Run as Run
+from .runs import RunFile as RunFile
 from .runs import Settings as Settings
 from .runs import best_run as best_run
 from .runs import fine_tune as fine_tune
@@ -48,6 +49,7 @@ from .runs import import_tfod as import_tfod
 from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs import prelabel as prelabel
+from .runs import read_config as read_config
 from .runs import track as track
 from .runs.dashboard import show_run as show_run
 from .training import cross_val_predict as cross_val_predict

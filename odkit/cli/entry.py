@@ -14,6 +14,7 @@ from odkit.cli import training, looking, data, detectors, machine  # noqa: F401 
 
 # isort: on
 from odkit.cli.shared import app
+from odkit.cli.training import with_config
 from odkit.system import OdkitError, odkit_version
 
 DESCRIPTION = (
@@ -37,6 +38,8 @@ def main(args: Sequence[str] | None = None) -> int:
         tyro.conf.PositionalMetavarFromFieldName,
     )
     try:
+        if given[:1] == ["train"]:
+            given = with_config(given)
         call = app.cli(prog="odkit", description=DESCRIPTION, args=given, config=config)
         status: int = call()
         sys.stdout.flush()

@@ -1,15 +1,12 @@
 """Arguments that several commands take: settings, classes, how a folder is read."""
 
-import ast
 import dataclasses
-import inspect
-import itertools
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
 from odkit.data.formats import READERS, WRITERS
-from odkit.runs import MAY_CHANGE, Settings
+from odkit.runs import MAY_CHANGE, Settings, setting_docs
 
 if TYPE_CHECKING:
     Readable: TypeAlias = str
@@ -50,24 +47,9 @@ class Reading:
     """For Pascal VOC: the number of an image's first pixel in the corners. Default: found out, and said."""
 
 
-def _setting_docs() -> dict[str, str]:
-    """The sentence under each field of Settings, by its name: Python keeps it in the source alone."""
-    tree = ast.parse(inspect.getsource(Settings)).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for field, doc in itertools.pairwise(tree.body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(doc, ast.Expr)
-            and isinstance(doc.value, ast.Constant)
-        ):
-            docs[ast.unparse(field.target)] = str(doc.value.value)
-    return docs
-
-
 def _changes() -> type:
     """The settings that a resume may change, each None unless it is given."""
-    docs, fields = _setting_docs(), {f.name: f.type for f in dataclasses.fields(Settings)}
+    docs, fields = setting_docs(Settings), {f.name: f.type for f in dataclasses.fields(Settings)}
     rows = []
     for name in MAY_CHANGE:
         kind: Any = fields[name]

@@ -8,8 +8,9 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import orjson
 import psutil
@@ -17,20 +18,18 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Changes, Classes, Flags, Reading
 from odkit.cli.shared import command, print_json, read_dataset, say_background, say_end, watch
-from odkit.runs import RUNS, Run, create_run, hold_lock, make_settings, open_run, prepare_torch, read_targets
+from odkit.runs import RUNS, Run, RunFile, create_run, hold_lock, make_settings, open_run, prepare_torch, read_config, read_targets, write_config
 from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
 from odkit.training import FRACTIONS, plan_learning_curve
-
-if TYPE_CHECKING:
-    pass
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
 @command
 def train(
-    path: Positional[str],
+    path: Positional[str | None] = None,
     *,
+    config: Path | None = None,
     settings: Flags = Flags(),
     classes: Classes = Classes(),
     reading: Reading = Reading(),
@@ -47,7 +46,9 @@ def train(
     `docker stop` sends) is the first Ctrl-C.
 
     Args:
-        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+        path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo"; default: what the config names.
+        config: File with settings, data and names (`odkit init` writes one), or a run's config.json. What is typed
+            wins over it.
         settings: Settings of the run.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
         reading: How the dataset is read.
@@ -60,6 +61,12 @@ def train(
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
+    file = read_config(config) if config else RunFile()  # its settings are among those typed, see `with_config`
+    path, track = path or file.data, track or file.track
+    if path is None:
+        raise InputError("nothing is said of the data to train on: odkit train FOLDER, or `data:` in the config")
+    if not (classes.classes or classes.rename):
+        classes = Classes(rename=file.rename, classes=file.classes)
     read_targets(track)  # what is missing is said before anything is read
     dataset = read_dataset(path, classes, reading)
     if repair:
@@ -75,6 +82,30 @@ def train(
     if not wait:
         return say_background(run.start())
     return watch(run, run.start)
+
+
+def with_config(args: Sequence[str]) -> list[str]:
+    """The command line of `odkit train` with what its --config says put before what is typed, which then wins."""
+    given = list(args)
+    for place, arg in enumerate(given):
+        name, _, value = arg.partition("=")
+        if name == "--config" and (value or given[place + 1 :]):
+            return [given[0], *read_config(value or given[place + 1]).flags(), *given[1:]]
+    return given
+
+
+@command
+def init(
+    file: Positional[Path] = Path("run.yaml"), *, data: str | None = None
+) -> int:
+    """Write a file of settings to fill in, each with what it means and its default: for `odkit train --config FILE`.
+
+    Args:
+        file: A new file.
+        data: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
+    """
+    print(f"{write_config(file, data=data)}\n  odkit train --config {file}{'' if data else ' FOLDER'}")
+    return 0
 
 
 @command

@@ -18,9 +18,13 @@ from .run import fine_tune as fine_tune
 from .run import list_runs as list_runs
 from .run import open_run as open_run
 from .run import run_row as run_row
+from .run_file import RunFile as RunFile
+from .run_file import read_config as read_config
+from .run_file import write_config as write_config
 from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import make_settings as make_settings
+from .settings import setting_docs as setting_docs
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod
 from .trackers import TRACKERS as TRACKERS

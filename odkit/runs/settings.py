@@ -1,6 +1,9 @@
 """Every setting of a training run: one flat dataclass, from which the command line, notebooks and docs derive."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -171,6 +174,21 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def setting_docs(kind: type) -> dict[str, str]:
+    """The sentence under each field of a dataclass, by its name: Python keeps it in the source alone."""
+    tree = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for field, doc in itertools.pairwise(tree.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(doc, ast.Expr)
+            and isinstance(doc.value, ast.Constant)
+        ):
+            docs[ast.unparse(field.target)] = str(doc.value.value)
+    return docs
 
 
 IMAGES_OF_A_RUN = 4500  # images seen, one by one; one of many tiles counts once
