@@ -34,6 +34,7 @@ from .detection import Detector as Detector
 from .detection import build_detector as build_detector
 from .detection import features as features
 from .detection import images_dataset as images_dataset
+from .detection import import_detector as import_detector
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict

@@ -238,6 +238,37 @@ def prelabel(
     return 0
 
 
+@command
+def import_weights(
+    file: Positional[Path],
+    *,
+    detector: str,
+    classes: tuple[str, ...],
+    out: Path = Path("detector.safetensors"),
+    image_size: int | None = None,
+    norm_eps: float | None = None,
+) -> int:
+    """Make a detector file of weights that another program trained: torchvision's scripts, a state dict, D-FINE's.
+
+    Args:
+        file: What torch.save wrote, or a .safetensors file of transformers' D-FINE. Nothing in it can run.
+        detector: A name of the catalogue: what they are the weights of.
+        classes: Names of the classes in the order that they were trained in, without the background. Where labels were
+            counted from 1 for a detector without one (RetinaNet, FCOS), put __background__ in front.
+        out: File to write.
+        image_size: Longer side in pixels that images are resized to; default: the catalogue's.
+        norm_eps: Epsilon of frozen batch norms, see od.import_detector; default: the catalogue's.
+    """
+    if out.exists():
+        raise InputError(f"--out {out} is there already; give another")
+    made = detection.import_detector(
+        file, detector=detector, class_names=classes, image_size=image_size, norm_eps=norm_eps
+    )
+    detection.save_detector(made, out)
+    print(f"{made}\nwritten to {out}\n  odkit evaluate {out} FOLDER\n  odkit train FOLDER --detector {detector} --weights {out}")
+    return 0
+
+
 def _chosen(
     detector: "Detector",
     run: Run | None,

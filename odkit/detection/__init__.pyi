@@ -5,6 +5,7 @@ from .catalogue import list_detectors as list_detectors
 from .detector import Detector as Detector
 from .detector import build_detector as build_detector
 from .detector import freeze_stem as freeze_stem
+from .detector import import_detector as import_detector
 from .detector import load_detector as load_detector
 from .detector import save_detector as save_detector
 from .detector import shaped_like as shaped_like

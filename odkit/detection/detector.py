@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from odkit.detection import imported
 from odkit.detection.batch import Batch
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.devices import pick_device
 from odkit.detection.family import ClassRows, Family, backbone
 from odkit.detection.pixels import prepare, stack
 from odkit.detection.tiles import Tiling
-from odkit.detection.weights import pretrained_state, read_safetensors
-from odkit.system import InputError, write_file
+from odkit.detection.weights import pretrained_state, read_safetensors, read_tensors
+from odkit.system import InputError, MissingFileError, write_file
 
 Target = dict[str, Tensor]
 
@@ -117,7 +118,8 @@ def build_detector(
         name: A name of the catalogue.
         class_names: The classes to find.
         weights: "pretrained" (bundled, cached, or downloaded with its hash checked), "random", or the path of a
-            detector file saved by odkit or of a `.pth` file as torchvision publishes it.
+            detector file saved by odkit, or of a `.pth` file as torchvision publishes it or its reference scripts save
+            it (of other classes than COCO's, whose names it does not say, no rows are carried over).
         image_size: Longer side in pixels that images are resized to; None: the catalogue's.
 
     Raises:
@@ -133,6 +135,57 @@ def build_detector(
     freeze_norms(detector)
     freeze_stem(detector)
     return detector
+
+
+def import_detector(
+    path: str | Path,
+    *,
+    detector: str,
+    class_names: Sequence[str],
+    image_size: int | None = None,
+    norm_eps: float | None = None,
+) -> Detector:
+    """A detector from weights that another program trained: ready to predict, to evaluate, and to be saved.
+
+    Understood are state dicts and checkpoints as `torch.save` writes them (torchvision's reference scripts: what is
+    under "model", or "model_ema" where averaged weights are there) and .safetensors files of transformers' D-FINE.
+    Nothing in a file can run. The weights stay as they are: other thresholds apply (0.01 in place of torchvision's
+    0.05), and images are resized to `image_size`.
+
+    Args:
+        path: The weights.
+        detector: A name of the catalogue: what they are the weights of.
+        class_names: Their classes, in the order that they were trained in, without the background. If labels were
+            counted from 1 for a detector without a background (RetinaNet and FCOS by torchvision's scripts),
+            "__background__" in front says so.
+        image_size: Longer side in pixels that images are resized to; None: the catalogue's.
+        norm_eps: Epsilon of batch norms that were frozen in training; None: 0 for torchvision's detectors that start
+            from its COCO weights of 2019 and 2020, 1e-5 otherwise. A Faster R-CNN R50 or RetinaNet R50 of the first
+            version that began from a backbone alone has 1e-5.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: It is damaged or not of that detector, the number of classes is another, or weights are not finite;
+            the message says what fits.
+    """
+    path, entry = Path(path), catalogue_entry(detector)
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    state = read_tensors(path)[1] if path.suffix == ".safetensors" else imported.read_torch_file(path)
+    state = imported.check_numbers(path, entry.family.from_published(state))
+    outputs = imported.require_fit(path, detector, state)
+    table = imported.table_of(path, entry, outputs, class_names)
+    names = [name for name in table if name != "__background__"]
+    made = Detector(detector, names, image_size=image_size)
+    frozen = not any(key.startswith(made.family.BACKBONE) and key.endswith(imported.UNCOUNTED) for key in state)
+    own_eps = entry.frozen_norm_eps
+    if frozen and norm_eps is not None and own_eps is not None:
+        for key in [key for key in state if key.startswith(made.family.BACKBONE) and key.endswith("running_var")]:
+            state[key] = state[key] + (norm_eps - own_eps)  # what the layer adds to it anyway
+    _load_carrying_rows(made, state, table)
+    if frozen:
+        freeze_norms(made)
+    return made.eval()
 
 
 def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -> Path:
@@ -172,6 +225,11 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
     path = Path(path)
     if path.is_dir():
         path = path / "detector.safetensors"
+    if path.is_file() and path.suffix in (".pth", ".pt", ".ckpt"):
+        raise InputError(
+            f"{path} is no detector saved by odkit. Weights of others, whose class names you know, become one by "
+            f"`odkit import-weights {path} --detector NAME --classes ...` or od.import_detector"
+        )
     about, state = read_safetensors(path)
     detector = shaped_like(
         about["name"], about["class_names"], state, image_size=about["image_size"], origin=path

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
+from odkit.detection.imported import read_torch_file, require_fit
 from odkit.detection.weights_cache import STARTER_WEIGHTS, is_sound, weights_folder
 from odkit.system import InputError, MissingFileError, OdkitError
 
@@ -43,7 +44,7 @@ def pretrained_state(
             )
     published_so = entry.file_name.endswith(".safetensors")
     if path.suffix == ".safetensors":
-        about, state = _read_tensors(path)
+        about, state = read_tensors(path)
         if about is not None:
             if about["name"] != name:
                 raise InputError(f"{path} holds a {about['name']} detector, not a {name}")
@@ -55,9 +56,15 @@ def pretrained_state(
         other = f", or as {entry.weights.url} is" if entry.weights else ""
         raise InputError(f"{path}: {name} takes weights from a .safetensors file saved by odkit{other}")
     else:
-        # weights_only: the file may come from anywhere, and must not be able to run anything
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    return entry.family.from_published(state), list(entry.weights.meta["categories"])
+        state = read_torch_file(path)
+    state = entry.family.from_published(state)
+    names = list(entry.weights.meta["categories"])
+    if path.suffix != ".safetensors" and str(weights) != "pretrained":
+        outputs = require_fit(path, name, state)
+        if outputs != len(names):  # nothing is known of its classes
+            own = [f"\0{number}" for number in range(outputs)]
+            names = ["__background__", *own[1:]] if entry.background else own
+    return state, names
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -67,13 +74,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         MissingFileError: There is no such file.
         InputError: It is not a detector saved by odkit.
     """
-    about, state = _read_tensors(path)
+    about, state = read_tensors(path)
     if about is None:
         raise InputError(f"{path} is not a detector saved by odkit")
     return about, state
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """A .safetensors file's tensors, float16 as float32, and what it says of itself where odkit saved it."""
     from safetensors import SafetensorError, safe_open
 

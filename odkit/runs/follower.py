@@ -100,7 +100,7 @@ class Follower:
             try:
                 return self._follow()
             except Exception as error:
-                self._note(str(error))
+                self._note(str(error), aloud=False)
                 raise
 
     def _follow(self) -> str:
@@ -286,13 +286,13 @@ class Follower:
         with contextlib.suppress(OSError):  # a full disk, a folder that may only be read
             self._file("json").write_bytes(orjson.dumps(stands))
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, trouble: str, *, aloud: bool = True) -> None:
         if trouble == self.trouble:
             return
         self.trouble = trouble
         self._save()
         self._say(trouble or "it is well again")
-        if trouble and not self.background:
+        if trouble and aloud and not self.background:
             print(f"warning: {trouble}", file=sys.stderr, flush=True)
 
     def _say(self, text: str) -> None:
@@ -330,4 +330,4 @@ def _in_time(function: Callable[..., T], *args: Any) -> T:
 def _line(error: BaseException, most: int = 300) -> str:
     """An error in a line."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[:most]} ..."
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

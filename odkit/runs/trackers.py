@@ -409,7 +409,10 @@ class Trackio:
 
     def _earlier(self) -> list[Any]:
         """What earlier followers of this very run left there."""
-        runs = self.trackio.Api().runs(self.place)
+        try:
+            runs = list(self.trackio.Api().runs(self.place))
+        except ValueError:  # no such project yet
+            return []
         return [
             one
             for one in runs

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-import psutil
 import pytest
 
 from odkit.runs import follower, trackers
@@ -291,6 +290,7 @@ def sent(run: Run, name: str) -> bool:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "INTERVAL", 0.02)
     monkeypatch.setattr(follower, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(follower, "LAST_TRIES", 0.0)
 
 
 @pytest.mark.slow
@@ -370,7 +370,7 @@ def test_a_tracker_that_fails_is_tried_again_and_said_once(
         log.write("step", step=4, epoch=2, loss=1.0, losses={}, device_memory=0, **MORE)
         until(lambda: sent(run, "faulty"))
         end()
-    assert Faulty.steps == [1, 3, 4, -1]
+    assert Faulty.steps == [1, 2, 3, 4, -1]
     (warning,) = told
     assert warning["event"] == "warning"
     assert "Faulty did not take one at its default place" in warning["message"]
@@ -393,7 +393,7 @@ def test_a_server_that_does_not_answer_ends_the_command(run: Run, monkeypatch: p
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with pytest.raises(RuntimeError, match=f"MLflow did not take one at {address}: .*timed out"):
+        with pytest.raises(RuntimeError, match=f"MLflow did not take one at {address}: .*[Tt]imeout"):
             track(run, f"mlflow={address}")
 
 
@@ -422,16 +422,20 @@ def test_a_missing_tracker_is_said_before_a_run_is_made(tmp_path: Path, monkeypa
 
 def test_followers_import_no_torch_and_end_with_a_worker_that_dies(run: Run, tmp_path: Path) -> None:
     """With real processes: a worker that holds the lock and is killed, and the follower that a run starts."""
-    code = "import fcntl, sys, time; fcntl.flock(open(sys.argv[1], 'w'), 2); print(1, flush=True); time.sleep(999)"
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(999)"
     command = [sys.executable, "-c", code, str(run.path / "worker.lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
         assert holder.stdout is not None
         holder.stdout.read(1)
         trackers.start_followers(run.path, [f"tensorboard={tmp_path / 'board'}"])
-        process = psutil.Process(trackers.children[-1].pid)
         until(lambda: sent(run, "tensorboard"))
-        assert not [one.path for one in process.memory_maps() if "libtorch" in one.path]
-        holder.send_signal(signal.SIGKILL)
+        maps = Path(f"/proc/{trackers.children[-1].pid}/maps")
+        if sys.platform == "linux":
+            assert "libtorch" not in maps.read_text()
+    finally:
+        holder.kill()
+        holder.communicate()
     assert trackers.children[-1].wait(60) == 0
     assert "the run is died" in (run.path / "track-tensorboard.log").read_text()
     assert tensorboard_loss(run, str(tmp_path / "board")) == [(1, 1.0), (3, 0.25)]
