@@ -265,7 +265,10 @@ def import_weights(
         file, detector=detector, class_names=classes, image_size=image_size, norm_eps=norm_eps
     )
     detection.save_detector(made, out)
-    print(f"{made}\nwritten to {out}\n  odkit evaluate {out} FOLDER\n  odkit train FOLDER --detector {detector} --weights {out}")
+    print(
+        f"{made}\nwritten to {out}\n  odkit evaluate {out} FOLDER\n"
+        f"  odkit train FOLDER --detector {detector} --weights {out}"
+    )
     return 0
 
 

@@ -112,7 +112,9 @@ def track(run: Positional[str], *, to: str) -> int:
     from odkit.runs import track as follow
 
     found, (target,) = open_run(run), read_targets(to)
-    if in_background(found, target):  # nobody waits for an answer, and a tracker that hangs may not hold this process
+    if in_background(
+        found, target
+    ):  # nobody waits for an answer, and a tracker that hangs may not hold this process
         try:
             follow(found, to)
         finally:

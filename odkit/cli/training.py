@@ -18,7 +18,19 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Changes, Classes, Flags, Reading
 from odkit.cli.shared import command, print_json, read_dataset, say_background, say_end, watch
-from odkit.runs import RUNS, Run, RunFile, create_run, hold_lock, make_settings, open_run, prepare_torch, read_config, read_targets, write_config
+from odkit.runs import (
+    RUNS,
+    Run,
+    RunFile,
+    create_run,
+    hold_lock,
+    make_settings,
+    open_run,
+    prepare_torch,
+    read_config,
+    read_targets,
+    write_config,
+)
 from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
 from odkit.training import FRACTIONS, plan_learning_curve
 
@@ -61,10 +73,14 @@ def train(
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
     checked = make_settings(dataclasses.asdict(settings))
-    file = read_config(config) if config else RunFile()  # its settings are among those typed, see `with_config`
+    file = (
+        read_config(config) if config else RunFile()
+    )  # its settings are among those typed, see `with_config`
     path, track = path or file.data, track or file.track
     if path is None:
-        raise InputError("nothing is said of the data to train on: odkit train FOLDER, or `data:` in the config")
+        raise InputError(
+            "nothing is said of the data to train on: odkit train FOLDER, or `data:` in the config"
+        )
     if not (classes.classes or classes.rename):
         classes = Classes(rename=file.rename, classes=file.classes)
     read_targets(track)  # what is missing is said before anything is read
@@ -95,9 +111,7 @@ def with_config(args: Sequence[str]) -> list[str]:
 
 
 @command
-def init(
-    file: Positional[Path] = Path("run.yaml"), *, data: str | None = None
-) -> int:
+def init(file: Positional[Path] = Path("run.yaml"), *, data: str | None = None) -> int:
     """Write a file of settings to fill in, each with what it means and its default: for `odkit train --config FILE`.
 
     Args:

@@ -177,10 +177,14 @@ def import_detector(
     table = imported.table_of(path, entry, outputs, class_names)
     names = [name for name in table if name != "__background__"]
     made = Detector(detector, names, image_size=image_size)
-    frozen = not any(key.startswith(made.family.BACKBONE) and key.endswith(imported.UNCOUNTED) for key in state)
+    frozen = not any(
+        key.startswith(made.family.BACKBONE) and key.endswith(imported.UNCOUNTED) for key in state
+    )
     own_eps = entry.frozen_norm_eps
     if frozen and norm_eps is not None and own_eps is not None:
-        for key in [key for key in state if key.startswith(made.family.BACKBONE) and key.endswith("running_var")]:
+        for key in [
+            key for key in state if key.startswith(made.family.BACKBONE) and key.endswith("running_var")
+        ]:
             state[key] = state[key] + (norm_eps - own_eps)  # what the layer adds to it anyway
     _load_carrying_rows(made, state, table)
     if frozen:

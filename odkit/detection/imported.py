@@ -16,8 +16,18 @@ from odkit.detection.catalogue import CATALOGUE, CatalogueEntry, catalogue_entry
 from odkit.system import InputError, MissingFileError, MissingPackageError, counted
 
 BACKGROUND = ("__background__", "background", "_background_")
-WHOLES = ("model_ema", "ema", "model", "state_dict", "model_state_dict")  # under which a checkpoint has its weights
-WRAPPERS = ("module.", "_orig_mod.", "model.")  # put before names by DDP, torch.compile and training frameworks
+WHOLES = (
+    "model_ema",
+    "ema",
+    "model",
+    "state_dict",
+    "model_state_dict",
+)  # under which a checkpoint has its weights
+WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+)  # put before names by DDP, torch.compile and training frameworks
 UNCOUNTED = "num_batches_tracked"  # batch norms that are frozen do not count
 
 
@@ -94,8 +104,12 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
             whole = whole[name]
             break
     if not isinstance(whole, dict):
-        raise InputError(f"{path} holds a {type(whole).__name__}, not the weights of a detector by their names")
-    state = {str(key): value for key, value in whole.items() if isinstance(value, Tensor) and key != "n_averaged"}
+        raise InputError(
+            f"{path} holds a {type(whole).__name__}, not the weights of a detector by their names"
+        )
+    state = {
+        str(key): value for key, value in whole.items() if isinstance(value, Tensor) and key != "n_averaged"
+    }
     if not state:
         some = ", ".join(map(str, list(whole)[:5])) or "nothing"
         raise InputError(f"{path} holds no weights by their names, but: {some}")
@@ -119,7 +133,9 @@ def check_numbers(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     for key, value in state.items():
         if not value.is_floating_point() and not key.endswith(UNCOUNTED):
-            raise InputError(f"{path}: {key} is {value.dtype}, and weights are floating point: quantised ones do not fit")
+            raise InputError(
+                f"{path}: {key} is {value.dtype}, and weights are floating point: quantised ones do not fit"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(f"{path}: {key} has values that are not finite: that training went wrong")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -168,11 +184,15 @@ def require_fit(path: Path, name: str, state: Mapping[str, Tensor]) -> int:
     if found.good:
         return found.outputs
     if other := fitting_detector(state, name):
-        raise InputError(f"{path} does not fit {name}: by its names and shapes it is a {other}. --detector {other}")
+        raise InputError(
+            f"{path} does not fit {name}: by its names and shapes it is a {other}. --detector {other}"
+        )
     wrong = [*found.shapes[:2]]
     for keys, what in ((found.missing, "missing"), (found.extra, "too many")):
         if keys:
-            wrong.append(f"{counted(len(keys), 'name')} {what} ({', '.join(keys[:2])}{', ...' if keys[2:] else ''})")
+            wrong.append(
+                f"{counted(len(keys), 'name')} {what} ({', '.join(keys[:2])}{', ...' if keys[2:] else ''})"
+            )
     raise InputError(f"{path} fits neither {name} nor another detector of the catalogue: {'; '.join(wrong)}")
 
 
@@ -200,7 +220,9 @@ def table_of(path: Path, entry: CatalogueEntry, outputs: int, class_names: Seque
     """
     names = list(class_names)
     if not names:
-        raise InputError(f"{path} does not say what its classes are called: give their names, in the order of the file")
+        raise InputError(
+            f"{path} does not say what its classes are called: give their names, in the order of the file"
+        )
     if len(set(names)) < len(names):
         raise InputError(f"the names of classes are not all different: {', '.join(names)}")
     headed = names[0].lower() in BACKGROUND
@@ -215,7 +237,7 @@ def table_of(path: Path, entry: CatalogueEntry, outputs: int, class_names: Seque
         why += ", the first of them for the background"
     elif not headed and len(names) == outputs - 1:
         raise InputError(
-            f"{why} and {counted(len(names), 'name')} are given. Where its labels were counted from 1, as torchvision's "
-            "own scripts do, the first output stands for nothing: put __background__ before the names"
+            f"{why} and {counted(len(names), 'name')} are given. Where its labels were counted from 1, as by "
+            "torchvision's own scripts, the first output stands for nothing: put __background__ before the names"
         )
     raise InputError(f"{why}: it wants {counted(wanted, 'name')}, not {len(names) - headed}")

@@ -106,7 +106,9 @@ class Follower:
     def _follow(self) -> str:
         wait, ended = FIRST_WAIT, math.inf
         alive = self.run.alive
-        live = alive or self.background  # what happens while a run trains may pass; who waits for a result is told
+        live = (
+            alive or self.background
+        )  # what happens while a run trains may pass; who waits for a result is told
         while True:
             try:
                 self._catch_up()

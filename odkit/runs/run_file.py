@@ -82,8 +82,8 @@ def read_config(path: str | Path) -> RunFile:
 
     Raises:
         MissingFileError: There is no such file.
-        InputError, UnknownSettingError: It is no such file, or holds an unknown name, a name twice, a value of the wrong
-            type or out of range; the message says in which line.
+        InputError, UnknownSettingError: It is no such file, or holds an unknown name, a name twice, a value of the
+            wrong type or out of range; the message says in which line.
     """
     path = Path(path)
     if not path.is_file():
@@ -143,7 +143,9 @@ def _of_a_run(path: Path, text: str) -> RunFile | None:
 def _entries(path: Path, text: str) -> Iterator[tuple[str, yaml.Node]]:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(f"{path}: a run's file has no anchors and aliases (& and *); write the value out")
+            raise InputError(
+                f"{path}: a run's file has no anchors and aliases (& and *); write the value out"
+            )
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

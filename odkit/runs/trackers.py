@@ -246,7 +246,9 @@ class MLflow:
         self.warnings = ""
 
     def begin(self, kept: str) -> bool:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # events go where they are told to, nowhere else
+        os.environ.setdefault(
+            "MLFLOW_DISABLE_TELEMETRY", "true"
+        )  # events go where they are told to, nowhere else
         # its own would wait for a server that is gone a quarter of an hour
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

@@ -136,7 +136,7 @@ def state(**changes: Any) -> dict[str, Any]:
 
 BIAS = "head.classification_head.module_list.0.1.bias"
 CASES: list[tuple[str, Callable[[], Any], str, list[str], str]] = [
-    ("one name too few", state, SSD, ["a"], r"3 outputs, the first of them for the background: it wants 2 names, not 1"),
+    ("one name too few", state, SSD, ["a"], r"3 outputs, the first of them for the background: it wants 2 names"),
     ("one too many", state, SSD, ["a", "b", "c"], "it wants 2 names, not 3"),
     ("twice", state, SSD, ["a", "a"], "not all different"),
     ("none", state, SSD, [], "give their names"),
@@ -154,7 +154,13 @@ CASES: list[tuple[str, Callable[[], Any], str, list[str], str]] = [
 
 @pytest.mark.parametrize(("what", "held", "name", "names", "said"), CASES, ids=[case[0] for case in CASES])
 def test_what_does_not_fit_is_said_in_a_sentence(
-    what: str, held: Callable[[], Any], name: str, names: list[str], said: str, tmp_path: Path, monkeypatch: Any
+    what: str,
+    held: Callable[[], Any],
+    name: str,
+    names: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(held(), "model.pth")

@@ -81,13 +81,20 @@ def test_a_runs_own_config_makes_the_same_run(tmp_path: Path) -> None:
     names = {"red": "röd 🦊", "blue": "<b>"}
     first = create_run(data.with_classes(names), Settings(image_size=96, seed=5), tmp_path, "a")
     config = first.path / "config.json"
-    assert main(["train", "--config", str(config), "--folder", str(tmp_path), "--name", "b", "--prepare"]) == 0
+    assert (
+        main(["train", "--config", str(config), "--folder", str(tmp_path), "--name", "b", "--prepare"]) == 0
+    )
     assert Run(tmp_path / "b").config == first.config
 
 
 @pytest.mark.parametrize("indent", ["\t", "  ", None])
 def test_json_is_read_as_well(tmp_path: Path, indent: str | None) -> None:
-    values: dict[str, Any] = {"classes": ["\U0001f98a", "a/b", "x\ty"], "epochs": 3, "ema": 0.5, "compile": True}
+    values: dict[str, Any] = {
+        "classes": ["\U0001f98a", "a/b", "x\ty"],
+        "epochs": 3,
+        "ema": 0.5,
+        "compile": True,
+    }
     path = tmp_path / "run.json"
     path.write_text(json.dumps(values, indent=indent))
     found = read_config(path)
@@ -107,7 +114,7 @@ def test_json_is_read_as_well(tmp_path: Path, indent: str | None) -> None:
         ("clip: nan", "line 1: clip is nan"),
         ("seed: 99999999999999999999", "line 1: seed is 9+, which is no number to train with"),
         ("compile: maybe", "line 1: compile is true or false"),
-        ("augment: stong", "line 1: augment is one of auto, none, flip"),
+        ("augment: strange", "line 1: augment is one of auto, none, flip"),
         ("first_pixel: 2", "line 1: first_pixel is one of 0, 1, not '2'"),
         ("epochs: -3", r"run.yaml: epochs must be 0 or more"),
         ("- epochs", "a line `name: value` for each setting"),

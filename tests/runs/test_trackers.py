@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -18,16 +17,13 @@ import orjson
 import pytest
 
 from odkit.runs import follower, trackers
-
 from odkit.runs.events import EventLog, follow
+from odkit.runs.follower import Follower, track
 from odkit.runs.run import Run, create_run, fine_tune
 from odkit.runs.settings import Settings
-from odkit.runs.follower import Follower, track
 from odkit.runs.trackers import TRACKERS, Tracker, mlflow_name, read_targets
 from odkit.runs.worker import own_lock
-from odkit.system import package_path
 from tests.helpers import extra, squares, until
-
 
 MORE = {"learning_rate": 0.5, "grad_norm": 2.0, "images_per_second": 8.0, "data_wait": 0.25, "memory": 1e9}
 
@@ -195,7 +191,7 @@ def mlflow_loss(run: Run, place: str) -> list[tuple[int, float]]:
 
 
 def leveldb_records(data: bytes, block: int = 32768) -> Iterator[bytes]:
-    """Records of a file in LevelDB's log format, behind W&B's own header of 7 bytes, which counts in the first block."""
+    """Records of a file in LevelDB's log format, behind W&B's own 7 bytes, which count in the first block."""
     place, whole = 7, b""
     while place + 7 <= len(data):
         if block - place % block < 7:  # no header fits
@@ -317,7 +313,11 @@ def test_what_is_done_over_stands_there_once(
         end()
     assert kept.read(run, place) == [(1, 1.0), (3, 0.25), (4, 0.125)]
 
-    with living(run, f"{kept.name}={place}") as (_, log, end):  # resumed, by another process for all that it knows
+    with living(run, f"{kept.name}={place}") as (
+        _,
+        log,
+        end,
+    ):  # resumed, by another process for all that it knows
         log.write("start", step=4, from_step=4, from_epoch=1, resumed=True)
         log.write("step", step=5, epoch=2, loss=0.0625, losses={}, device_memory=0, **MORE)
         log.write("end", step=5, reason="finished", message="")
@@ -412,7 +412,9 @@ def test_what_is_no_tracker_is_said(to: list[str], said: str, monkeypatch: pytes
     assert "secret" not in str(caught.value)
 
 
-def test_a_missing_tracker_is_said_before_a_run_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_is_said_before_a_run_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     data = squares(tmp_path / "squares", 8)
     with pytest.raises(RuntimeError, match=r"pip install 'odkit\[wandb\]'"):
@@ -422,7 +424,8 @@ def test_a_missing_tracker_is_said_before_a_run_is_made(tmp_path: Path, monkeypa
 
 def test_followers_import_no_torch_and_end_with_a_worker_that_dies(run: Run, tmp_path: Path) -> None:
     """With real processes: a worker that holds the lock and is killed, and the follower that a run starts."""
-    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); time.sleep(999)"
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); "
+    code += "time.sleep(999)"
     command = [sys.executable, "-c", code, str(run.path / "worker.lock")]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
