@@ -190,9 +190,9 @@ class Follower:
 
     def _undoes(self, start: Mapping[str, Any], unsent: Sequence[Mapping[str, Any]]) -> bool:
         """Whether some of what stands there, or is about to, is done over from this start on."""
-        step = max([self.step, *(e["step"] for e in unsent if e["event"] in BY_STEP)])
-        epoch = max([self.epoch, *(e["epoch"] for e in unsent if e["event"] in BY_EPOCH)])
-        return step > start.get("from_step", 0) or epoch > start.get("from_epoch", math.inf)
+        step: int = max([self.step, *(e["step"] for e in unsent if e["event"] in BY_STEP)])
+        epoch: int = max([self.epoch, *(e["epoch"] for e in unsent if e["event"] in BY_EPOCH)])
+        return bool(step > start.get("from_step", 0) or epoch > start.get("from_epoch", math.inf))
 
     def _undo(self, start: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Take back what is done over; returns what is to stand there besides what was left."""

@@ -98,7 +98,8 @@ def read_config(path: str | Path) -> RunFile:
         if (own := _of_a_run(path, text)) is not None:
             return own
         text = text.replace("\t", " ")  # JSON may be indented so, YAML not
-    values, lines = {}, {}
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
     kinds = _kinds()
     for key, node in _entries(path, text):
         line = node.start_mark.line + 1

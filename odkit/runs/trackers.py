@@ -462,7 +462,7 @@ def mlflow_name(tag: str) -> str:
     return f"{group}/{name if name.strip('.') else name.replace('.', 'x2e')}"
 
 
-def scalars(event: dict[str, Any]) -> dict[str, float]:
+def scalars(event: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an event that make a curve, by their tag: "train/loss", "val/ap", "val_class/NAME", ..."""
     if event["event"] == "step":
         found = {
