@@ -27,7 +27,6 @@ from .settings import make_settings as make_settings
 from .settings import setting_docs as setting_docs
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod
-from .trackers import TRACKERS as TRACKERS
 from .trackers import read_targets as read_targets
 from .worker import STOP_SIGNALS as STOP_SIGNALS
 from .worker import RunError as RunError
