@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.analysis.matching import Matches, match, within_limit
+from odkit.analysis.matching import Matches, Overlaps, match_overlaps
 from odkit.data import Dataset, Predictions
 from odkit.system import InputError, progress_bar
 
@@ -139,7 +139,9 @@ class Judged(Protocol):
     @property
     def predictions(self) -> Predictions: ...
     @property
-    def max_detections(self) -> int: ...
+    def overlaps(self) -> Overlaps: ...
+    @property
+    def within(self) -> NDArray[np.bool_]: ...
     @property
     def class_boxes(self) -> NDArray[np.int64]: ...
     def matches(self, iou: float = 0.5) -> Matches: ...
@@ -211,8 +213,9 @@ def resampled(
     classes = len(data.class_names)
     ap = np.full((len(draws), classes, len(ious)), np.nan)
     recall = ap.copy()
-    kept = np.flatnonzero(within_limit(found, evaluation.max_detections))
-    order = kept[np.lexsort((-found.scores[kept].astype(np.float64), found.classes[kept]))]
+    surest = evaluation.overlaps.surest
+    kept = surest[evaluation.within[surest]]
+    order = kept[np.argsort(found.classes[kept], kind="stable")]
     first = np.searchsorted(found.classes[order], np.arange(classes + 1))
     bar = progress_bar(total=len(ious) + classes, desc="intervals", unit="step", delay=2)
     with bar:
@@ -241,7 +244,7 @@ def _matched(evaluation: Judged, iou: float) -> Matches:
     """The matches at an overlap; those at 0.5, which other figures want too, stay with the evaluation."""
     if iou == 0.5:
         return evaluation.matches()
-    return match(evaluation.dataset, evaluation.predictions, iou, max_detections=evaluation.max_detections)
+    return match_overlaps(evaluation.overlaps, iou, evaluation.within)
 
 
 def _figures(

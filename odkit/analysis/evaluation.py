@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.bootstrap import Intervals, bootstrap, without_nan
-from odkit.analysis.matching import Matches, match, match_greedily, on_crowd
+from odkit.analysis.matching import (
+    Matches,
+    Overlaps,
+    match_greedily,
+    match_overlaps,
+    on_crowd,
+    overlaps,
+    within_limit,
+)
 from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
 from odkit.system import InputError, UnknownNameError
 
@@ -275,26 +283,49 @@ class Evaluation:
 
     # -- what hit what -------------------------------------------------------------------------------------------
 
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Which predictions and boxes overlap, and how much: what all matching goes by."""
+        return overlaps(self.dataset, self.predictions)
+
+    @cached_property
+    def within(self) -> NDArray[np.bool_]:
+        """The predictions that are among the `max_detections` best of their image and class, bool [P]."""
+        return within_limit(self.predictions, self.max_detections)
+
     def matches(self, iou: float = 0.5) -> Matches:
         """Which prediction hit which ground truth box at this IoU, all scores (see `Matches`)."""
         cache: dict[float, Matches] = self.__dict__.setdefault("_matches", {})
         if iou not in cache:
-            cache[iou] = match(self.dataset, self.predictions, iou, max_detections=self.max_detections)
+            cache[iou] = match_overlaps(self.overlaps, iou, self.within)
         return cache[iou]
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """Precision and recall at IoU 0.5 by class name."""
+        rows = self._counted
+        order = rows[np.argsort(self.predictions.classes[rows], kind="stable")]
+        ends = np.searchsorted(self.predictions.classes[order], np.arange(len(self.class_names) + 1))
         return {
-            name: self._curve(name, self.predictions.classes == k, int(self.class_boxes[k]))
+            name: self._curve(name, order[ends[k] : ends[k + 1]], int(self.class_boxes[k]))
             for k, name in enumerate(self.class_names)
         }
 
     @cached_property
+    def curve(self) -> Curve:
+        """Precision and recall at IoU 0.5 of all classes together, where one score threshold is for all."""
+        return self._curve("all", self._counted, int(self.class_boxes.sum()))
+
+    @property
     def best_score(self) -> float:
         """The one score threshold with the highest F1 over all classes at IoU 0.5; 0.5 where nothing matches."""
-        curve = self._curve("all", np.ones(len(self.predictions), bool), int(self.class_boxes.sum()))
-        return curve.best_score if curve.best_f1 > 0 else 0.5
+        return self.curve.best_score if self.curve.best_f1 > 0 else 0.5
+
+    @cached_property
+    def _counted(self) -> NDArray[np.int64]:
+        """Rows of the predictions that are right or wrong at IoU 0.5, the surest first."""
+        surest = self.overlaps.surest
+        return surest[(self.matches().kinds != "ignored")[surest]]
 
     def per_image(self, score: float | None = None) -> PerImage:
         """True and false positives, missed boxes and loss of every image at IoU 0.5.
@@ -335,8 +366,8 @@ class Evaluation:
         score = self.best_score if score is None else score
         data, found = self.dataset, self.predictions
         shown = found.scores >= score
-        boxes, _, taken_by = match_greedily(data, found, iou, shown, same_class=False)
-        rows = np.flatnonzero(shown & ~(on_crowd(data, found, iou, same_class=False) & (boxes < 0)))
+        boxes, _, taken_by = match_greedily(self.overlaps, iou, shown, same_class=False)
+        rows = np.flatnonzero(shown & ~(on_crowd(self.overlaps, iou, same_class=False) & (boxes < 0)))
         missed = np.flatnonzero(~data.box_crowd & (taken_by < 0))
         background, none = len(self.class_names), np.full(len(missed), -1)
         truth = np.concatenate([_pick(data.box_classes, boxes[rows], background), data.box_classes[missed]])
@@ -355,12 +386,11 @@ class Evaluation:
             predictions=np.concatenate([rows, none]),
         )
 
-    def _curve(self, name: str, rows: NDArray[np.bool_], boxes: int) -> Curve:
-        kinds = self.matches().kinds
-        rows = rows & (kinds != "ignored") & (boxes > 0)
-        scores = self.predictions.scores[rows].astype(np.float64)
-        order = np.argsort(-scores, kind="stable")
-        score, true = scores[order], (kinds[rows][order] == "true_positive").cumsum()
+    def _curve(self, name: str, rows: NDArray[np.int64], boxes: int) -> Curve:
+        """The curve of some predictions, the surest first, that are to find so many boxes."""
+        rows = rows if boxes else rows[:0]
+        score = self.predictions.scores[rows].astype(np.float64)
+        true = (self.matches().boxes[rows] >= 0).cumsum()
         last = np.append(score[1:] != score[:-1], True)[: len(score)]  # a threshold takes all of equal score
         return Curve(
             name, score[last], (true / np.arange(1, len(score) + 1))[last], true[last] / max(boxes, 1)
