@@ -9,19 +9,21 @@ an image that is drawn twice once.)
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.matching import Matches, Overlaps, match_overlaps
+from odkit.analysis.tables import as_html, as_text
 from odkit.data import Dataset, Predictions
 from odkit.system import InputError, progress_bar
 
 IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The overlaps over which COCO's AP and AR are the mean."""
 FIGURES = ("ap", "ap50", "ap75", "ar")
+AT_SCORE = ("precision", "recall", "f1")
+_SIDES = "lr" + "l" * len(FIGURES)
 _RECALLS = np.linspace(0, 1, 101)  # at which COCO reads a precision; not k / 100: some differ in the last bit
 _AT_ONCE = 4_000_000  # predictions times draws that are looked at together: some tens of megabytes
 
@@ -30,12 +32,14 @@ _AT_ONCE = 4_000_000  # predictions times draws that are looked at together: som
 class Intervals:
     """COCO's figures with their 95% intervals: over all classes, and for each.
 
-    A row has class, boxes, and for each of ap, ap50, ap75 and ar the figure itself, as "ap", and the interval's ends,
-    as "ap_low" and "ap_high"; nan where there is no ground truth to measure on.
+    A row has class, boxes, and for each of ap, ap50, ap75, ar, precision, recall and f1 the figure itself, as "ap", and
+    the interval's ends, as "ap_low" and "ap_high"; nan where there is no ground truth to measure on. The last three are
+    those of the predictions from `score` on, at IoU 0.5; over all classes they count all boxes alike.
 
     Attributes:
         images: Number of images.
         samples: How often as many images were drawn from them.
+        score: Score threshold of precision, recall and F1.
         total: The row over all classes; its class is "all".
         per_class: One row a class.
     """
@@ -44,18 +48,24 @@ class Intervals:
     samples: int
     total: dict[str, Any]
     per_class: list[dict[str, Any]]
+    score: float = math.nan
 
     def of(self, figure: str = "ap", class_name: str | None = None) -> tuple[float, float]:
-        """The ends of one interval: of "ap", "ap50", "ap75" or "ar", over all classes or of one.
+        """The ends of one interval, over all classes or of one.
+
+        Args:
+            figure: "ap", "ap50", "ap75", "ar", "precision", "recall" or "f1".
+            class_name: The class; all where not given.
 
         Raises:
             InputError: There is no such figure or class.
         """
         rows = [self.total] if class_name is None else [r for r in self.per_class if r["class"] == class_name]
-        if figure not in FIGURES or not rows:
+        if figure not in (*FIGURES, *AT_SCORE) or not rows or figure not in rows[0]:
             names = ", ".join(row["class"] for row in self.per_class)
+            figures = [f for f in (*FIGURES, *AT_SCORE) if f in self.total]
             raise InputError(
-                f"no interval of {figure!r} for {class_name or 'all classes'!r}; there are {', '.join(FIGURES)} "
+                f"no interval of {figure!r} for {class_name or 'all classes'!r}; there are {', '.join(figures)} "
                 f"for the classes {names}"
             )
         return rows[0][f"{figure}_low"], rows[0][f"{figure}_high"]
@@ -65,6 +75,7 @@ class Intervals:
         return {
             "images": self.images,
             "samples": self.samples,
+            **without_nan({"score": self.score}),
             "total": without_nan(self.total),
             "per_class": [without_nan(row) for row in self.per_class],
         }
@@ -75,47 +86,33 @@ class Intervals:
         return cls(
             images=plain["images"],
             samples=plain["samples"],
+            score=_with_nan({"score": plain.get("score")})["score"],  # older files have none
             total=_with_nan(plain["total"]),
             per_class=[_with_nan(row) for row in plain["per_class"]],
         )
 
     def __repr__(self) -> str:
-        return "\n".join([self._caption(), *self.lines()])
+        return "\n".join([self._caption(), *self.lines(), *(f"  {note}" for note in self._at_score())])
 
     def _repr_html_(self) -> str:
-        return self.table_html(self._caption())
+        return self.table_html(self._caption()) + "".join(f"<p>{note}</p>" for note in self._at_score())
+
+    def _at_score(self) -> list[str]:
+        if math.isnan(self.score):
+            return []
+        precision, recall, f1 = (_text(self.total, figure) for figure in AT_SCORE)
+        return [f"At score {self.score:.2f} and above: precision {precision}, recall {recall}, F1 {f1}"]
 
     def _caption(self) -> str:
         return f"95% intervals: {self.images:,} images, drawn anew {self.samples:,} times"
 
     def lines(self) -> list[str]:
         """The table as lines of text: a figure and its interval in a cell."""
-        rows = self._rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return [
-            f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}"
-            + "".join(f"  {cell:<{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)).rstrip()
-            for row in rows
-        ]
+        return as_text(self._rows(), _SIDES)
 
     def table_html(self, caption: str) -> str:
         """The table as HTML under a caption."""
-
-        def line(tag: str, row: Sequence[str]) -> str:
-            sides = ["left", "right"] + ["left"] * len(FIGURES)
-            cells = zip(sides, row, strict=True)
-            return (
-                "<tr>"
-                + "".join(f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for side, cell in cells)
-                + "</tr>"
-            )
-
-        head, *rows, total = self._rows()
-        body = "".join(line("td", row) for row in rows) + line("th", total)
-        return (
-            f"<table><caption>{escape(caption)}</caption><thead>{line('th', head)}</thead>"
-            f"<tbody>{body}</tbody></table>"
-        )
+        return as_html(self._rows(), caption, _SIDES)
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [
@@ -139,6 +136,8 @@ class Judged(Protocol):
     @property
     def predictions(self) -> Predictions: ...
     @property
+    def best_score(self) -> float: ...
+    @property
     def overlaps(self) -> Overlaps: ...
     @property
     def within(self) -> NDArray[np.bool_]: ...
@@ -147,41 +146,65 @@ class Judged(Protocol):
     def matches(self, iou: float = 0.5) -> Matches: ...
 
 
-def bootstrap(evaluation: Judged, *, samples: int, seed: int) -> Intervals:
+def bootstrap(evaluation: Judged, *, samples: int, seed: int, score: float | None) -> Intervals:
     """The 95% intervals of an evaluation's figures; see `Evaluation.intervals`."""
     if samples < 1:
         raise InputError(f"samples must be 1 or more, not {samples}")
-    ap, recall = resampled(evaluation, draw_images(len(evaluation.dataset), samples, seed), IOUS)
+    draws = draw_images(len(evaluation.dataset), samples, seed)
+    score = evaluation.best_score if score is None else score
+    ap, recall = resampled(evaluation, draws, IOUS)
     drawn = {"ap": ap.mean(2), "ap50": ap[..., 0], "ap75": ap[..., 5], "ar": recall.mean(2)}  # each [S, K]
+    drawn = {f: np.column_stack([values, mean_over_classes(values)]) for f, values in drawn.items()}
+    drawn |= _at_score(evaluation, draws, score)
+    once = np.ones((1, len(evaluation.dataset)), np.uint8)
+    figures = {f: np.append(getattr(evaluation, f"class_{f}"), getattr(evaluation, f)) for f in FIGURES} | {
+        f: values[0] for f, values in _at_score(evaluation, once, score).items()
+    }
 
-    def row(
-        name: str, boxes: int, figures: dict[str, float], values: dict[str, NDArray[Any]]
-    ) -> dict[str, Any]:
-        ends = {figure: interval(float(figures[figure]), values[figure]) for figure in FIGURES}
-        intervals = {f"{f}_{end}": ends[f][k] for f in FIGURES for k, end in enumerate(("low", "high"))}
-        return {"class": name, "boxes": boxes, **{f: float(figures[f]) for f in FIGURES}, **intervals}
+    def row(k: int, name: str, boxes: int) -> dict[str, Any]:
+        of: dict[str, Any] = {f: float(values[k]) for f, values in figures.items()}
+        for f in figures:
+            of[f"{f}_low"], of[f"{f}_high"] = interval(of[f], drawn[f][:, k])
+        return {"class": name, "boxes": boxes, **of}
 
-    of_classes = {f: getattr(evaluation, f"class_{f}") for f in FIGURES}
-    boxes = evaluation.class_boxes.tolist()
+    names, boxes = evaluation.dataset.class_names, evaluation.class_boxes.tolist()
     return Intervals(
         images=len(evaluation.dataset),
         samples=samples,
-        total=row(
-            "all",
-            sum(boxes),
-            {f: getattr(evaluation, f) for f in FIGURES},
-            {f: mean_over_classes(values) for f, values in drawn.items()},
-        ),
-        per_class=[
-            row(
-                name,
-                boxes[k],
-                {f: v[k] for f, v in of_classes.items()},
-                {f: v[:, k] for f, v in drawn.items()},
-            )
-            for k, name in enumerate(evaluation.dataset.class_names)
-        ],
+        score=score,
+        total=row(-1, "all", sum(boxes)),
+        per_class=[row(k, name, boxes[k]) for k, name in enumerate(names)],
     )
+
+
+def _at_score(evaluation: Judged, draws: NDArray[np.uint8], score: float) -> dict[str, NDArray[np.float64]]:
+    """Precision, recall and F1 at IoU 0.5 of the predictions with at least a score, by name, [S, K + 1] each.
+
+    On each draw of images, of each class and of all together; nan where nothing is to be found.
+    """
+    data, found, hits = evaluation.dataset, evaluation.predictions, evaluation.matches()
+    classes, images = len(data.class_names), len(data)
+
+    def drawn(of_images: NDArray[Any], of_classes: NDArray[Any]) -> NDArray[np.float64]:
+        """How many there are on each draw, of each class and of all together, [S, K + 1]."""
+        counts = np.zeros((images, classes), np.float32)  # exact up to 16 million, and multiplied by BLAS
+        np.add.at(counts, (of_images, of_classes), 1)
+        each = np.concatenate(
+            [draws[s : s + 100].astype(np.float32) @ counts for s in range(0, len(draws), 100)]
+        ).astype(np.float64)
+        return np.column_stack([each, each.sum(1)])
+
+    shown = (found.scores >= score) & (hits.kinds != "ignored")
+    right = shown & (hits.boxes >= 0)
+    true, all_shown = (drawn(found.images[rows], found.classes[rows]) for rows in (right, shown))
+    there = drawn(data.box_images[~data.box_crowd], data.box_classes[~data.box_crowd])
+    with np.errstate(invalid="ignore"):  # 0 / 0 is nan
+        values = {
+            "precision": true / all_shown,
+            "recall": true / there,
+            "f1": 2 * true / (all_shown + there),
+        }
+    return {name: np.where(there > 0, value, np.nan) for name, value in values.items()}
 
 
 def draw_images(images: int, samples: int, seed: int) -> NDArray[np.uint8]:

@@ -147,7 +147,8 @@ def best_of_each(found: Rows, ious: NDArray[np.float64], *, last: bool = False) 
     highest = np.repeat(np.maximum.reduceat(ious, start), np.diff(np.append(start, len(found))))
     top = np.flatnonzero(ious == highest)
     other = found[top[1:]] != found[top[:-1]]
-    return top[np.append(other, True) if last else np.append(True, other)]
+    kept: Rows = top[np.append(other, True) if last else np.append(True, other)]
+    return kept
 
 
 def on_crowd(pairs: Overlaps, iou: float, *, same_class: bool = True) -> NDArray[np.bool_]:
