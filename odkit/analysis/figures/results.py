@@ -149,7 +149,7 @@ def calibration(measured: Evaluation | Calibration) -> Figure:
     score, right, counts = found.mean_scores[-1], found.precision[-1], found.counts[-1]
     speaking, few = counts >= _SPEAKING, (counts > 0) & (counts < _SPEAKING)
     axes.plot(score[speaking], right[speaking], "o-", color=INK, linewidth=2.4, ms=7, markeredgecolor="white")
-    axes.plot(score[few], right[few], "o", color="white", markeredgecolor=INK, markersize=5, clip_on=False)
+    axes.plot(score[few], right[few], "o", color="white", markeredgecolor=INK, markersize=5)
     if not counts.any():
         axes.text(
             0.65, 0.25, f"nothing predicted with a score from {found.least:g} on", ha="center", color=QUIET
