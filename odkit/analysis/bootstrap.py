@@ -155,10 +155,10 @@ def bootstrap(evaluation: Judged, *, samples: int, seed: int, score: float | Non
     ap, recall = resampled(evaluation, draws, IOUS)
     drawn = {"ap": ap.mean(2), "ap50": ap[..., 0], "ap75": ap[..., 5], "ar": recall.mean(2)}  # each [S, K]
     drawn = {f: np.column_stack([values, mean_over_classes(values)]) for f, values in drawn.items()}
-    drawn |= _at_score(evaluation, draws, score)
+    drawn |= at_score(evaluation, draws, score)
     once = np.ones((1, len(evaluation.dataset)), np.uint8)
     figures = {f: np.append(getattr(evaluation, f"class_{f}"), getattr(evaluation, f)) for f in FIGURES} | {
-        f: values[0] for f, values in _at_score(evaluation, once, score).items()
+        f: values[0] for f, values in at_score(evaluation, once, score).items()
     }
 
     def row(k: int, name: str, boxes: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def bootstrap(evaluation: Judged, *, samples: int, seed: int, score: float | Non
     )
 
 
-def _at_score(evaluation: Judged, draws: NDArray[np.uint8], score: float) -> dict[str, NDArray[np.float64]]:
+def at_score(evaluation: Judged, draws: NDArray[np.uint8], score: float) -> dict[str, NDArray[np.float64]]:
     """Precision, recall and F1 at IoU 0.5 of the predictions with at least a score, by name, [S, K + 1] each.
 
     On each draw of images, of each class and of all together; nan where nothing is to be found.

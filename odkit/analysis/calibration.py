@@ -90,7 +90,10 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """What the scores are worth, in words."""
+        """What the scores are worth, in words, with the bin that most of the error comes from.
+
+        Up to an error of 0.05 scores are called chances.
+        """
         rows = self.curve()
         if not rows:
             return f"Nothing was predicted with a score of {self.least:g} or more."
