@@ -183,15 +183,10 @@ def at_score(evaluation: Judged, draws: NDArray[np.uint8], score: float) -> dict
     On each draw of images, of each class and of all together; nan where nothing is to be found.
     """
     data, found, hits = evaluation.dataset, evaluation.predictions, evaluation.matches()
-    classes, images = len(data.class_names), len(data)
+    classes = len(data.class_names)
 
-    def drawn(of_images: NDArray[Any], of_classes: NDArray[Any]) -> NDArray[np.float64]:
-        """How many there are on each draw, of each class and of all together, [S, K + 1]."""
-        counts = np.zeros((images, classes), np.float32)  # exact up to 16 million, and multiplied by BLAS
-        np.add.at(counts, (of_images, of_classes), 1)
-        each = np.concatenate(
-            [draws[s : s + 100].astype(np.float32) @ counts for s in range(0, len(draws), 100)]
-        ).astype(np.float64)
+    def drawn(images: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+        each = _drawn(draws, images, labels, classes)
         return np.column_stack([each, each.sum(1)])
 
     shown = (found.scores >= score) & (hits.kinds != "ignored")
@@ -205,6 +200,16 @@ def at_score(evaluation: Judged, draws: NDArray[np.uint8], score: float) -> dict
             "f1": 2 * true / (all_shown + there),
         }
     return {name: np.where(there > 0, value, np.nan) for name, value in values.items()}
+
+
+def _drawn(
+    draws: NDArray[Any], images: NDArray[Any], labels: NDArray[Any], classes: int
+) -> NDArray[np.int64]:
+    """How many objects of each class there are on each draw, int64 [S, K], of their images and classes."""
+    counts = np.zeros((draws.shape[1], classes), np.float32)  # exact up to 16 million, and multiplied by BLAS
+    np.add.at(counts, (images, labels), 1)
+    parts = [draws[start : start + 100].astype(np.float32) @ counts for start in range(0, len(draws), 100)]
+    return np.concatenate(parts).astype(np.int64)
 
 
 def draw_images(images: int, samples: int, seed: int) -> NDArray[np.uint8]:
@@ -247,18 +252,19 @@ def resampled(
             matched = _matched(evaluation, iou)
             hits.append((matched.boxes[order] >= 0, matched.kinds[order] == "ignored"))
             bar.update()
+        positives = _drawn(
+            draws, data.box_images[~data.box_crowd], data.box_classes[~data.box_crowd], classes
+        )
+        by_image = np.ascontiguousarray(draws.T)  # [N, S]: all draws of an image lie side by side
         for k in range(classes):
-            there = data.box_images[(data.box_classes == k) & ~data.box_crowd]
-            counts = np.bincount(there, minlength=len(data))
             rows = slice(first[k], first[k + 1])
             images = found.images[order[rows]]
+            places = [(np.flatnonzero(true[rows]), np.flatnonzero(out[rows])) for true, out in hits]
             step = max(_AT_ONCE // max(len(images), 1), 1)
             for start in range(0, len(draws), step):
                 part = slice(start, start + step)
-                positives = draws[part] @ counts  # [s]
-                weights = draws[part][:, images]  # [s, P]
-                places = [(np.flatnonzero(true[rows]), np.flatnonzero(out[rows])) for true, out in hits]
-                ap[part, k], recall[part, k] = _figures(weights, positives, places)
+                weights = by_image[:, part][images]  # [P, s]
+                ap[part, k], recall[part, k] = _figures(weights, positives[part, k], places)
             bar.update()
     return ap, recall
 
@@ -273,40 +279,65 @@ def _matched(evaluation: Judged, iou: float) -> Matches:
 def _figures(
     weights: NDArray[Any], positives: NDArray[np.int64], places: Sequence[tuple[NDArray[Any], NDArray[Any]]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """COCO's AP and recall of one class's predictions in order of score, each counted `weights` [s, P] times.
+    """COCO's AP and recall of one class's predictions in order of score, each counted `weights` [P, s] times.
 
     Between two right predictions precision only falls, so that the right ones alone say what COCO reads.
 
     Args:
-        weights: How often each prediction counts.
+        weights: How often each prediction counts on each draw.
         positives: Number of boxes to be found on each draw, [s].
         places: For each of T overlaps, which of the P predictions are right and which are left out.
 
     Returns:
         Float64 [s, T] each; nan where there is nothing to be found.
     """
-    ap, recall = np.full((2, len(weights), len(places)), np.nan)
+    draws = weights.shape[1]
+    ap, recall = np.full((2, draws, len(places)), np.nan)
     good = positives > 0
-    total = np.cumsum(weights, axis=1, dtype=np.int32)
-    # how many of COCO's recalls are reached with so many right ones, [s, most + 1]
-    most = int(positives.max(initial=0))
-    reached = np.searchsorted(_RECALLS, np.arange(most + 1) / np.maximum(positives, 1)[:, None], side="right")
+    ever = np.unique(
+        np.concatenate([true for true, _ in places])
+    )  # the places of what is right at some overlap, U
+    if not len(ever):
+        ap[good] = recall[good] = 0
+        return ap, recall
+    between = np.add.reduceat(weights[: ever[-1] + 1], np.append(0, ever[:-1] + 1), axis=0, dtype=np.int32)
+    total = np.cumsum(between.T, axis=1)  # predictions up to each of them, itself counted, [s, U]
+    weights_ever = np.ascontiguousarray(weights[ever].T)
+    reached, line = _recalls_reached(positives)
     for t, (true, out) in enumerate(places):
         if not len(true):
             ap[good, t] = recall[good, t] = 0
             continue
-        right = np.cumsum(weights[:, true], axis=1, dtype=np.int32)
-        counted = total[:, true]
+        among = np.searchsorted(ever, true)
+        right = np.cumsum(np.take(weights_ever, among, axis=1), axis=1, dtype=np.int32)
+        counted = np.take(total, among, axis=1)
         if len(out):
-            left_out = np.cumsum(weights[:, out], axis=1, dtype=np.int32)
-            left_out = np.concatenate([np.zeros((len(weights), 1), np.int32), left_out], axis=1)
-            counted = counted - left_out[:, np.searchsorted(out, true)]
-        precision = right / np.maximum(counted, 1)
-        falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        reads = np.diff(np.take_along_axis(reached, right.astype(np.int64), axis=1), axis=1, prepend=0)
+            left_out = np.cumsum(weights[out], axis=0, dtype=np.int32)
+            left_out = np.concatenate([np.zeros((1, draws), np.int32), left_out])
+            counted -= left_out[np.searchsorted(out, true)].T
+        falling = (right / np.maximum(counted, 1))[:, ::-1]
+        np.maximum.accumulate(falling, axis=1, out=falling)
+        reads = np.diff(np.take(reached, right + line), axis=1, prepend=0)[:, ::-1]
         ap[good, t] = ((reads * falling).sum(1) / len(_RECALLS))[good]
         recall[good, t] = right[good, -1] / positives[good]
     return ap, recall
+
+
+def _recalls_reached(positives: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """How many of COCO's recalls are reached on each draw with 0, 1, ... right ones of so many: [s * (most + 1)].
+
+    And where each draw's numbers begin, [s, 1].
+    """
+    of, most = np.maximum(positives, 1)[:, None], int(positives.max(initial=0))
+    least = np.ceil(_RECALLS * of)  # right ones that reach a recall, give or take the last bit
+    least += least / of < _RECALLS
+    least -= (least - 1) / of >= _RECALLS
+    line = np.arange(len(positives))[:, None] * (most + 1)
+    inside = (least <= most).nonzero()
+    news = np.bincount(
+        (line + least.astype(np.int64))[inside], minlength=len(positives) * (most + 1)
+    ).reshape(len(positives), -1)
+    return np.cumsum(news, axis=1, dtype=np.int32).ravel(), line
 
 
 def mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
