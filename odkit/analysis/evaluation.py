@@ -275,7 +275,8 @@ class Evaluation:
 
         As many images as there are, are drawn from them with replacement `samples` times, and each figure is what
         `evaluate` would say of the draw: the middle 95% of these, around the figure itself, are what as many other
-        images of the same kind would have said. Matching is done once: half a million predictions take half a minute.
+        images of the same kind would have said. Matching is done once: half a million predictions take ten seconds
+        or so.
 
         Args:
             samples: Number of draws.
