@@ -1,10 +1,12 @@
 __version__: str
 
 from . import doctor as doctor
+from .analysis import Calibration as Calibration
 from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
 from .analysis import Intervals as Intervals
 from .analysis import LearningCurve as LearningCurve
+from .analysis import Thresholds as Thresholds
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate

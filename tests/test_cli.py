@@ -308,6 +308,30 @@ def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.Capture
     assert files(tmp_path / "command") == files(tmp_path / "function")
 
 
+def test_what_else_an_evaluation_says(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from odkit.detection import build_detector, save_detector
+
+    detector = build_detector(
+        "starter", odkit.load_dataset(saved).class_names, weights="random", image_size=64
+    )
+    file = str(save_detector(detector, tmp_path / "detector.safetensors"))
+    asked = ["--calibration", "--want-precision", "0.9", "--want-recall", "0.5"]
+    judge = ["evaluate", file, str(saved), "--device", "cpu"]
+    assert main([*judge, *asked]) == 0
+    said = capsys.readouterr().out
+    heads = ("Evaluation on", "thresholds for precision 0.9", "thresholds for recall 0.5", "Calibration on")
+    assert all(head in said for head in heads)
+    assert main([*judge, *asked, "--intervals", "--json"]) == 0
+    page = orjson.loads(capsys.readouterr().out)
+    assert page["for_precision"]["wanted"] == "precision 0.9"
+    assert page["for_recall"]["total"]["boxes"] == page["boxes"] == page["intervals"]["total"]["boxes"]
+    assert page["calibration"]["per_class"][0]["class"] == "blue"
+    assert main([*judge, "--want-precision", "9"]) == 1
+    assert "a wanted precision is above 0 and at most 1, not 9" in capsys.readouterr().err
+
+
 def test_classes_under_other_names(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One pair of flags, wherever a dataset is converted, trained on or judged."""
     from odkit.detection import build_detector, save_detector

@@ -1,5 +1,6 @@
 from . import figures as figures
 from .bootstrap import Intervals as Intervals
+from .calibration import Calibration as Calibration
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .evaluation import Confusion as Confusion
@@ -13,6 +14,7 @@ from .learning_curve import LearningCurve as LearningCurve
 from .learning_curve import fit_learning_curve as fit_learning_curve
 from .matching import Matches as Matches
 from .matching import match as match
+from .thresholds import Thresholds as Thresholds
 from .tide import KINDS as KINDS
 from .tide import Mistakes as Mistakes
 from .tide import classify as classify

@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.bootstrap import Intervals, bootstrap, without_nan
-from odkit.analysis.matching import Matches, match, match_greedily, on_crowd
+from odkit.analysis.calibration import Calibration, measure_calibration
+from odkit.analysis.matching import (
+    Matches,
+    Overlaps,
+    match_greedily,
+    match_overlaps,
+    on_crowd,
+    overlaps,
+    within_limit,
+)
+from odkit.analysis.tables import as_html
+from odkit.analysis.thresholds import Thresholds, find_thresholds
 from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
 from odkit.system import InputError, UnknownNameError
 
@@ -257,44 +268,124 @@ class Evaluation:
             for k, name in enumerate(self.class_names)
         ]
 
-    def intervals(self, *, samples: int = 1000, seed: int = 0) -> Intervals:
+    def intervals(self, *, samples: int = 1000, seed: int = 0, score: float | None = None) -> Intervals:
         """AP, AP50, AP75 and AR, over all classes and of each, with the intervals that hold them with 95% confidence.
+
+        And precision, recall and F1 at IoU 0.5 of the predictions from a score on.
 
         As many images as there are, are drawn from them with replacement `samples` times, and each figure is what
         `evaluate` would say of the draw: the middle 95% of these, around the figure itself, are what as many other
-        images of the same kind would have said. Matching is done once: half a million predictions take half a minute.
+        images of the same kind would have said. Matching is done once: half a million predictions take ten seconds
+        or so.
 
         Args:
             samples: Number of draws.
             seed: Seed of the draws.
+            score: Score threshold of precision, recall and F1; `best_score` where not given, which was chosen on these
+                very images: one chosen on others says more.
 
         Source: B. Efron and R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile
         interval).
         """
-        return bootstrap(self, samples=samples, seed=seed)
+        return bootstrap(self, samples=samples, seed=seed, score=score)
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """The score threshold with the best F1 at IoU 0.5, one for all classes and one of each class's own."""
+        return self._find_thresholds()
+
+    def score_for(self, *, precision: float | None = None, recall: float | None = None) -> Thresholds:
+        """The score threshold for a wanted precision or recall at IoU 0.5, one for all classes and one for each.
+
+        Of the thresholds with at least the wanted precision it is that with the highest recall, of those with the
+        wanted recall that with the highest precision. Where none has it, the threshold is nan, and a sentence in
+        `notes` says how far it goes. Like everything that is chosen on some images, it holds a little less well on
+        others: the more boxes a class has, the better.
+
+        Args:
+            precision: Share of the predictions that is to be right, above 0 and at most 1.
+            recall: Share of the boxes that is to be found; give one of the two.
+
+        Raises:
+            ValueError: Neither is given, or both, or one that is not above 0 and at most 1.
+        """
+        if precision is None and recall is None:
+            raise InputError(
+                "score_for() needs a precision or a recall; `thresholds` has those of the best F1"
+            )
+        return self._find_thresholds(precision, recall)
+
+    def _find_thresholds(self, precision: float | None = None, recall: float | None = None) -> Thresholds:
+        return find_thresholds(
+            [*self.curves.values(), self.curve],
+            [*self.class_boxes.tolist(), int(self.class_boxes.sum())],
+            precision=precision,
+            recall=recall,
+            data_name=self.data_name,
+        )
+
+    def calibration(self, *, bins: int = 10, iou: float = 0.5, least: float = 0.3) -> Calibration:
+        """Whether a score means what it says: of the predictions with a score of 0.8, are 80% right?
+
+        Args:
+            bins: Into how many equal stretches scores from 0 to 1 are divided.
+            iou: IoU from which on a prediction is right.
+            least: Score from which on predictions are looked at; with all of them, the many that have next to no
+                score would outweigh the others.
+
+        Raises:
+            ValueError: There is no bin, or `least` is not 0 to 1.
+        """
+        return measure_calibration(
+            self.predictions, self.matches(iou), bins=bins, least=least, data_name=self.data_name
+        )
 
     # -- what hit what -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Which predictions and boxes overlap, and how much: what all matching goes by."""
+        return overlaps(self.dataset, self.predictions)
+
+    @cached_property
+    def within(self) -> NDArray[np.bool_]:
+        """The predictions that are among the `max_detections` best of their image and class, bool [P]."""
+        return within_limit(self.predictions, self.max_detections)
 
     def matches(self, iou: float = 0.5) -> Matches:
         """Which prediction hit which ground truth box at this IoU, all scores (see `Matches`)."""
         cache: dict[float, Matches] = self.__dict__.setdefault("_matches", {})
         if iou not in cache:
-            cache[iou] = match(self.dataset, self.predictions, iou, max_detections=self.max_detections)
+            cache[iou] = match_overlaps(self.overlaps, iou, self.within)
         return cache[iou]
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """Precision and recall at IoU 0.5 by class name."""
+        rows = self._counted
+        order = rows[np.argsort(self.predictions.classes[rows], kind="stable")]
+        ends = np.searchsorted(self.predictions.classes[order], np.arange(len(self.class_names) + 1))
         return {
-            name: self._curve(name, self.predictions.classes == k, int(self.class_boxes[k]))
+            name: self._curve(name, order[ends[k] : ends[k + 1]], int(self.class_boxes[k]))
             for k, name in enumerate(self.class_names)
         }
 
     @cached_property
+    def curve(self) -> Curve:
+        """Precision and recall at IoU 0.5 of all classes together, where one score threshold is for all."""
+        return self._curve("all", self._counted, int(self.class_boxes.sum()))
+
+    @property
     def best_score(self) -> float:
         """The one score threshold with the highest F1 over all classes at IoU 0.5; 0.5 where nothing matches."""
-        curve = self._curve("all", np.ones(len(self.predictions), bool), int(self.class_boxes.sum()))
-        return curve.best_score if curve.best_f1 > 0 else 0.5
+        return self.curve.best_score if self.curve.best_f1 > 0 else 0.5
+
+    @cached_property
+    def _counted(self) -> NDArray[np.int64]:
+        """Rows of the predictions that are right or wrong at IoU 0.5, the surest first."""
+        surest = self.overlaps.surest
+        rows: NDArray[np.int64] = surest[(self.matches().kinds != "ignored")[surest]]
+        return rows
 
     def per_image(self, score: float | None = None) -> PerImage:
         """True and false positives, missed boxes and loss of every image at IoU 0.5.
@@ -335,8 +426,8 @@ class Evaluation:
         score = self.best_score if score is None else score
         data, found = self.dataset, self.predictions
         shown = found.scores >= score
-        boxes, _, taken_by = match_greedily(data, found, iou, shown, same_class=False)
-        rows = np.flatnonzero(shown & ~(on_crowd(data, found, iou, same_class=False) & (boxes < 0)))
+        boxes, _, taken_by = match_greedily(self.overlaps, iou, shown, same_class=False)
+        rows = np.flatnonzero(shown & ~(on_crowd(self.overlaps, iou, same_class=False) & (boxes < 0)))
         missed = np.flatnonzero(~data.box_crowd & (taken_by < 0))
         background, none = len(self.class_names), np.full(len(missed), -1)
         truth = np.concatenate([_pick(data.box_classes, boxes[rows], background), data.box_classes[missed]])
@@ -355,12 +446,11 @@ class Evaluation:
             predictions=np.concatenate([rows, none]),
         )
 
-    def _curve(self, name: str, rows: NDArray[np.bool_], boxes: int) -> Curve:
-        kinds = self.matches().kinds
-        rows = rows & (kinds != "ignored") & (boxes > 0)
-        scores = self.predictions.scores[rows].astype(np.float64)
-        order = np.argsort(-scores, kind="stable")
-        score, true = scores[order], (kinds[rows][order] == "true_positive").cumsum()
+    def _curve(self, name: str, rows: NDArray[np.int64], boxes: int) -> Curve:
+        """The curve of some predictions, the surest first, that are to find so many boxes."""
+        rows = rows if boxes else rows[:0]
+        score = self.predictions.scores[rows].astype(np.float64)
+        true = (self.matches().boxes[rows] >= 0).cumsum()
         last = np.append(score[1:] != score[:-1], True)[: len(score)]  # a threshold takes all of equal score
         return Curve(
             name, score[last], (true / np.arange(1, len(score) + 1))[last], true[last] / max(boxes, 1)
@@ -389,13 +479,8 @@ class Evaluation:
         return "\n".join([f"Evaluation on {self._caption()}", *table, *notes])
 
     def _repr_html_(self) -> str:
-        head, *rows, total = self._rows()
         notes = "<br>".join(escape(line) for line in (self._footnote(), *self.notes))
-        body = "".join(_html_row("td", row) for row in rows) + _html_row("th", total)
-        return (
-            f"<table><caption>Evaluation on {escape(self._caption())}</caption>"
-            f"<thead>{_html_row('th', head)}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
-        )
+        return as_html(self._rows(), f"Evaluation on {self._caption()}") + f"<p>{notes}</p>"
 
     def _caption(self) -> str:
         return f"{self.data_name}: {len(self.dataset):,} images, {len(self.predictions):,} predictions"
@@ -522,15 +607,3 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _text(value: float) -> str:
     return "—" if math.isnan(value) else f"{value:.3f}"
-
-
-def _html_row(tag: str, cells: tuple[str, ...]) -> str:
-    align = ["left"] + ["right"] * (len(cells) - 1)
-    return (
-        "<tr>"
-        + "".join(
-            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>'
-            for side, cell in zip(align, cells, strict=True)
-        )
-        + "</tr>"
-    )

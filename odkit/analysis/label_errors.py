@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.evaluation import Evaluation
-from odkit.analysis.matching import Rows, on_crowd, overlaps
+from odkit.analysis.matching import Rows, on_crowd
 from odkit.data import Dataset, as_boxes, box_area, box_iou
 from odkit.system import InputError
 
@@ -152,8 +152,9 @@ class _Judge:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.data, self.found, self.hits = evaluation.dataset, evaluation.predictions, evaluation.matches()
-        self.rows, self.boxes, self.iou = overlaps(self.data, self.found, 0.0)
-        self.same = self.found.classes[self.rows] == self.data.box_classes[self.boxes]
+        self.pairs = evaluation.overlaps
+        self.rows, self.boxes, self.iou = self.pairs.found, self.pairs.boxes, self.pairs.ious
+        self.same = self.pairs.same_class
         self.trust = _precision_at(self.found.scores, self.hits.kinds)
         self.size = np.sqrt(box_area(self.data.boxes))
         self.known = evaluation.class_known[self.data.box_classes]
@@ -208,7 +209,7 @@ class _Judge:
     def missing(self, explained: set[int]) -> Iterator[tuple[int, float]]:
         near = _highest(self.rows, self.iou, len(self.found))
         loose = (near < 0.5) & (self.hits.kinds == "false_positive")
-        loose &= ~on_crowd(self.data, self.found, 0.5, same_class=False)
+        loose &= ~on_crowd(self.pairs, 0.5, same_class=False)
         suspicion = self.trust * (1 - near)
         for image in np.unique(self.found.images[loose]).tolist():
             place = self.found.of(image)

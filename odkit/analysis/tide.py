@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from odkit.analysis.evaluation import Evaluation, evaluate
 from odkit.analysis.label_errors import Suspect, find_suspects
-from odkit.analysis.matching import Rows, match_greedily, on_crowd, overlaps, within_limit
+from odkit.analysis.matching import (
+    Overlaps,
+    Rows,
+    best_of_each,
+    match_greedily,
+    on_crowd,
+    overlaps,
+    within_limit,
+)
 from odkit.data import Dataset, Predictions, box_area, box_iou
 from odkit.system import InputError, UnknownNameError
 
@@ -61,121 +69,145 @@ def classify(
     The predictions must carry the dataset's class and image indices. Where TIDE takes the best 100 predictions of an
     image, `max_detections` is counted an image and class, as COCO's AP does; predictions on a crowd are left out.
     """
-    limit = within_limit(predictions, max_detections)
-    shown = limit & (predictions.scores >= score)
-    matched, _, taken_by = match_greedily(dataset, predictions, FOREGROUND, shown)
-    ignored = shown & (matched < 0) & on_crowd(dataset, predictions, FOREGROUND)
-    wrong = shown & (matched < 0) & ~ignored
-    pairs = overlaps(dataset, predictions, 0.0)
-    found, boxes, _ = pairs
-    same = predictions.classes[found] == dataset.box_classes[boxes]
-    near, near_iou = _best_box(pairs, same, len(predictions))
-    other, other_iou = _best_box(pairs, ~same, len(predictions))
+    return _classify(overlaps(dataset, predictions), within_limit(predictions, max_detections), score)
 
-    kinds = np.full(len(predictions), "Both", "<U12")
+
+def _classify(pairs: Overlaps, within: NDArray[np.bool_], score: float, lowest: Kinds | None = None) -> Kinds:
+    """The kinds of what overlaps, of the predictions within the limit, at a score.
+
+    Where the kinds at a lower score are known, those of the predictions still shown are the same: matching goes by
+    falling score.
+    """
+    dataset, predictions = pairs.dataset, pairs.predictions
+    shown = within & (predictions.scores >= score)
+    if lowest is None:
+        kinds, box_of = _prediction_kinds(pairs, within, shown)
+    else:
+        kinds, box_of = lowest.predictions.copy(), lowest.box_of
+    kinds[within & ~shown] = "hidden"
+
+    # a box nothing matched is explained by the surest prediction that is only misnamed or only misplaced
+    prediction_of = np.full(dataset.num_boxes, -1)
+    correct = np.flatnonzero(kinds == "correct")
+    prediction_of[box_of[correct]] = correct
+    rows = pairs.surest[((kinds == "Cls") | (kinds == "Loc"))[pairs.surest]]
+    rows = rows[prediction_of[box_of[rows]] < 0]
+    box_kinds = np.where(prediction_of >= 0, "correct", "Miss")
+    explained, first = np.unique(box_of[rows], return_index=True)
+    prediction_of[explained] = rows[first]
+    box_kinds[explained] = kinds[rows[first]]
+    box_kinds[dataset.box_crowd] = "crowd"
+    return Kinds(predictions=kinds, boxes=box_kinds, box_of=box_of, prediction_of=prediction_of)
+
+
+def _prediction_kinds(
+    pairs: Overlaps, within: NDArray[np.bool_], shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.str_], Rows]:
+    """Kind of each prediction, and the ground truth row that it is about, -1 for background."""
+    matched, _, _ = match_greedily(pairs, FOREGROUND, shown)
+    ignored = shown & (matched < 0) & on_crowd(pairs, FOREGROUND)
+    near, near_iou = _best_box(pairs, pairs.same_class)
+    other, other_iou = _best_box(pairs, ~pairs.same_class)
+
+    kinds = np.full(len(matched), "Both", "<U12")
     kinds[np.maximum(near_iou, other_iou) <= BACKGROUND] = "Bkg"
     kinds[near_iou >= FOREGROUND] = "Dupe"  # not matched though well placed: its box was taken
     kinds[other_iou >= FOREGROUND] = "Cls"
     kinds[(near_iou >= BACKGROUND) & (near_iou <= FOREGROUND)] = "Loc"
     kinds[matched >= 0] = "correct"
-    kinds[ignored | ~limit] = "ignored"
-    kinds[~shown & limit] = "hidden"
+    kinds[ignored | ~within] = "ignored"
     box_of = np.where(kinds == "Cls", other, np.where(kinds == "Bkg", -1, near))
-    box_of = np.where(kinds == "Both", np.where(other_iou > near_iou, other, near), box_of)
-    box_of = np.where(matched >= 0, matched, box_of)
-
-    # a box nothing matched is explained by the surest prediction that is only misnamed or only misplaced
-    prediction_of = taken_by.copy()
-    rows = np.flatnonzero(wrong & np.isin(kinds, ("Cls", "Loc")))
-    rows = rows[np.argsort(-predictions.scores[rows].astype(np.float64), kind="stable")]
-    rows = rows[taken_by[box_of[rows]] < 0]
-    explained, first = np.unique(box_of[rows], return_index=True)
-    prediction_of[explained] = rows[first]
-    box_kinds = np.full(dataset.num_boxes, "Miss", "<U12")
-    box_kinds[explained] = kinds[rows[first]]
-    box_kinds[taken_by >= 0] = "correct"
-    box_kinds[dataset.box_crowd] = "crowd"
-    return Kinds(predictions=kinds, boxes=box_kinds, box_of=box_of, prediction_of=prediction_of)
+    box_of = np.where((kinds == "Both") & (other_iou > near_iou), other, box_of)
+    return kinds, np.where(matched >= 0, matched, box_of)
 
 
-def _best_box(
-    pairs: tuple[Rows, Rows, NDArray[np.float64]], keep: NDArray[np.bool_], count: int
-) -> tuple[Rows, NDArray[np.float64]]:
+def _best_box(pairs: Overlaps, keep: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.float64]]:
     """The ground truth row each prediction overlaps most among the kept pairs, and the IoU; -1 and 0 for none."""
-    found, boxes, iou = (column[keep] for column in pairs)
-    order = np.lexsort((boxes, -iou, found))
-    rows, first = np.unique(found[order], return_index=True)
-    best, value = np.full(count, -1), np.zeros(count)
-    best[rows], value[rows] = boxes[order][first], iou[order][first]
+    found, boxes, iou = pairs.found[keep], pairs.boxes[keep], pairs.ious[keep]
+    best, value = np.full(len(pairs.predictions), -1), np.zeros(len(pairs.predictions))
+    top = best_of_each(found, iou)
+    best[found[top]], value[found[top]] = boxes[top], iou[top]
     return best, value
 
 
 # -- what each kind costs ------------------------------------------------------------------------------------------
 
 
-def average_precision(scores: NDArray[Any], true: NDArray[np.bool_], positives: float) -> float:
-    """COCO's AP of one class at one IoU: precision, made to fall, read at the recalls 0, 0.01, ..., 1.
+def average_precisions(
+    classes: NDArray[Any], true: NDArray[np.bool_], positives: NDArray[Any]
+) -> NDArray[np.float64]:
+    """COCO's AP of each class at one IoU: precision, made to fall, read at the recalls 0, 0.01, ..., 1; float64 [K].
 
     Args:
-        scores: Score of each prediction [P].
+        classes: Class of each prediction that counts, the surest prediction first [P].
         true: Whether it is a true positive [P].
-        positives: Number of ground truth boxes.
+        positives: Number of ground truth boxes of each class [K]; without any a class has an AP of 0.
     """
-    if not positives or not len(scores):
-        return 0.0
-    hits = true[np.argsort(-scores.astype(np.float64), kind="stable")].cumsum()
-    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    place = np.searchsorted(hits / positives, _RECALLS, side="left")
-    return float(np.append(precision, 0.0)[place].mean())
+    count = len(positives)
+    # two bytes are sorted by their digits, several times as fast; 32,767 classes are more than anybody has
+    order = np.argsort(classes.astype(np.int16) if count < 2**15 else classes, kind="stable")
+    right = np.flatnonzero(true[order])  # between two right predictions precision only falls
+    first = np.searchsorted(classes[order], np.arange(count + 1))
+    ends = np.searchsorted(right, first)
+    values = np.zeros(count)
+    for k in np.flatnonzero((np.diff(ends) > 0) & (positives > 0)).tolist():
+        places = right[ends[k] : ends[k + 1]] - first[k]
+        hits = np.arange(1, len(places) + 1)
+        precision = np.maximum.accumulate((hits / (places + 1))[::-1])[::-1]
+        read = np.searchsorted(hits / positives[k], _RECALLS, side="left")
+        values[k] = np.append(precision, 0.0)[read].mean()
+    return values
 
 
 _RECALLS = np.linspace(0, 1, 101)
 
 
-def _costs(dataset: Dataset, predictions: Predictions, kinds: Kinds) -> dict[str, float]:
-    """AP50 that putting right all mistakes of one kind would win, by kind; and of all false positives and misses."""
-    counted = ~np.isin(kinds.predictions, ("ignored", "hidden"))
-    true = kinds.predictions == "correct"
-    wanted = dataset.box_classes[~dataset.box_crowd]
-    positives = np.bincount(wanted, minlength=len(dataset.class_names))
-    judged = np.flatnonzero(positives)
+def _costs(pairs: Overlaps, kinds: Kinds) -> dict[str, float]:
+    """AP50 that putting right all mistakes of one kind would win, by kind; and of all false positives and misses.
+
+    The kinds are those of all predictions, none of them hidden.
+    """
+    dataset, predictions, surest = pairs.dataset, pairs.predictions, pairs.surest
+    kind_of, classes = kinds.predictions[surest], predictions.classes[surest]
+    counted, true = kind_of != "ignored", kind_of == "correct"
+    box_classes = dataset.box_classes[~dataset.box_crowd]
+    box_kinds = kinds.boxes[~dataset.box_crowd]
+    positives = np.bincount(box_classes, minlength=len(dataset.class_names))
 
     def mean_ap(
         keep: NDArray[np.bool_] = counted,
         true: NDArray[np.bool_] = true,
-        scores: NDArray[Any] = predictions.scores,
-        classes: NDArray[Any] = predictions.classes,
-        positives: NDArray[Any] = positives,
+        classes: NDArray[Any] = classes,
+        wanted: NDArray[Any] = positives,
     ) -> float:
-        values = []
-        for k in judged:
-            rows = keep & (classes == k)
-            if (
-                rows.any() or positives[k]
-            ):  # with nothing left to find and nothing found, a class no longer counts
-                values.append(average_precision(scores[rows], true[rows], positives[k]))
-        return float(np.mean(values)) if values else 0.0
+        values = average_precisions(classes[keep], true[keep], wanted)
+        there = np.bincount(classes[keep], minlength=len(positives)) > 0
+        # with nothing left to find and nothing found, a class no longer counts
+        values = values[(positives > 0) & (there | (wanted > 0))]
+        return float(values.mean()) if len(values) else 0.0
 
     base = mean_ap()
     costs = {}
     for kind in KINDS:
-        these = kinds.predictions == kind
+        these = kind_of == kind
         if kind in ("Cls", "Loc"):
             # the surest prediction about a box not found otherwise becomes right, the others of the kind vanish
             explained = kinds.prediction_of[kinds.boxes == kind]
-            fixed = np.zeros(len(predictions), bool)
+            fixed, right_classes = np.zeros(len(predictions), bool), predictions.classes.copy()
             fixed[explained] = True
-            classes = predictions.classes.copy()
-            classes[explained] = dataset.box_classes[kinds.box_of[explained]]
-            costs[kind] = mean_ap(counted & (~these | fixed), true | fixed, classes=classes)
+            right_classes[explained] = dataset.box_classes[kinds.box_of[explained]]
+            fixed = fixed[surest]
+            costs[kind] = mean_ap(counted & (~these | fixed), true | fixed, right_classes[surest])
         elif kind == "Miss":
-            lost = np.bincount(dataset.box_classes[kinds.boxes == "Miss"], minlength=len(positives))
-            costs[kind] = mean_ap(positives=positives - lost)
+            lost = np.bincount(box_classes[box_kinds == "Miss"], minlength=len(positives))
+            costs[kind] = mean_ap(wanted=positives - lost)
         else:
             costs[kind] = mean_ap(counted & ~these)
-    costs["FalsePos"] = mean_ap(scores=np.where(true, 1.0, 0.0))
-    found = np.bincount(dataset.box_classes[kinds.boxes == "correct"], minlength=len(positives))
-    costs["FalseNeg"] = mean_ap(positives=found)
+    right_first = np.argsort(~true, kind="stable")
+    costs["FalsePos"] = mean_ap(counted[right_first], true[right_first], classes[right_first])
+    costs["FalseNeg"] = mean_ap(
+        wanted=np.bincount(box_classes[box_kinds == "correct"], minlength=len(positives))
+    )
     return {kind: max(value - base, 0.0) for kind, value in costs.items()}
 
 
@@ -367,15 +399,15 @@ def mistakes(
         evaluation = evaluate(dataset, predictions)
     else:
         evaluation = dataset if isinstance(dataset, Evaluation) else dataset.evaluation()
-    data, found, limit = evaluation.dataset, evaluation.predictions, evaluation.max_detections
+    pairs, within = evaluation.overlaps, evaluation.within
     score = evaluation.best_score if score is None else score
-    everything = classify(data, found, max_detections=limit)
-    shown = classify(data, found, score=score, max_detections=limit)
+    everything = _classify(pairs, within, -math.inf)
+    shown = _classify(pairs, within, score, everything)
     return Mistakes(
         evaluation=evaluation,
         score=score,
         kinds=shown,
-        costs=_costs(data, found, everything),
+        costs=_costs(pairs, everything),
         found_later=int(((shown.boxes == "Miss") & (everything.boxes == "correct")).sum()),
     )
 

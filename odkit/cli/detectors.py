@@ -11,13 +11,14 @@ import orjson
 from tyro.conf import Positional
 
 from odkit import analysis, detection
-from odkit.cli.flags import Classes, Reading, Writable
+from odkit.cli.flags import Classes, Further, Reading, Writable
 from odkit.cli.shared import (
     command,
     means_the_demo,
     print_json,
     read_dataset,
     read_detector,
+    say_evaluation,
     signals_to,
     table,
     warnings_said,
@@ -75,6 +76,7 @@ def evaluate(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
+    further: Further = Further(),
     json: bool = False,
 ) -> int:
     """Measure a detector on a dataset: COCO's figures and a table of classes, which are matched by name.
@@ -90,6 +92,7 @@ def evaluate(
             fp32.
         batch_size: Images at once.
         num_workers: Processes that decode images; -1: as many as pay.
+        further: What else is to be said.
         json: Print JSON.
     """
     run, found = read_detector(detector, device)
@@ -97,10 +100,7 @@ def evaluate(
     judged = dataset.split(split) if split else dataset
     how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
     evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
-    if json:
-        print_json(evaluation.to_dict())
-    else:
-        print(evaluation)
+    say_evaluation(evaluation, further, json)
     return 0
 
 

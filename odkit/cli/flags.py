@@ -47,6 +47,20 @@ class Reading:
     """For Pascal VOC: the number of an image's first pixel in the corners. Default: found out, and said."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further:
+    """What an evaluation says besides COCO's figures, see `Evaluation`."""
+
+    intervals: bool = False
+    """The figures of each class with their 95% intervals."""
+    calibration: bool = False
+    """Whether scores mean what they say: of the predictions with a score of 0.8, are 80% right?"""
+    want_precision: float | None = None
+    """The score thresholds that give this precision (0 to 1), one for all classes and one for each."""
+    want_recall: float | None = None
+    """The score thresholds that give this recall (0 to 1), one for all classes and one for each."""
+
+
 def _changes() -> type:
     """The settings that a resume may change, each None unless it is given."""
     docs, fields = setting_docs(Settings), {f.name: f.type for f in dataclasses.fields(Settings)}

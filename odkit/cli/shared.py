@@ -14,12 +14,13 @@ import orjson
 from tyro.extras import SubcommandApp
 
 from odkit import detection
-from odkit.cli.flags import Classes, Reading
+from odkit.cli.flags import Classes, Further, Reading
 from odkit.data import Dataset
 from odkit.runs import RUNS, Run, RunError, dashboard, open_run
 from odkit.system import InputError, MissingFileError
 
 if TYPE_CHECKING:
+    from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
     from odkit.detection import Detector
 
 app = SubcommandApp()
@@ -127,6 +128,23 @@ def print_json(value: Any) -> None:
     """A value as JSON, arrays included."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
     print(orjson.dumps(value, option=options, default=str).decode())
+
+
+def say_evaluation(evaluation: "Evaluation", further: Further, json: bool) -> None:
+    """COCO's figures, and what else is asked for."""
+    more: dict[str, Thresholds | Intervals | Calibration] = {}
+    if further.want_precision is not None:
+        more["for_precision"] = evaluation.score_for(precision=further.want_precision)
+    if further.want_recall is not None:
+        more["for_recall"] = evaluation.score_for(recall=further.want_recall)
+    if further.calibration:
+        more["calibration"] = evaluation.calibration()
+    if further.intervals:
+        more["intervals"] = evaluation.intervals()
+    if json:
+        print_json(evaluation.to_dict() | {name: part.to_dict() for name, part in more.items()})
+    else:
+        print(evaluation, *more.values(), sep="\n\n")
 
 
 def say_background(run: Run) -> int:

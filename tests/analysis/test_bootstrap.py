@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from odkit.analysis.bootstrap import IOUS, Intervals, draw_images, interval, resampled
+from odkit.analysis.bootstrap import IOUS, Intervals, at_score, draw_images, interval, resampled
 from odkit.analysis.evaluation import evaluate
 from odkit.data.dataset import Dataset
 from odkit.data.predictions import Predictions
@@ -66,6 +66,24 @@ def test_every_image_drawn_once_gives_the_figures_themselves():
                 np.testing.assert_allclose(recall[0].mean(1), evaluation.class_ar, atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"crowd": 0.4}, {"ties": True}])
+def test_precision_recall_and_f1_at_a_score_are_those_of_the_drawn_images(options):
+    for seed in range(3):
+        evaluation = evaluate(*random_case(seed, images=15, **options))
+        draws = draw_images(15, 5, seed)
+        drawn = at_score(evaluation, draws, 0.4)
+        for s in range(5):
+            plain = evaluate(*as_often_as(evaluation.dataset, evaluation.predictions, draws[s]))
+            for k, boxes in enumerate([*plain.class_boxes.tolist(), plain.class_boxes.sum()]):
+                mine = (plain.predictions.classes == k) | (k == 4)
+                kinds = plain.matches().kinds[mine & (plain.predictions.scores >= 0.4)]
+                true, false = (kinds == "true_positive").sum(), (kinds == "false_positive").sum()
+                with np.errstate(invalid="ignore"):
+                    expected = np.array([true, true, 2 * true]) / [true + false, boxes, true + false + boxes]
+                got = [drawn[figure][s, k] for figure in ("precision", "recall", "f1")]
+                np.testing.assert_allclose(got, expected if boxes else [np.nan] * 3)
+
+
 def test_draws_are_drawn_with_replacement_and_repeat_by_their_seed():
     draws = draw_images(30, 250, 1)
     assert (draws.shape, set(draws.sum(1).tolist())) == ((250, 30), {30})
@@ -83,10 +101,15 @@ def test_intervals_hold_their_figures_and_narrow_with_more_images():
         assert found.total["ap"] == evaluation.ap
         assert [row["class"] for row in found.per_class] == list(evaluation.class_names)
         for row, class_name in ((found.total, None), *((row, row["class"]) for row in found.per_class[:3])):
-            for figure in ("ap", "ap50", "ap75", "ar"):
+            for figure in ("ap", "ap50", "ap75", "ar", "precision", "recall", "f1"):
                 low, high = found.of(figure, class_name)
                 assert (low, high) == (row[f"{figure}_low"], row[f"{figure}_high"])
                 assert 0 <= low <= row[figure] <= high <= 1
+        where = evaluation.thresholds.total
+        assert found.score == where["score"]
+        for figure in ("precision", "recall", "f1"):
+            assert found.total[figure] == pytest.approx(where[figure])
+        assert math.isnan(found.per_class[3]["f1_low"])
         assert math.isnan(found.per_class[3]["ap_low"])  # a class without boxes
         widths.append(np.diff(found.of())[0])
     assert widths[1] < widths[0] / 2
@@ -132,6 +155,22 @@ def test_it_shows_itself_as_text_html_and_json():
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["per_class"][3]["ap_low"] is None
     assert repr(Intervals.from_dict(plain)) == text
+    at_score = f"  At score {evaluation.best_score:.2f} and above: precision {found.total['precision']:.3f} ("
+    assert text.splitlines()[-1].startswith(at_score)
+
+
+def test_intervals_written_down_by_older_versions_are_read():
+    plain = evaluate(*random_case(1)).intervals(samples=5, score=0.5).to_dict()
+    old = {"ap", "ap50", "ap75", "ar"}
+    rows = [{k: v for k, v in row.items() if k in ("class", "boxes") or k.split("_")[0] in old}
+            for row in (plain["total"], *plain["per_class"])]  # fmt: skip
+    found = Intervals.from_dict({"images": 12, "samples": 5, "total": rows[0], "per_class": rows[1:]})
+    assert found.of("ap") == (plain["total"]["ap_low"], plain["total"]["ap_high"])
+    assert repr(found).splitlines()[-1].split()[0] == "all"
+    with pytest.raises(
+        ValueError, match="no interval of 'f1' for 'all classes'; there are ap, ap50, ap75, ar for"
+    ):
+        found.of("f1")
 
 
 def test_nothing_to_measure_on():
@@ -147,7 +186,7 @@ def test_refusals():
         evaluation.intervals(samples=0)
     found = evaluation.intervals(samples=2)
     with pytest.raises(
-        ValueError, match="no interval of 'ap60' for 'all classes'; there are ap, ap50, ap75, ar"
+        ValueError, match="no interval of 'ap60' for 'all classes'; there are ap, ap50, ap75, ar, prec"
     ):
         found.of("ap60")
     with pytest.raises(ValueError, match=r"for 'cow'; .*cat, dog, bird, fish"):

@@ -22,7 +22,7 @@ from tests.helpers import (
 @pytest.mark.parametrize("options", ORACLE_CASES.values(), ids=ORACLE_CASES.keys())
 @pytest.mark.parametrize("limit", [100, 10, 3, 1])
 def test_figures_equal_pycocotools(options, limit):
-    for seed in range(6):
+    for seed in range(10):
         dataset, predictions = random_case(seed, **options)
         evaluation = evaluate(dataset, predictions, max_detections=limit)
         figures, per_class = pycocotools_figures(dataset, predictions, limit)

@@ -124,6 +124,31 @@ def test_images_are_chosen_by_index_id_or_seed(dataset):
         figures.show_images(dataset, ["x.png"])
 
 
+@pytest.mark.parametrize("classes", [1, 3, 30])
+def test_calibration(classes):
+    rng = np.random.default_rng(0)
+    truth = [(i, i % classes, (10, 10, 60, 60)) for i in range(600)]
+    # half of what is found with a score of 0.85 is right, and all with 0.45
+    found = [
+        (i, i % classes, 0.85, (10, 10, 60, 60) if rng.random() < 0.5 else (200, 200, 250, 250))
+        for i in range(600)
+    ]
+    found += [(i, i % classes, 0.45, (10, 10, 60, 60)) for i in range(600) if found[i][3][0] > 60]
+    names = tuple(f"part {k}" for k in range(classes))
+    evaluation = evaluate(make_dataset(truth, images=600, names=names), make_predictions(found, names=names))
+    written = texts(figures.calibration(evaluation))
+    assert f"all  {evaluation.calibration().error:.2f}" in written
+    assert "grey: under 0.3, not looked at" in written
+    assert written.count("part ") == {1: 0, 3: 3, 30: 6}[classes]
+    assert ("24 others" in written) == (classes == 30)
+    own = figures.calibration(evaluation.calibration(least=0, iou=0.75))
+    assert "not looked at" not in texts(own)
+    assert "share that is right (IoU 0.75)" in texts(own)
+    least = figures.calibration(evaluation.calibration(least=0.9))
+    assert "nothing predicted with a score from 0.9 on" in texts(least)
+    assert has_color(least, "#f2f3f5")
+
+
 def test_show_predictions(dataset, predictions):
     figure = figures.show_predictions(dataset, predictions, [0, 1])
     written = texts(figure)

@@ -1,5 +1,7 @@
 """The sparse matching against a plain one, pair by pair."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -67,12 +69,28 @@ def test_matching_equals_the_plain_one(threshold):
 
 def test_overlaps_lists_every_pair_of_one_image():
     dataset, found = random_case(3)
-    rows, boxes, iou = matching.overlaps(dataset, found, 0.2)
+    pairs = matching.overlaps(dataset, found)
     everything = box_iou(found.boxes, dataset.boxes) * (found.images[:, None] == dataset.box_images)
-    expected = {(int(r), int(b)) for r, b in np.argwhere(everything >= 0.2)}
-    assert set(zip(rows.tolist(), boxes.tolist(), strict=True)) == expected
-    assert len(rows) == len(expected)
-    np.testing.assert_allclose(iou, everything[rows, boxes])
+    np.testing.assert_array_equal(np.stack([pairs.found, pairs.boxes], 1), np.argwhere(everything > 0))
+    np.testing.assert_allclose(pairs.ious, everything[pairs.found, pairs.boxes])
+
+
+def test_a_long_chain_of_boxes_each_wanted_by_the_next_is_matched_in_its_order():
+    """Each prediction overlaps its own box and, more, the one that the surer prediction before it takes."""
+    left = np.arange(200) * 10.0
+    truth = np.stack([left, 0 * left, left + 30, 0 * left + 30], 1)
+    dataset = Dataset(
+        class_names=("a",), image_paths=["/x/0"], image_sizes=[(3000, 30)], boxes=truth,
+        box_classes=np.zeros(200, int), box_images=np.zeros(200, int),
+    )  # fmt: skip
+    found = Predictions(
+        boxes=truth - [6, 0, 6, 0], scores=np.linspace(0.9, 0.1, 200), classes=np.zeros(200, int),
+        images=np.zeros(200, int), class_names=("a",),
+    )  # fmt: skip
+    for scores in (found.scores, found.scores[::-1]):
+        again = dataclasses.replace(found, scores=scores)
+        hits = matching.match(dataset, again, 0.3, max_detections=1000)
+        np.testing.assert_array_equal(hits.boxes, plain_matching(dataset, again, 0.3))
 
 
 def test_the_limit_keeps_the_best_of_each_image_and_class():

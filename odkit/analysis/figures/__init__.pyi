@@ -9,6 +9,7 @@ from .images import show_pairs as show_pairs
 from .images import show_predictions as show_predictions
 from .images import show_suspects as show_suspects
 from .images import show_worst as show_worst
+from .results import calibration as calibration
 from .results import comparison_bars as comparison_bars
 from .results import confusion_matrix as confusion_matrix
 from .results import mistake_costs as mistake_costs

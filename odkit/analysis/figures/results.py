@@ -1,4 +1,4 @@
-"""Figures of results: precision and recall, confusion, mistakes, comparisons."""
+"""Figures of results: precision and recall, calibration, confusion, mistakes, comparisons."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from odkit.analysis.calibration import Calibration
 from odkit.analysis.comparison import Comparison
 from odkit.analysis.evaluation import Evaluation
 from odkit.analysis.figures.grid import (
@@ -102,6 +103,79 @@ def _pr_label(evaluation: Evaluation, k: int) -> str:
     return f"{shorten(name, 18)}  {evaluation.class_ap50[k]:.2f}" + (
         "" if math.isnan(best) else f"  at {best:.2f}"
     )
+
+
+@styled
+def calibration(measured: Evaluation | Calibration) -> Figure:
+    """The share of right predictions against their score: on the diagonal scores mean what they say.
+
+    The black curve is of all classes together; points of fewer than ten predictions are hollow, and those of a class
+    are left out. With more than six classes those are named that most of the error comes from, the others drawn thin.
+    The bars below say how many predictions have which score.
+
+    Args:
+        measured: An evaluation, or what its `calibration()` measured with other bins, IoU or lowest score.
+    """
+    found = measured.calibration() if isinstance(measured, Evaluation) else measured
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", zorder=1)
+    places = {
+        (0.03, 0.97, "top", "left"): "scores are too low",
+        (0.97, 0.03, "bottom", "right"): "scores are too high",
+    }
+    for (x, y, vertical, horizontal), said in places.items():
+        axes.text(x, y, said, color=QUIET, fontsize=8, va=vertical, ha=horizontal)
+    bins, classes = found.counts.shape[1], len(found.class_names) - 1
+    # a class alone is the black curve already
+    several = [k for k in range(classes) if (found.counts[k] >= _SPEAKING).any()] if classes > 1 else []
+    ranked = sorted(several, key=lambda k: -found.per_class[k]["error"] * found.per_class[k]["predictions"])
+    named = ranked[:6]
+    handles = [Line2D([], [], color=INK, marker="o", label=f"all  {_error(found.total)}")]
+    for k in ranked[::-1]:
+        speaking = found.counts[k] >= _SPEAKING
+        color, width = (class_color(k), 1.4) if k in named else ("#c3c9d0", 0.8)
+        axes.plot(
+            found.mean_scores[k][speaking], found.precision[k][speaking], color=color, linewidth=width,
+            marker="o" if k in named else "", markersize=4, markeredgecolor="white",
+        )  # fmt: skip
+    for k in named:
+        label = f"{shorten(found.class_names[k], 18)}  {_error(found.per_class[k])}"
+        handles.append(Line2D([], [], color=class_color(k), marker="o", markersize=4, label=label))
+    if len(ranked) > len(named):
+        handles.append(
+            Line2D([], [], color="#c3c9d0", linewidth=0.8, label=f"{len(ranked) - len(named)} others")
+        )
+    score, right, counts = found.mean_scores[-1], found.precision[-1], found.counts[-1]
+    speaking, few = counts >= _SPEAKING, (counts > 0) & (counts < _SPEAKING)
+    axes.plot(score[speaking], right[speaking], "o-", color=INK, linewidth=2.4, ms=7, markeredgecolor="white")
+    axes.plot(score[few], right[few], "o", color="white", markeredgecolor=INK, markersize=5)
+    if not counts.any():
+        axes.text(
+            0.65, 0.25, f"nothing predicted with a score from {found.least:g} on", ha="center", color=QUIET
+        )
+        below.set_ylim(0, 1)
+    below.bar((np.arange(bins) + 0.5) / bins, found.counts[-1], width=0.9 / bins, color=QUIET)
+    for each in (axes, below):
+        if found.least:
+            each.axvspan(0, found.least, color=GRID, alpha=0.5, linewidth=0, zorder=0)
+        each.grid(axis="y")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    below.set(xlabel=f"score (grey: under {found.least:g}, not looked at)" if found.least else "score")
+    below.set(xlim=(0, 1), ylabel="predictions")
+    axes.set(ylim=(-0.02, 1.02), ylabel=f"share that is right (IoU {found.iou:g})")
+    whose = f", {found.data_name}" if found.data_name else ""
+    axes.set_title(f"Do scores mean what they say{shorten(whose, 40)}")
+    figure.legend(handles=handles, loc="outside right upper", title="calibration error", alignment="left")
+    return figure
+
+
+_SPEAKING = 10  # predictions in a bin from which on a class's share of right ones is drawn
+
+
+def _error(row: dict[str, Any]) -> str:
+    return "" if math.isnan(row["error"]) else f"{row['error']:.2f}"
 
 
 @styled
