@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from odkit.data.boxes import xywh_to_xyxy, xyxy_to_xywh
-from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, one_table
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
@@ -118,6 +118,11 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
             places = _read_images(data, file, content["images"], split, image_folders)
             _read_annotations(data, file, content.get("annotations", []), places, tables[file])
             data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
+            for key, row in places.items():
+                data.image_keys.setdefault(row, str(key))
+    data.image_keys.pop(-1, None)  # images that are left out
+    named = ({str(key): names[k] for key, k in table.items()} for table in tables.values())
+    data.class_keys = one_table(named)
     data.unlabelled_images(image_folders)
     data.read_sizes()
     return data
@@ -270,7 +275,7 @@ def _read_annotations(
                 box=box_id,
             )
         own = found.get("bbox")
-        rows.append(own or _segmentation_box(found.get("segmentation")))
+        rows.append(own or segmentation_box(found.get("segmentation")))
         outlines += not own and rows[-1] is not None
         classes.append(index)
         images.append(row)
@@ -316,7 +321,7 @@ def _other_spelling(key: Any) -> Any:
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _segmentation_box(segmentation: Any) -> list[float] | None:
+def segmentation_box(segmentation: Any) -> list[float] | None:
     """Left, top, width, height around a mask: polygons, or runs with plain or packed counts; None for none."""
     try:
         if isinstance(segmentation, dict):
