@@ -4,18 +4,22 @@ import ast
 import dataclasses
 import inspect
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from odkit.data.formats import READERS, WRITERS
+from odkit.data.formats import IMAGE_READINGS, READERS, READINGS, WRITERS
 from odkit.runs import MAY_CHANGE, Settings
 
 if TYPE_CHECKING:
     Readable: TypeAlias = str
     Writable: TypeAlias = str
+    ClassReading: TypeAlias = str
+    ImageReading: TypeAlias = str
 else:  # what can be read and written, in help and checks, is what the tables hold
     Readable, Writable = Literal[tuple(READERS)], Literal[tuple(WRITERS)]
+    ClassReading, ImageReading = Literal[READINGS], Literal[IMAGE_READINGS]
 
 
 class Flags(Settings):
@@ -48,6 +52,20 @@ class Reading:
     ] = None
     first_pixel: Literal[0, 1] | None = None
     """For Pascal VOC: the number of an image's first pixel in the corners. Default: found out, and said."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What the numbers in another tool's results mean, see `Predictions.from_coco`."""
+
+    category_ids: ClassReading | None = None
+    """Category ids of COCO results: those of the label file, the place of the class counted from 0 or from 1, COCO's
+    own 1 to 90, or by the table in the file of results. Default: found out; what cannot be told is said."""
+    image_ids: ImageReading | None = None
+    """Image ids of COCO results: those of the label file, file names, or the place in the label file. Default: found
+    out; what cannot be told is said."""
+    ids_from: Path | None = None
+    """The COCO label file that the ids of COCO results are of, where the data is in another format."""
 
 
 def _setting_docs() -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Predictions: what a detector found in a dataset's images, as columns."""
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +110,9 @@ class Predictions:
             results: The .json file, or what it holds.
             dataset: The ground truth. An image that the results do not speak of counts as one where nothing was found;
                 `dataset.select(np.unique(predictions.images))` has only the others.
-            category_ids: "labels" (the label file's), "from-0", "from-1" or "coco-91" (COCO's own numbers of its 80
-                classes), or a table of number to class name; None to find out.
+            category_ids: "labels" (the label file's), "from-0", "from-1", "coco-91" (COCO's own numbers of its 80
+                classes) or "file" (the table in the results or of `ids_from`), or a table of number to class name; None
+                to find out.
             image_ids: "labels" (the label file's), "names", "from-0" or "from-1" (the place in the label file), or a
                 table of id to image; None to find out.
             ids_from: The COCO label file whose ids these are, for a dataset that was read from other files.
@@ -291,13 +294,22 @@ class Predictions:
             FileNotFoundError: There is no such file.
             ValueError: The file does not hold predictions.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            if "predictions" not in arrays:
-                raise InputError(
-                    f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
-                )
-            text = orjson.loads(arrays["predictions"].tobytes())
-            return cls(**text, **{column: arrays[column] for column in _COLUMNS})
+        try:
+            # not np.load, which takes any file that NumPy ever wrote
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                if "predictions" not in arrays:
+                    raise InputError(
+                        f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
+                    )
+                text = orjson.loads(arrays["predictions"].tobytes())
+                columns: dict[str, Any] = {column: arrays[column] for column in _COLUMNS}
+                return cls(**text, **columns)
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{path} holds no predictions that odkit saved, or is damaged: {error}"
+            ) from error
 
 
 _COLUMNS = ("boxes", "scores", "classes", "images")

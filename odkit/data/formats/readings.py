@@ -19,9 +19,9 @@ from odkit.data.formats.reader_base import folder_of, is_float, mostly_shares, n
 from odkit.data.formats.writer_base import known_sizes
 from odkit.system import InputError, counted
 
-READINGS = ("labels", "from-0", "from-1", "coco-91")
+READINGS = ("labels", "from-0", "from-1", "coco-91", "file")
 """Ways to read the number of a class: as the label file has it; as its place among the classes, counted from 0 or from
-1; as COCO's own category id of one of its 80 classes."""
+1; as COCO's own category id of one of its 80 classes; by the table that came with the results."""
 IMAGE_READINGS = ("labels", "names", "from-0", "from-1")
 """Ways to read what an image is called: by its id in the label file; by its file name or the number in it; by its place
 in the label file, counted from 0 or from 1."""
@@ -90,8 +90,7 @@ def say_unknown(notes: list[str], wrong: NDArray[np.bool_], keys: Sequence[Key],
         named = Counter(repr(keys[k]) for k in np.flatnonzero(wrong).tolist())
         first = ", ".join(key for key, _ in named.most_common(6)) + (" and others" if len(named) > 6 else "")
         notes.append(
-            f"{counted(int(wrong.sum()), 'row')} left out, as {counted(len(named), noun)} "
-            f"({first}) {'is' if len(named) == 1 else 'are'} of no {of} that is known"
+            f"{counted(int(wrong.sum()), 'row')} left out, as their {noun} is of no {of} that is known: {first}"
         )
 
 
@@ -328,29 +327,29 @@ def chosen_classes(
         if given not in read:
             raise InputError(
                 f"category_ids={given!r}: "
-                + (
-                    f"{dataset.name} was not read from a label file with numbers of classes"
-                    if given == "labels"
-                    else f"that is for COCO's 80 classes, and {dataset.name} has {len(dataset.class_names)}"
+                + {
+                    "labels": f"{dataset.name} was not read from a label file with numbers of classes",
+                    "file": "no table came with the results",
+                }.get(
+                    given, f"that is for COCO's 80 classes, and {dataset.name} has {len(dataset.class_names)}"
                 )
             )
         return read[given]
-    if "file" in read:
-        return read["file"]
-    if dataset.format == "coco" and "labels" in read:  # the rule of COCO's own format
-        _refuse_better("the category ids", "category_ids", "labels", right, read, dataset, what, _class_words)
-        if None in read["labels"] and None not in read["from-0"] and right["labels"].of < _FEW:
-            raise InputError(
-                f"the category ids of {what} ({_span(distinct)}) are not all in the label file, whose ids are "
-                f"{_span(list(tables['labels']))}; they may be counted from 0. Say which it is: category_ids='from-0' "
-                "or 'labels' (--category-ids)"
-            )
-        truth.refuse_other_order(read["labels"], keys, what)
-        return read["labels"]
-    tables.pop("labels", None)
-    whole = [name for name in tables if all(one is not None for one in read[name])]
     if not keys:
         return []
+    rule = "file" if "file" in read else "labels" if dataset.format == "coco" and "labels" in read else ""
+    if rule:
+        _refuse_better("the category ids", "category_ids", rule, right, read, dataset, what, _class_words)
+        lost = None in read[rule] and None not in read["from-0"] and right[rule].of < _FEW
+        if lost or not any(read[rule]):
+            raise InputError(
+                f"the category ids of {what} ({_span(distinct)}) are not all in the label file, whose ids are "
+                f"{_span(list(tables[rule]))}. Say what they are: category_ids= or --category-ids "
+                f"{'|'.join(READINGS)}, or the label file that they were made with (ids_from=, --ids-from)"
+            )
+        truth.refuse_other_order(read[rule], keys, what)
+        return read[rule]
+    whole = [name for name in tables if name != "labels" and None not in read[name]]
     if not whole:
         raise InputError(
             f"the category ids of {what} ({_span(distinct)}) are not numbers of the {len(dataset.class_names)} classes "
@@ -399,6 +398,7 @@ def _class_words(reading: str, dataset: Dataset) -> str:
     first = dataset.class_names[0] if dataset.class_names else ""
     return {
         "labels": "read as the label file's",
+        "file": "read by the table that came with them",
         "from-0": f"counted from 0 (0 is {first!r})",
         "from-1": f"counted from 1 (1 is {first!r})",
         "coco-91": "read as COCO's own (1 to 90)",
