@@ -64,6 +64,8 @@ class Numbers:
     image_ids: ImageReading | None = None
     """Image ids of COCO results: those of the label file, file names, or the place in the label file. Default: found
     out; what cannot be told is said."""
+    class_numbers: tuple[str, ...] = ()
+    """What each class number stands for, as NUMBER=NAME, where neither the data nor a data.yaml says it."""
     ids_from: Path | None = None
     """The COCO label file that the ids of COCO results are of, where the data is in another format."""
 

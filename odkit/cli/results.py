@@ -38,9 +38,21 @@ def kind_of(name: str) -> Kind:
 def read_results(name: str, dataset: Dataset, numbers: Numbers) -> Predictions:
     """What a tool has written, as predictions on the dataset's images."""
     kind = kind_of(name)
-    if kind == "coco":
-        return Predictions.from_coco(name, dataset, **vars(numbers))
-    return Predictions.from_yolo(name, dataset) if kind == "yolo" else Predictions.load(name)
+    pairs = [text.partition("=") for text in numbers.class_numbers]
+    if wrong := [key for key, _, class_name in pairs if not class_name]:
+        raise InputError(f"--class-numbers wants NUMBER=NAME, not {wrong[0]!r} alone")
+    table = {key: class_name for key, _, class_name in pairs} or None
+    if kind == "yolo":
+        return Predictions.from_yolo(name, dataset, class_names=table)
+    if kind == "predictions":
+        return Predictions.load(name)
+    return Predictions.from_coco(
+        name,
+        dataset,
+        category_ids=table or numbers.category_ids,
+        image_ids=numbers.image_ids,
+        ids_from=numbers.ids_from,
+    )
 
 
 def images_judged(

@@ -340,6 +340,7 @@ def chosen_classes(
     rule = "file" if "file" in read else "labels" if dataset.format == "coco" and "labels" in read else ""
     if rule:
         _refuse_better("the category ids", "category_ids", rule, right, read, dataset, what, _class_words)
+        truth.refuse_other_order(read[rule], keys, what, f"category_ids={rule!r} (--category-ids {rule})")
         lost = None in read[rule] and None not in read["from-0"] and right[rule].of < _FEW
         if lost or not any(read[rule]):
             raise InputError(
@@ -347,7 +348,6 @@ def chosen_classes(
                 f"{_span(list(tables[rule]))}. Say what they are: category_ids= or --category-ids "
                 f"{'|'.join(READINGS)}, or the label file that they were made with (ids_from=, --ids-from)"
             )
-        truth.refuse_other_order(read[rule], keys, what)
         return read[rule]
     whole = [name for name in tables if name != "labels" and None not in read[name]]
     if not whole:
@@ -365,7 +365,7 @@ def chosen_classes(
             + f". Say which it is: category_ids={best!r} or {others[0]!r} (--category-ids), or give the COCO label "
             "file that they were made with (ids_from=, --ids-from)"
         )
-    truth.refuse_other_order(read[best], keys, what)
+    truth.refuse_other_order(read[best], keys, what, f"category_ids={best!r} (--category-ids {best})")
     notes.append(
         f"category ids {_span(distinct)} {_class_words(best, dataset)}: "
         + (f"{right[best].words()} have the right class" if right[best].of else "nothing else fits")
@@ -416,7 +416,7 @@ def _span(keys: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Share:
+class Share:
     """A number of boxes of so many."""
 
     count: int
@@ -430,11 +430,11 @@ class _Share:
         return f"{self.count:,} of {self.of:,} boxes found"
 
 
-def _percent(share: _Share) -> str:
+def _percent(share: Share) -> str:
     return f"{100 * share.share:.0f}%"
 
 
-def _far_better(one: _Share, other: _Share) -> bool:
+def _far_better(one: Share, other: Share) -> bool:
     """Whether a reading fits so much better than another that this is no chance."""
     return one.count >= _FEW and one.share >= 0.3 and one.share >= 2 * other.share
 
@@ -447,34 +447,45 @@ class Hits:
     names: list[str]  # of the classes of the ground truth boxes
     boxes: int  # how many ground truth boxes were looked at
 
-    def agreement(self, names: Sequence[str | None]) -> _Share:
+    def agreement(self, names: Sequence[str | None]) -> Share:
         """How many have the right class."""
         right = sum(names[row] == name for row, name in zip(self.rows, self.names, strict=True))
-        return _Share(right, len(self.rows))
+        return Share(right, len(self.rows))
 
-    def refuse_other_order(self, names: Sequence[str | None], keys: Sequence[Key], what: str) -> None:
-        """Numbers that mostly lie on boxes of another class, each on another one, are of a table in another order."""
+    def refuse_other_order(
+        self, names: Sequence[str | None], keys: Sequence[Key], what: str, keep: str
+    ) -> None:
+        """Numbers that mostly lie on boxes of another class, each on another one, are of a table in another order.
+
+        Args:
+            names: Class name of each result as it is read, None for none.
+            keys: The number of its class.
+            what: The results, in words.
+            keep: What to give so that the numbers are read so all the same.
+        """
         now = self.agreement(names)
         pairs = Counter((str(keys[row]), name) for row, name in zip(self.rows, self.names, strict=True))
         table: dict[str, str] = {}
         for (key, name), _ in pairs.most_common():
             if key not in table and name not in table.values():
                 table[key] = name
-        other = _Share(sum(pairs[pair] for pair in table.items()), now.of)
+        other = Share(sum(pairs[pair] for pair in table.items()), now.of)
         if len(table) > 1 and other.share >= 0.8 and other.count >= 2 * _FEW and _far_better(other, now):
+            table = dict(sorted(table.items()))
+            flags = " ".join(f"{key}={name}" for key, name in table.items())
             raise InputError(
                 f"the class numbers of {what} are of a table in another order, it seems: {now.words()} have the right "
-                f"class, and {other.count:,} would with {table}. If that is it, give category_ids={table}, else "
-                "category_ids='labels' (--category-ids labels) to keep to the label file"
+                f"class, and {other.count:,} would have it with {table}. If that is it, give this table "
+                f"(--class-numbers {flags}); {keep} keeps to the order as it is"
             )
 
 
 def _share_found(
     dataset: Dataset, corners: NDArray[Any], scores: NDArray[np.float64], images: NDArray[np.int64]
-) -> _Share:
+) -> Share:
     """How many of the ground truth boxes some result lies on, in images that have results."""
     hits = hits_of(dataset, corners, scores, images)
-    return _Share(len(hits.rows), hits.boxes)
+    return Share(len(hits.rows), hits.boxes)
 
 
 def hits_of(
@@ -505,7 +516,7 @@ def _refuse_better(
     subject: str,
     argument: str,
     rule: str,
-    fit: Mapping[str, _Share],
+    fit: Mapping[str, Share],
     readings: Mapping[str, Sequence[Any] | NDArray[Any]],
     dataset: Dataset,
     what: str,
@@ -515,11 +526,11 @@ def _refuse_better(
     same = [name for name in fit if name != rule and list(readings[name]) == list(readings[rule])]
     others = [name for name in fit if name != rule and name not in same]
     best = max(others, key=lambda name: fit[name].share, default=None)
-    if best is None or not _far_better(fit[best], fit.get(rule, _Share(0, 0))):
+    if best is None or not _far_better(fit[best], fit.get(rule, Share(0, 0))):
         return
     flag = "--" + argument.replace("_", "-")
     verb = "have the right class" if argument == "category_ids" else "of the labelled ones"
-    now = fit.get(rule, _Share(0, 0))
+    now = fit.get(rule, Share(0, 0))
     raise InputError(
         f"{subject} of {what} do not fit {dataset.name}: {words(rule, dataset)}, {now.words()} {verb}; "
         f"{words(best, dataset)}, {fit[best].words()}. If that is what they are, say so: {argument}={best!r} "

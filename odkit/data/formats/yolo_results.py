@@ -81,7 +81,9 @@ def yolo_results(
     table, whence = _yolo_names(root, dataset, class_names)
     found = named(rows.classes, table)
     if class_names is None:
-        truth.refuse_other_order(found, rows.classes, str(root))
+        truth.refuse_other_order(
+            found, rows.classes, str(root), "class_names= (a data.yaml beside the files)"
+        )
     notes.append(f"class numbers by {whence}")
     unknown = np.array([name is None for name in found], bool)
     say_unknown(notes, (at >= 0) & unknown, rows.classes, "class number", "class")
