@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from odkit.data.boxes import xywh_to_xyxy, xyxy_to_xywh
+from odkit.data.boxes import box_area, xywh_to_xyxy, xyxy_to_xywh
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, one_table
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
@@ -221,6 +221,7 @@ def _read_annotations(
     classes: list[int] = []
     images: list[int] = []
     crowd: list[bool] = []
+    areas: list[Any] = []
     ids: list[str] = []
     used: set[str] = set()
     outlines = 0
@@ -280,6 +281,7 @@ def _read_annotations(
         classes.append(index)
         images.append(row)
         crowd.append(found.get("iscrowd") in _YES)
+        areas.append(found.get("area"))
         ids.append(box_id)
     boxes, good = finite_rows(rows)
     corners: Any = xywh_to_xyxy(np.where(good[:, None], boxes, 0))
@@ -306,9 +308,26 @@ def _read_annotations(
         classes, images = ([column[k] for k in keep] for column in (classes, images))
         crowd = [crowd[k] for k in keep]
     data.add_boxes(corners, classes, images, ids, crowd)
+    if len(areas) == len(corners) and (moved := _size_classes_by_area(corners, areas)):
+        data.notes.append(
+            f"{file}: {counted(moved, 'box')} of another size by the file's areas (of masks) than by the box; AP by "
+            "size goes by the box here, by the area in pycocotools"
+        )
     if outlines:
         without = counted(outlines, "annotation without a bbox")
         data.notes.append(f"{file}: {without}, read as the boxes around their masks")
+
+
+def _size_classes_by_area(corners: Any, areas: list[Any]) -> int:
+    """How many boxes are small, medium or large in COCO's sense by the stated area and another by their own."""
+    try:
+        stated = np.array(areas, np.float64).reshape(len(corners))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    edges = [32**2, 96**2]
+    there = np.isfinite(stated) & (stated > 0)
+    by_area, by_box = (np.digitize(values, edges) for values in (stated, box_area(corners)))
+    return int((there & (by_area != by_box)).sum())
 
 
 def _other_spelling(key: Any) -> Any:

@@ -61,7 +61,7 @@ def yolo_results(
         first = ", ".join(without[:3]) + (" and others" if len(without) > 3 else "")
         if len(without) == len(files):
             raise InputError(
-                f"none of the {counted(len(files), 'text file')} in {root} has the name of an image of {dataset.name}: "
+                f"no text file of {len(files):,} in {root} has the name of an image of {dataset.name}: "
                 f"they are {first}; it has {', '.join(map(repr, dataset.image_ids.tolist()[:3]))}"
             )
         notes.append(
