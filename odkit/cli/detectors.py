@@ -114,21 +114,24 @@ def evaluate(
     foreign = kind_of(detector) != "detector"
     judge = None if foreign else read_detector(detector, device)
     dataset = read_dataset(path, classes, reading, val=0 if foreign else 0.2)
+    read: Predictions | None = None
     if foreign:
-        split_of = read_results(detector, dataset, numbers)
-        judged = images_judged(detector, split_of, dataset, split, only_judged)
+        read = read_results(detector, dataset, numbers)
+        judged = images_judged(detector, read, dataset, split, only_judged)
+        if judged is not dataset:  # what is said of images is then of fewer
+            read = read_results(detector, judged, numbers)
     else:
         split = "val" if split is None else split
         judged = dataset.split(split) if split else dataset
 
-    def measured(name: str, read: "tuple[Run | None, Detector] | None" = None) -> analysis.Evaluation:
-        if kind_of(name) != "detector":
-            return analysis.evaluate(judged, read_results(name, judged, numbers))
-        run, found = read or read_detector(name, device)
+    def made_by(run: Run | None, found: "Detector") -> Predictions:
         how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
-        return analysis.evaluate(judged, detection.predict(found, judged, **how))
+        return detection.predict(found, judged, **how)
 
-    evaluation = measured(detector, judge)
+    if read is None:
+        assert judge is not None  # a detector, then
+        read = made_by(*judge)
+    evaluation = analysis.evaluate(judged, read)
     page: dict[str, Any] = evaluation.to_dict()
     texts = [repr(evaluation)]
     if mistakes or label_errors:
@@ -142,7 +145,9 @@ def evaluate(
             page["label_errors"] = suspects
             texts.append(_suspects_told(wrong.suspects))
     if compare is not None:
-        compared = analysis.compare(measured(compare), evaluation)
+        own = kind_of(compare) == "detector"
+        other = made_by(*read_detector(compare, device)) if own else read_results(compare, judged, numbers)
+        compared = analysis.compare(analysis.evaluate(judged, other), evaluation)
         page["comparison"] = {"first": compare, "second": detector, **compared.to_dict()}
         texts.append(f"The first is {compare}, the second {detector}.\n{compared!r}")
     if out is not None:

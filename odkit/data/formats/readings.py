@@ -71,11 +71,11 @@ def finished(columns: Columns, table: Sequence[str], dataset: Dataset, notes: li
     if off.any():
         notes.append(f"{counted(int(off.sum()), 'box')} wholly outside of the image, kept as COCO does")
     without = np.setdiff1d(np.arange(len(dataset)), images)
-    if len(without):
-        boxes = int(np.isin(dataset.box_images[~dataset.box_crowd], without).sum())
+    missed = int(np.isin(dataset.box_images[~dataset.box_crowd], without).sum())
+    if missed:
         notes.append(
             f"nothing was found in {len(without):,} of {counted(len(dataset), 'image')}; their "
-            f"{counted(boxes, 'box')} count as missed, as in COCO's figures"
+            f"{counted(missed, 'box')} count as missed, as in COCO's figures"
         )
     return {
         **columns,
@@ -497,8 +497,9 @@ def hits_of(
     both = np.intersect1d(labelled, images[known])
     both = both[:: max(len(both) // _LOOKED_AT, 1)][:_LOOKED_AT]
     hits = Hits([], [], 0)
+    sorted_images = images[order]
     for image in both.tolist():
-        first, last = np.searchsorted(images[order], [image, image + 1])
+        first, last = np.searchsorted(sorted_images, [image, image + 1])
         mine = order[first:last]
         mine = mine[np.argsort(-scores[mine], kind="stable")][:100]
         there = dataset.boxes_of(image)
