@@ -147,8 +147,8 @@ class Predictions:
         Args:
             folder: The folder of the text files, or the one above its labels/.
             dataset: The ground truth, whose images have the files' names.
-            class_names: Class names by number; None for those of a data.yaml in the folder or above, else of the
-                dataset's own data.yaml, else the dataset's classes in their order.
+            class_names: Class names by number; None for those of a data.yaml or classes.txt in the folder or above,
+                else of the dataset's own data.yaml, else the dataset's classes in their order.
 
         Raises:
             FileNotFoundError: There is no such folder.

@@ -1,3 +1,5 @@
+from .foreign_results import coco_results as coco_results
+from .foreign_results import supervision_results as supervision_results
 from .label_map import LabelMap as LabelMap
 from .label_map import read_label_map as read_label_map
 from .load import READERS as READERS
@@ -7,8 +9,6 @@ from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
 from .readings import IMAGE_READINGS as IMAGE_READINGS
 from .readings import READINGS as READINGS
-from .results import coco_results as coco_results
-from .results import supervision_results as supervision_results
 from .write import WRITERS as WRITERS
 from .write import convert as convert
 from .write import write_dataset as write_dataset

@@ -157,6 +157,10 @@ def _yolo_names(
         for name in ("data.yaml", "dataset.yaml"):
             if table := _yaml_names(place / name):
                 return table, os.path.relpath(place / name, root.parent)
+        for name in NAME_FILES:
+            if (place / name).is_file():
+                lines = read_text(place / name).rstrip("\n").split("\n")
+                return {str(k): line.strip() for k, line in enumerate(lines)}, f"{name} beside the text files"
     if dataset.format == "yolo" and dataset.source_ids.classes:
         return dict(dataset.source_ids.classes), "the dataset's own file of class names"
     return {
