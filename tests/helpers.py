@@ -88,10 +88,15 @@ def make_predictions(rows, *, names=NAMES, image_ids=()):
     )
 
 
-def random_case(seed, *, images=12, ties=False, crowd=0.1, present=3, gap=0.2):
-    """Boxes of all sizes with jittered, doubled, misnamed and invented predictions; the last class has no boxes."""
+def random_case(seed, *, images=12, ties=False, crowd=0.1, present=3, gap=0.2, step=8, wider=1):
+    """Boxes of all sizes with jittered, doubled, misnamed and invented predictions; the last class has no boxes.
+
+    With ties, scores have one digit, and corners lie on a grid, the right and lower ones a little further out.
+    """
     rng = np.random.default_rng(seed)
-    grid = (lambda box: np.round(np.asarray(box) / 8) * 8 + [0, 0, 1, 1]) if ties else np.asarray
+    grid = (
+        (lambda box: np.round(np.asarray(box) / step) * step + [0, 0, wider, wider]) if ties else np.asarray
+    )
 
     def anywhere():
         corner, size = rng.uniform(0, 300, 2), np.exp(rng.uniform(np.log(6), np.log(180), 2))
@@ -116,17 +121,14 @@ def random_case(seed, *, images=12, ties=False, crowd=0.1, present=3, gap=0.2):
     return make_dataset(truth, images=images, crowd=crowds), make_predictions(found)
 
 
-def pycocotools_figures(dataset, predictions, limit=100):
-    """The twelve figures, and AP, AP50, AP75, AR of each class [K, 4], by pycocotools; nan where it says -1."""
+def pycocotools_arrays(dataset, predictions, limit=100):
+    """Precision [10, 101, K, 4] and recall [10, K, 4, 3] of all box sizes, by pycocotools; -1 for nothing."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     def xywh(box):
         x1, y1, x2, y2 = map(float, box)
         return [x1, y1, x2 - x1, y2 - y1]
-
-    def mean(values):
-        return values[values > -1].mean() if (values > -1).any() else math.nan
 
     def row(n, image, label, box, **more):
         return {
@@ -159,12 +161,25 @@ def pycocotools_figures(dataset, predictions, limit=100):
         engine.params.maxDets = [1, min(10, limit), limit]
         engine.evaluate()
         engine.accumulate()
-    p, r = engine.eval["precision"][..., 2], engine.eval["recall"]
+    return engine.eval["precision"][..., 2], engine.eval["recall"]
+
+
+def pycocotools_figures(dataset, predictions, limit=100):
+    """The twelve figures, and AP, AP50, AP75, AR of each class [K, 4], by pycocotools; nan where it says -1."""
+    return figures_of(*pycocotools_arrays(dataset, predictions, limit))
+
+
+def figures_of(p, r):
+    """The same of pycocotools' precision and recall (see `pycocotools_arrays`)."""
+
+    def mean(values):
+        return values[values > -1].mean() if (values > -1).any() else math.nan
+
     figures = [mean(p[..., 0]), mean(p[0, ..., 0]), mean(p[5, ..., 0]), *(mean(p[..., a]) for a in (1, 2, 3))]
     figures += [mean(r[:, :, 0, m]) for m in range(3)] + [mean(r[:, :, a, 2]) for a in (1, 2, 3)]
     per_class = [
         [mean(p[:, :, k, 0]), mean(p[0, :, k, 0]), mean(p[5, :, k, 0]), mean(r[:, k, 0, 2])]
-        for k in range(len(names))
+        for k in range(r.shape[1])
     ]
     return np.array(figures), np.array(per_class)
 
@@ -173,6 +188,11 @@ ORACLE_CASES = {
     "plain": {"crowd": 0},
     "crowds": {"crowd": 0.4},
     "ties in score and overlap": {"ties": True, "crowd": 0.2},
+    "ties on a coarse grid, overlaps of exactly 0.5 and boxes without area": {
+        "ties": True,
+        "step": 40,
+        "wider": 0,
+    },
     "many images without boxes or predictions": {"gap": 0.7},
     "one class with boxes": {"present": 1},
 }

@@ -58,7 +58,7 @@ def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int 
     if max_detections < 1:
         raise InputError(f"max_detections must be 1 or more, not {max_detections}")
     _refuse_unusable(dataset)
-    notes = _class_notes(dataset, predictions)
+    notes = (*_class_notes(dataset, predictions), *predictions.notes)
     known = np.array([name in predictions.class_names for name in dataset.class_names], bool)
     predictions = predictions.for_dataset(dataset, same_classes=False)
     ap, ar, precision = _coco_arrays(dataset, predictions, max_detections)
@@ -199,7 +199,8 @@ class Evaluation:
         precision: COCO's precision of each class at the IoUs 0.50, 0.55, ..., 0.95 and the recalls 0, 0.01, ..., 1,
             float64 [10, K, 101]; its mean over all of them is the class's AP.
         recall: Recall of each class at these IoUs, float64 [10, K].
-        notes: Where the class tables of dataset and detector differ, and what follows from it (see `evaluate`).
+        notes: Where the class tables of dataset and detector differ, and what follows from it (see `evaluate`); and
+            what `Predictions.notes` say.
     """
 
     dataset: Dataset

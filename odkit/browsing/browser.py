@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit import detection
-from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, mistakes
+from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, evaluate, mistakes
 from odkit.browsing import fo_dataset, services
 from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import from_fiftyone, suggestions_to_fiftyone, to_fiftyone
 from odkit.browsing.fo_dataset import GROUND_TRUTH
 from odkit.browsing.services import AppError
-from odkit.data import Dataset
+from odkit.data import Dataset, Predictions
 from odkit.data.audit import audit
 from odkit.runs import Prelabels
 from odkit.system import FrontEnd, InputError, UnknownNameError, front_end, in_notebook
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 def browse(
     x: "Dataset | Prelabels | Evaluation | Mistakes | Run | Sequence[Run] | Any",
+    predictions: Predictions | None = None,
     *,
     height: int = 600,
     score: float | None = None,
@@ -45,6 +46,7 @@ def browse(
         x: A Dataset (with its audit's findings as saved views), a Run, an Evaluation or Mistakes (with predictions,
             what each got wrong, and the labels that are probably wrong), several Runs side by side, Prelabels (the
             pictures still to do, those the detector is least sure of first), or a FiftyOne dataset or view.
+        predictions: What any detector found in a Dataset, which is then shown as its Evaluation.
         height: Height of the App in the cell, pixels.
         score: Predictions below it are left out; by default the score with the best F1.
         keep_edits: False starts anew, without what was done in the App.
@@ -58,6 +60,10 @@ def browse(
             a picture of the images instead.
         ValueError: Runs side by side were judged on different data.
     """
+    if predictions is not None:
+        if not isinstance(x, Dataset):
+            raise InputError(f"browse() takes predictions beside a Dataset, not beside {type(x).__name__}")
+        x = evaluate(x, predictions)
     seen_from = front_end()
     try:
         if seen_from is None:

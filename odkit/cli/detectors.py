@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,14 +12,15 @@ import orjson
 from tyro.conf import Positional
 
 from odkit import analysis, detection
-from odkit.cli.flags import Classes, Further, Reading, Writable
+from odkit.cli.flags import Classes, Further, Numbers, Reading, Writable
+from odkit.cli.results import images_judged, kind_of, read_results
 from odkit.cli.shared import (
     command,
     means_the_demo,
     print_json,
     read_dataset,
     read_detector,
-    say_evaluation,
+    said_further,
     signals_to,
     table,
     warnings_said,
@@ -69,39 +71,106 @@ def evaluate(
     detector: Positional[str],
     path: Positional[str],
     *,
-    split: str = "val",
+    split: str | None = None,
     classes: Classes = Classes(),
     reading: Reading = Reading(),
+    numbers: Numbers = Numbers(),
+    only_judged: bool = False,
+    mistakes: bool = False,
+    label_errors: bool = False,
+    compare: str | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     batch_size: int = 8,
     num_workers: int = -1,
     further: Further = Further(),
+    out: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Measure a detector on a dataset: COCO's figures and a table of classes, which are matched by name.
+    """Measure a detector, or what any detector found, on a dataset: COCO's figures and a table of classes.
+
+    Classes are matched by name. Results of other tools are read as `Predictions.from_coco` and `.from_yolo` say.
 
     Args:
-        detector: Run (folder or name) or detector file.
+        detector: Run (folder or name) or detector file; or results: COCO's (.json), a folder of YOLO's text files
+            with confidences, saved Predictions (.npz).
         path: Folder or label file of a dataset, or "demo".
-        split: Split to judge on; "" for all images.
+        split: Split to judge on; "" for all images. Default: val for a run or detector; for results the split that
+            all of them are of, else all images.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
         reading: How the dataset is read.
+        numbers: What the numbers in results of other tools mean.
+        only_judged: Leave out images that results do not speak of. Default: their objects count as missed, as in
+            COCO's figures.
+        mistakes: Also every mistake by kind, and what each kind costs.
+        label_errors: Also the labels that are probably wrong.
+        compare: Another run, detector or results: the difference, with its 95% interval, on the same images.
         device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
         precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
             fp32.
         batch_size: Images at once.
         num_workers: Processes that decode images; -1: as many as pay.
         further: What else is to be said.
+        out: File to write all that is found into, as JSON.
         json: Print JSON.
     """
-    run, found = read_detector(detector, device)
-    dataset = read_dataset(path, classes, reading)
-    judged = dataset.split(split) if split else dataset
-    how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
-    evaluation = analysis.evaluate(judged, detection.predict(found, judged, **how))
-    say_evaluation(evaluation, further, json)
+    foreign = kind_of(detector) != "detector"
+    judge = None if foreign else read_detector(detector, device)
+    dataset = read_dataset(path, classes, reading, val=0 if foreign else 0.2)
+    read: Predictions | None = None
+    if foreign:
+        read = read_results(detector, dataset, numbers)
+        judged = images_judged(detector, read, dataset, split, only_judged)
+        if judged is not dataset:  # what is said of images is then of fewer
+            read = read_results(detector, judged, numbers)
+    else:
+        split = "val" if split is None else split
+        judged = dataset.split(split) if split else dataset
+
+    def made_by(run: Run | None, found: "Detector") -> Predictions:
+        how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
+        return detection.predict(found, judged, **how)
+
+    if read is None:
+        assert judge is not None  # a detector, then
+        read = made_by(*judge)
+    evaluation = analysis.evaluate(judged, read)
+    page: dict[str, Any] = evaluation.to_dict()
+    more = said_further(evaluation, further)
+    page |= {name: part.to_dict() for name, part in more.items()}
+    texts = [repr(evaluation), *map(repr, more.values())]
+    if mistakes or label_errors:
+        wrong = analysis.mistakes(evaluation)
+        told = wrong.to_dict()
+        suspects = told.pop("suspects")
+        if mistakes:
+            page["mistakes"] = told
+            texts.append(repr(wrong))
+        if label_errors:
+            page["label_errors"] = suspects
+            texts.append(_suspects_told(wrong.suspects))
+    if compare is not None:
+        own = kind_of(compare) == "detector"
+        other = made_by(*read_detector(compare, device)) if own else read_results(compare, judged, numbers)
+        compared = analysis.compare(analysis.evaluate(judged, other), evaluation)
+        page["comparison"] = {"first": compare, "second": detector, **compared.to_dict()}
+        texts.append(f"The first is {compare}, the second {detector}.\n{compared!r}")
+    if out is not None:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+        write_file(out, orjson.dumps(page, option=options))
+    if json:
+        print_json(page)
+    else:
+        print("\n\n".join(texts))
     return 0
+
+
+def _suspects_told(suspects: Sequence[analysis.Suspect], most: int = 20) -> str:
+    """The labels that are probably wrong, a line each."""
+    if not suspects:
+        return "No label looks wrong."
+    lines = [f"Labels that are probably wrong, the most suspicious of {len(suspects):,} first"]
+    return "\n  ".join([*lines, *map(str, suspects[:most])])
 
 
 @command

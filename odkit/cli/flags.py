@@ -1,18 +1,22 @@
 """Arguments that several commands take: settings, classes, how a folder is read."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from odkit.data.formats import READERS, WRITERS
+from odkit.data.formats import IMAGE_READINGS, READERS, READINGS, WRITERS
 from odkit.runs import MAY_CHANGE, Settings, setting_docs
 
 if TYPE_CHECKING:
     Readable: TypeAlias = str
     Writable: TypeAlias = str
+    ClassReading: TypeAlias = str
+    ImageReading: TypeAlias = str
 else:  # what can be read and written, in help and checks, is what the tables hold
     Readable, Writable = Literal[tuple(READERS)], Literal[tuple(WRITERS)]
+    ClassReading, ImageReading = Literal[READINGS], Literal[IMAGE_READINGS]
 
 
 class Flags(Settings):
@@ -59,6 +63,22 @@ class Further:
     """The score thresholds that give this precision (0 to 1), one for all classes and one for each."""
     want_recall: float | None = None
     """The score thresholds that give this recall (0 to 1), one for all classes and one for each."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What the numbers in another tool's results mean, see `Predictions.from_coco`."""
+
+    category_ids: ClassReading | None = None
+    """Category ids of COCO results: those of the label file, the place of the class counted from 0 or from 1, COCO's
+    own 1 to 90, or by the table in the file of results. Default: found out; what cannot be told is said."""
+    image_ids: ImageReading | None = None
+    """Image ids of COCO results: those of the label file, file names, or the place in the label file. Default: found
+    out; what cannot be told is said."""
+    class_numbers: tuple[str, ...] = ()
+    """What each class number stands for, as NUMBER=NAME, where neither the data nor a data.yaml says it."""
+    ids_from: Path | None = None
+    """The COCO label file that the ids of COCO results are of, where the data is in another format."""
 
 
 def _changes() -> type:

@@ -130,8 +130,10 @@ def print_json(value: Any) -> None:
     print(orjson.dumps(value, option=options, default=str).decode())
 
 
-def say_evaluation(evaluation: "Evaluation", further: Further, json: bool) -> None:
-    """COCO's figures, and what else is asked for."""
+def said_further(
+    evaluation: "Evaluation", further: Further
+) -> "dict[str, Thresholds | Intervals | Calibration]":
+    """What is asked for besides COCO's figures, by name."""
     more: dict[str, Thresholds | Intervals | Calibration] = {}
     if further.want_precision is not None:
         more["for_precision"] = evaluation.score_for(precision=further.want_precision)
@@ -141,10 +143,7 @@ def say_evaluation(evaluation: "Evaluation", further: Further, json: bool) -> No
         more["calibration"] = evaluation.calibration()
     if further.intervals:
         more["intervals"] = evaluation.intervals()
-    if json:
-        print_json(evaluation.to_dict() | {name: part.to_dict() for name, part in more.items()})
-    else:
-        print(evaluation, *more.values(), sep="\n\n")
+    return more
 
 
 def say_background(run: Run) -> int:

@@ -42,6 +42,19 @@ class SourceProblem:
     box: str = ""  # box id, where one is concerned
 
 
+@dataclass(frozen=True)
+class SourceIds:
+    """What images and classes are called in the label file, by which the results of other tools name them.
+
+    Attributes:
+        images: Image id to the id of the image in its label file, as text; in the order of the label file.
+        classes: Number of a class in the label file, as text, to the name of the class.
+    """
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
     """Labelled images as columns; every method returns a new Dataset and leaves this one and the files alone.
@@ -77,6 +90,7 @@ class Dataset:
     box_ids: NDArray[np.object_] = None  # type: ignore[assignment]  # default: "box 1", "box 2", ... within an image
     notes: tuple[str, ...] = ()  # what was recognised, chosen or repaired, and why
     source_problems: tuple[SourceProblem, ...] = field(default=(), repr=False)
+    source_ids: SourceIds = field(default=SourceIds(), repr=False)  # of COCO's and YOLO's files; else empty
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the class is frozen)
@@ -254,7 +268,15 @@ class Dataset:
             class_names=table,
             box_classes=np.array([*new_index, UNKNOWN_CLASS], np.int32)[kept.box_classes],
             notes=(*self.notes, note) if note else self.notes,
+            source_ids=self._renamed_ids(dict(zip(self.class_names, new_names, strict=True))),
         )
+
+    def _renamed_ids(self, new_names: Mapping[str, str | None]) -> SourceIds:
+        """The label file's class numbers with new names; those of dropped classes keep the old ones."""
+        pairs = [(key, name, new_names.get(name)) for key, name in self.source_ids.classes.items()]
+        taken = set(new_names.values())
+        renamed = {key: new or old for key, old, new in pairs if new is not None or old not in taken}
+        return SourceIds(self.source_ids.images, renamed)
 
     def _refuse_unknown_classes(self, names: Iterable[str]) -> None:
         for name in names:
@@ -335,6 +357,7 @@ class Dataset:
             "format": self.format,
             "notes": self.notes,
             "source_problems": [dataclasses.asdict(p) for p in self.source_problems],
+            "source_ids": {"images": self.source_ids.images, "classes": self.source_ids.classes},
             **{column: self._column_list(column) for column in _TEXT_COLUMNS},
         }
         arrays = {column: getattr(self, column) for column in _NUMBER_COLUMNS}
@@ -357,6 +380,7 @@ class Dataset:
                 columns: dict[str, Any] = {column: arrays[column] for column in _NUMBER_COLUMNS}
             text["source_problems"] = tuple(SourceProblem(**p) for p in text["source_problems"])
             text["notes"] = tuple(text["notes"])
+            text["source_ids"] = SourceIds(**text.get("source_ids", {}))  # older files have none
             return cls(**text, **columns)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
@@ -437,8 +461,22 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
         class_names=tuple(names),
         notes=tuple(dict.fromkeys(note for part in parts.values() for note in part.notes)),
         source_problems=tuple(dict.fromkeys(p for part in parts.values() for p in part.source_problems)),
+        source_ids=SourceIds(
+            {image: key for part in parts.values() for image, key in part.source_ids.images.items()},
+            one_table(part.source_ids.classes for part in parts.values()),
+        ),
         **{column: np.concatenate(values) for column, values in joined.items()},
     )
+
+
+def one_table(tables: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Several tables of class numbers as one; empty where they do not agree what a number means."""
+    joined: dict[str, str] = {}
+    for table in tables:
+        if any(joined.get(key, name) != name for key, name in table.items()):
+            return {}
+        joined.update(table)
+    return joined
 
 
 def near_name(name: str, names: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
 """Predictions: what a detector found in a dataset's images, as columns."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ class Predictions:
         class_names: The detector's class table.
         image_ids: Ids of the images the detector looked at, in the order `images` counts them. Where they are
             given, predictions find their images by id in any selection of the dataset; where not, by position.
+        notes: What was recognised, chosen or left out where they were read from another tool's files.
 
     Raises:
         ValueError: A column has the wrong length, shape or range; the message says which and where.
@@ -38,6 +41,7 @@ class Predictions:
     images: NDArray[np.int32]
     class_names: tuple[str, ...]
     image_ids: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns: dict[str, NDArray[Any]] = {
@@ -55,6 +59,7 @@ class Predictions:
             object.__setattr__(self, column, values[order])
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         object.__setattr__(self, "image_ids", tuple(map(str, self.image_ids)))
+        object.__setattr__(self, "notes", tuple(map(str, self.notes)))
         _validate(self)
 
     @classmethod
@@ -77,6 +82,103 @@ class Predictions:
             image_ids=tuple(image_ids),
         )
 
+    # -- of other tools ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_coco(
+        cls,
+        results: str | Path | Sequence[Any] | Mapping[str, Any],
+        dataset: Dataset,
+        *,
+        category_ids: str | Mapping[Any, str] | None = None,
+        image_ids: str | Mapping[Any, str] | None = None,
+        ids_from: str | Path | None = None,
+    ) -> "Predictions":
+        """What any detector found, from COCO's results: rows of image_id, category_id, bbox (xywh, pixels), score.
+
+        Also read are such rows in a dict ("annotations", "predictions", ...), in a list an image ("instances"), beside
+        their own tables of images and categories, or with a mask in place of a box; and a dict of boxes (xyxy), scores
+        and labels an image, as torchvision's detectors give and torchmetrics takes.
+
+        Images are found by the `file_name` of a row where it has one, else by the ids of the label file that the
+        dataset was read from, else by name (Ultralytics has the file's stem for an id). Classes are found by the
+        label file's category ids or, where that has none, by the numbering from 0 or 1 that gives most of the boxes
+        found the right class. Numbers that fit far better in another way are refused: read as they stand, they would
+        give a low AP without a word. What was left out, and why, is said in `notes`.
+
+        Args:
+            results: The .json file, or what it holds.
+            dataset: The ground truth. An image that the results do not speak of counts as one where nothing was found;
+                `dataset.select(np.unique(predictions.images))` has only the others.
+            category_ids: "labels" (the label file's), "from-0", "from-1", "coco-91" (COCO's own numbers of its 80
+                classes) or "file" (the table in the results or of `ids_from`), or a table of number to class name; None
+                to find out.
+            image_ids: "labels" (the label file's), "names", "from-0" or "from-1" (the place in the label file), or a
+                table of id to image; None to find out.
+            ids_from: The COCO label file whose ids these are, for a dataset that was read from other files.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It holds no results, or their numbers do not fit the dataset; the message says which and what
+                to give.
+
+        Source: cocodataset.org/#format-results.
+        """
+        from odkit.data.formats import coco_results
+
+        columns = coco_results(
+            results, dataset, category_ids=category_ids, image_ids=image_ids, ids_from=ids_from
+        )
+        return cls(**columns)
+
+    @classmethod
+    def from_yolo(
+        cls,
+        folder: str | Path,
+        dataset: Dataset,
+        *,
+        class_names: Sequence[str] | Mapping[Any, str] | None = None,
+    ) -> "Predictions":
+        """What a YOLO found, from text files, one an image: class, center x, center y, width, height, confidence.
+
+        All but the class are shares of the image. Ultralytics writes them with `save_txt=True save_conf=True`;
+        outlines are read as the boxes around them. An image without a file is one where nothing was found.
+
+        Args:
+            folder: The folder of the text files, or the one above its labels/.
+            dataset: The ground truth, whose images have the files' names.
+            class_names: Class names by number; None for those of a data.yaml or classes.txt in the folder or above,
+                else of the dataset's own data.yaml, else the dataset's classes in their order.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            ValueError: A line has no confidence or is none of YOLO's; no file has the name of an image; the numbers
+                are of a table in another order.
+        """
+        from odkit.data.formats import yolo_results
+
+        return cls(**yolo_results(folder, dataset, class_names=class_names))
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, dataset: Dataset | None = None, *, class_names: Sequence[str] | None = None
+    ) -> "Predictions":
+        """What was found, from `supervision.Detections`, which are known by their attributes alone.
+
+        Args:
+            detections: One for each image, in the dataset's order; or a dict of image name to it; or just one.
+            dataset: The ground truth; None for predictions that know their images by position.
+            class_names: What `class_id` counts in, where `data["class_name"]` is not there; None for the dataset's.
+
+        Raises:
+            ValueError: There are not as many as images, or confidences or classes are missing.
+
+        Source: supervision.roboflow.com/latest/detection/core.
+        """
+        from odkit.data.formats import supervision_results
+
+        return cls(**supervision_results(detections, dataset, class_names))
+
     # -- looking and choosing ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -85,7 +187,8 @@ class Predictions:
 
     def __repr__(self) -> str:
         images = len(self.image_ids) or len(np.unique(self.images))
-        return f"Predictions: {len(self):,} boxes of {len(self.class_names)} classes in {images:,} images"
+        head = f"Predictions: {len(self):,} boxes of {len(self.class_names)} classes in {images:,} images"
+        return "\n  - ".join([head, *self.notes])
 
     def of(self, image: int) -> slice:
         """The rows that belong to one image (an index, 0-based)."""
@@ -131,6 +234,7 @@ class Predictions:
             images=images[keep],
             class_names=dataset.class_names,
             image_ids=tuple(dataset.image_ids),
+            notes=self.notes,
         )
 
     def _images_in(self, dataset: Dataset) -> NDArray[np.int32]:
@@ -174,7 +278,9 @@ class Predictions:
         """The columns as one `.npz` file (plain arrays, no pickle), whole or not at all (`replacing`)."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = orjson.dumps({"class_names": self.class_names, "image_ids": self.image_ids})
+        text = orjson.dumps(
+            {"class_names": self.class_names, "image_ids": self.image_ids, "notes": self.notes}
+        )
         arrays: dict[str, Any] = {column: getattr(self, column) for column in _COLUMNS}
         with replacing(path) as file:
             np.savez_compressed(file, predictions=np.frombuffer(text, np.uint8), **arrays)
@@ -188,13 +294,22 @@ class Predictions:
             FileNotFoundError: There is no such file.
             ValueError: The file does not hold predictions.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            if "predictions" not in arrays:
-                raise InputError(
-                    f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
-                )
-            text = orjson.loads(arrays["predictions"].tobytes())
-            return cls(**text, **{column: arrays[column] for column in _COLUMNS})
+        try:
+            # not np.load, which takes any file that NumPy ever wrote
+            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                if "predictions" not in arrays:
+                    raise InputError(
+                        f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
+                    )
+                text = orjson.loads(arrays["predictions"].tobytes())
+                columns: dict[str, Any] = {column: arrays[column] for column in _COLUMNS}
+                return cls(**text, **columns)
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{path} holds no predictions that odkit saved, or is damaged: {error}"
+            ) from error
 
 
 _COLUMNS = ("boxes", "scores", "classes", "images")

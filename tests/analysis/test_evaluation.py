@@ -12,23 +12,30 @@ from odkit.analysis.evaluation import evaluate
 from tests.helpers import (
     NAMES,
     ORACLE_CASES,
+    figures_of,
     make_dataset,
     make_predictions,
+    pycocotools_arrays,
     pycocotools_figures,
     random_case,
 )
 
 
 @pytest.mark.parametrize("options", ORACLE_CASES.values(), ids=ORACLE_CASES.keys())
-@pytest.mark.parametrize("limit", [100, 10, 3, 1])
+@pytest.mark.parametrize("limit", [300, 100, 10, 3, 1])
 def test_figures_equal_pycocotools(options, limit):
-    for seed in range(10):
+    """210 random cases: the twelve figures, those of each class, and the arrays that all of them are means of."""
+    for seed in range(7):
         dataset, predictions = random_case(seed, **options)
         evaluation = evaluate(dataset, predictions, max_detections=limit)
-        figures, per_class = pycocotools_figures(dataset, predictions, limit)
+        precision, recall = pycocotools_arrays(dataset, predictions, limit)
+        figures, per_class = figures_of(precision, recall)
         np.testing.assert_allclose(list(evaluation.metrics.values()), figures, atol=1e-9)
         columns = [evaluation.class_ap, evaluation.class_ap50, evaluation.class_ap75, evaluation.class_ar]
         np.testing.assert_allclose(np.stack(columns, 1), per_class, atol=1e-9)
+        precision, recall = (np.where(array > -1, array, np.nan) for array in (precision, recall))
+        np.testing.assert_allclose(evaluation.precision, precision[..., 0].swapaxes(1, 2), atol=1e-9)
+        np.testing.assert_allclose(evaluation.recall, recall[:, :, 0, 2], atol=1e-9)
 
 
 def test_figures_equal_pycocotools_at_the_edges():

@@ -74,6 +74,23 @@ def test_an_evaluation_and_a_run_open_worst_first(dataset: Dataset) -> None:
     assert run.dataset.count("predictions.detections") == int((found_in(dataset).scores >= 0.75).sum())
 
 
+def test_what_any_detector_found_is_browsed_beside_its_dataset(dataset: Dataset) -> None:
+    found = found_in(dataset)
+    rows = [
+        {"image_id": dataset.image_ids[i], "category_id": found.class_names[k], "bbox": box, "score": score}
+        for i, k, score, box in zip(
+            *(found.images.tolist(), found.classes.tolist(), found.scores.tolist()),
+            np.hstack([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]]).tolist(),
+            strict=True,
+        )
+    ]
+    browser = browse(dataset, Predictions.from_coco(rows, dataset), score=0.75)
+    assert browser.view.name == "worst first"
+    assert browser.dataset.count("predictions.detections") == int((found.scores >= 0.75).sum())
+    with pytest.raises(ValueError, match="takes predictions beside a Dataset, not beside Evaluation"):
+        browse(evaluate(dataset, found), found)
+
+
 def test_mistakes_open_at_the_very_images(dataset: Dataset) -> None:
     found = mistakes(dataset, found_in(dataset), score=0.5)
     browser = browse(found)

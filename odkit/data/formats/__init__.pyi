@@ -1,3 +1,5 @@
+from .foreign_results import coco_results as coco_results
+from .foreign_results import supervision_results as supervision_results
 from .label_map import LabelMap as LabelMap
 from .label_map import read_label_map as read_label_map
 from .load import READERS as READERS
@@ -5,6 +7,9 @@ from .load import load_dataset as load_dataset
 from .pbtxt import Message as Message
 from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
+from .readings import IMAGE_READINGS as IMAGE_READINGS
+from .readings import READINGS as READINGS
 from .write import WRITERS as WRITERS
 from .write import convert as convert
 from .write import write_dataset as write_dataset
+from .yolo_results import yolo_results as yolo_results

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from odkit.data.boxes import xywh_to_xyxy, xyxy_to_xywh
-from odkit.data.dataset import UNKNOWN_CLASS, Dataset
+from odkit.data.boxes import box_area, xywh_to_xyxy, xyxy_to_xywh
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, one_table
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
@@ -118,6 +118,11 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
             places = _read_images(data, file, content["images"], split, image_folders)
             _read_annotations(data, file, content.get("annotations", []), places, tables[file])
             data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
+            for key, row in places.items():
+                data.image_keys.setdefault(row, str(key))
+    data.image_keys.pop(-1, None)  # images that are left out
+    named = ({str(key): names[k] for key, k in table.items()} for table in tables.values())
+    data.class_keys = one_table(named)
     data.unlabelled_images(image_folders)
     data.read_sizes()
     return data
@@ -216,6 +221,7 @@ def _read_annotations(
     classes: list[int] = []
     images: list[int] = []
     crowd: list[bool] = []
+    areas: list[Any] = []
     ids: list[str] = []
     used: set[str] = set()
     outlines = 0
@@ -270,11 +276,12 @@ def _read_annotations(
                 box=box_id,
             )
         own = found.get("bbox")
-        rows.append(own or _segmentation_box(found.get("segmentation")))
+        rows.append(own or segmentation_box(found.get("segmentation")))
         outlines += not own and rows[-1] is not None
         classes.append(index)
         images.append(row)
         crowd.append(found.get("iscrowd") in _YES)
+        areas.append(found.get("area"))
         ids.append(box_id)
     boxes, good = finite_rows(rows)
     corners: Any = xywh_to_xyxy(np.where(good[:, None], boxes, 0))
@@ -301,9 +308,26 @@ def _read_annotations(
         classes, images = ([column[k] for k in keep] for column in (classes, images))
         crowd = [crowd[k] for k in keep]
     data.add_boxes(corners, classes, images, ids, crowd)
+    if len(areas) == len(corners) and (moved := _size_classes_by_area(corners, areas)):
+        data.notes.append(
+            f"{file}: {counted(moved, 'box')} of another size by the file's areas (of masks) than by the box; AP by "
+            "size goes by the box here, by the area in pycocotools"
+        )
     if outlines:
         without = counted(outlines, "annotation without a bbox")
         data.notes.append(f"{file}: {without}, read as the boxes around their masks")
+
+
+def _size_classes_by_area(corners: Any, areas: list[Any]) -> int:
+    """How many boxes are small, medium or large in COCO's sense by the stated area and another by their own."""
+    try:
+        stated = np.array(areas, np.float64).reshape(len(corners))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    edges = [32**2, 96**2]
+    there = np.isfinite(stated) & (stated > 0)
+    by_area, by_box = (np.digitize(values, edges) for values in (stated, box_area(corners)))
+    return int((there & (by_area != by_box)).sum())
 
 
 def _other_spelling(key: Any) -> Any:
@@ -316,7 +340,7 @@ def _other_spelling(key: Any) -> Any:
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _segmentation_box(segmentation: Any) -> list[float] | None:
+def segmentation_box(segmentation: Any) -> list[float] | None:
     """Left, top, width, height around a mask: polygons, or runs with plain or packed counts; None for none."""
     try:
         if isinstance(segmentation, dict):

@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
 from odkit.system import OdkitError, counted
@@ -300,6 +300,8 @@ class Gathered:
     bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
     named_classes: bool = True  # False where the class names are made up, as "class 0"
     elsewhere: dict[str, str] = field(default_factory=dict)  # image id to its file outside the folder
+    image_keys: dict[int, str] = field(default_factory=dict)  # row to the image's id in its label file
+    class_keys: dict[str, str] = field(default_factory=dict)  # number in the label file to class name
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -434,6 +436,10 @@ class Gathered:
             box_ids=_objects(list(map(encodable, self.box_ids))),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
+            source_ids=SourceIds(
+                {encodable(self.paths[row]): encodable(key) for row, key in self.image_keys.items()},
+                {encodable(key): encodable(name) for key, name in self.class_keys.items()},
+            ),
         )
 
 

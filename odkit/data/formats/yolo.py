@@ -588,6 +588,7 @@ def _class_table(data: Gathered, layout: Layout, lines: list[_Line]) -> dict[int
             data.notes.append("classes of the same name are one class")
     index = {name: k for k, name in enumerate(data.class_names)}
     table: dict[int | str, int] = {number: index[name] for number, name in names.items()}
+    data.class_keys = {str(number): name for number, name in sorted(names.items())}
     return table | {name: index[name] for name in spelled if name in index}
 
 

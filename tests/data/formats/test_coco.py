@@ -351,3 +351,22 @@ def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_categories_that_are_wrong(tmp_path: Path) -> None:
     categories = ["cat", {"name": "dog"}, {"id": 7}, {"id": [1]}, {"id": 18, "name": 5}]
     assert one_coco(tmp_path, categories=categories).class_counts() == {"category 7": 3, "5": 2}
+
+
+def test_areas_of_masks_that_move_boxes_to_another_size_are_said(tmp_path: Path) -> None:
+    """COCO's small, medium and large go by the area that a file states, which is a mask's; ours by the box."""
+    boxes = [([0, 0, 40, 40], 900), ([0, 0, 40, 40], 1600), ([50, 50, 20, 20], 300), ([0, 0, 9, 9], None)]
+    Image.new("L", (100, 100)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": 1, "bbox": box, "area": area}
+            for k, (box, area) in enumerate(boxes, 1)
+        ],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    notes = load_dataset(tmp_path, val=0).notes
+    assert any("1 box of another size by the file's areas (of masks) than by the box" in n for n in notes), (
+        notes
+    )
