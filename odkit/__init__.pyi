@@ -30,6 +30,7 @@ from .data.demo import write_demo as write_demo
 from .data.formats import convert as convert
 from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
+from .data.formats import write_predictions as write_predictions
 from .detection import Detector as Detector
 from .detection import build_detector as build_detector
 from .detection import features as features
@@ -37,6 +38,7 @@ from .detection import images_dataset as images_dataset
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
+from .detection import predict_stream as predict_stream
 from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels

@@ -5,6 +5,9 @@ from .load import load_dataset as load_dataset
 from .pbtxt import Message as Message
 from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
+from .results import RESULTS as RESULTS
+from .results import write_predictions as write_predictions
 from .write import WRITERS as WRITERS
 from .write import convert as convert
 from .write import write_dataset as write_dataset
+from .writer_base import distinct as distinct
