@@ -5,6 +5,7 @@ from .analysis import Comparison as Comparison
 from .analysis import Evaluation as Evaluation
 from .analysis import Intervals as Intervals
 from .analysis import LearningCurve as LearningCurve
+from .analysis import annotate_video as annotate_video
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate

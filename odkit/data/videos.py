@@ -16,24 +16,7 @@ from numpy.typing import NDArray
 from odkit.system import MissingPackageError, OdkitError, sync_folder
 
 VIDEO_SUFFIXES = frozenset(
-    f".{end}"
-    for end in [
-        "mp4",
-        "m4v",
-        "mov",
-        "avi",
-        "mkv",
-        "webm",
-        "mpg",
-        "mpeg",
-        "wmv",
-        "flv",
-        "ts",
-        "mts",
-        "m2ts",
-        "3gp",
-        "ogv",
-    ]
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts")
 )
 TICKS = 60_000
 """Ticks a second of a video that is written: a whole number of them for 24, 25, 30, 50 and 60 pictures a second."""

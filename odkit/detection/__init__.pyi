@@ -20,6 +20,8 @@ from .gpu_trouble import driver_trouble as driver_trouble
 from .gpu_trouble import foreign_architecture as foreign_architecture
 from .gpu_trouble import torch_build as torch_build
 from .gpu_trouble import torch_trouble as torch_trouble
+from .inference import FoundFrames as FoundFrames
+from .inference import OpenedStream as OpenedStream
 from .inference import SeenFrame as SeenFrame
 from .inference import autocast as autocast
 from .inference import features as features

@@ -1,6 +1,7 @@
 """A detector over whatever there is to look at: Predictions in pixels of the original upright images."""
 
 import itertools
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -247,9 +248,7 @@ def _look_at_pictures(
 
 
 def _look_at_stream(detector: Detector, part: Stream, score: float, **how: Any) -> Predictions:
-    ids: list[str] = []
-    sizes: list[Any] = []
-    found: list[Found] = []
+    found = FoundFrames(detector)
     frames = _open(part)
     expected = frames.expected if isinstance(frames, Video) else 0
     seen = _seen_frames(detector, part, frames, score=score, **how)
@@ -257,14 +256,32 @@ def _look_at_stream(detector: Detector, part: Stream, score: float, **how: Any) 
     with bar, closing(seen):
         try:
             for frame in seen:
-                ids.append(frame.image_id)
-                sizes.append(frame.pixels.shape[1::-1])
-                found.append((frame.boxes, frame.scores, frame.classes))
+                found.take(frame)
                 bar.update()
         except KeyboardInterrupt:
             if not is_camera(part.source):  # a camera has no other end
                 raise
-    return _with_images(found, detector, ids, sizes, [""] * len(ids))
+    return found.predictions()
+
+
+class FoundFrames:
+    """What was found in the pictures of a stream, without the pictures."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._ids: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._found: list[Found] = []
+
+    def take(self, frame: SeenFrame) -> None:
+        """Take up what was found in a picture."""
+        height, width = frame.pixels.shape[:2]
+        self._ids.append(frame.image_id)
+        self._sizes.append((width, height))
+        self._found.append((frame.boxes, frame.scores, frame.classes))
+
+    def predictions(self) -> Predictions:
+        return _with_images(self._found, self._detector, self._ids, self._sizes, [""] * len(self._ids))
 
 
 def _with_images(
@@ -284,9 +301,14 @@ def _given_frames(part: Stream) -> Iterator[VideoFrame]:
     for number, one in enumerate(part.source):
         if isinstance(one, VideoFrame):
             yield one
+        elif isinstance(one, str | os.PathLike):
+            yield VideoFrame(read_pixels(os.fspath(one)), 0.0)
+        elif is_held(one):
+            yield VideoFrame(HeldPicture(one, part.id_of(number)).pixels(), 0.0)
         else:
-            pixels = HeldPicture(one, part.id_of(number)).pixels() if is_held(one) else read_pixels(one)
-            yield VideoFrame(pixels, 0.0)
+            raise InputError(
+                f"{part.id_of(number)}: the iterator gave a {type(one).__name__}, which is no picture"
+            )
 
 
 def _seen_frames(

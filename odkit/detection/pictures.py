@@ -154,7 +154,7 @@ def _at(name: str, roots: list[Path]) -> Iterator[_Thing]:
         )
     if "\0" in name or not name:
         raise InputError(f"{name!r} is no path")
-    path = Path(os.path.expanduser(name)).absolute()
+    path = Path(os.path.abspath(os.path.expanduser(name)))
     if not path.exists() and glob.has_magic(name):
         yield from _matching(path, roots)
         return

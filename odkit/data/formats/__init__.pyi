@@ -6,8 +6,11 @@ from .pbtxt import Message as Message
 from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
 from .results import RESULTS as RESULTS
+from .results import json_objects as json_objects
+from .results import json_rows as json_rows
 from .results import write_predictions as write_predictions
 from .write import WRITERS as WRITERS
 from .write import convert as convert
 from .write import write_dataset as write_dataset
 from .writer_base import distinct as distinct
+from .writer_base import kept_ids as kept_ids

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import ArrayLike
 
 from odkit.data.dataset import Dataset
 from odkit.data.formats.load import choose
@@ -95,25 +96,32 @@ def as_labels(found: Predictions, dataset: Dataset) -> Dataset:
 
 
 def json_rows(found: Predictions, names: Sequence[str]) -> list[dict[str, Any]]:
-    """What was found in each image, the surest first: class, score, box (xyxy in pixels).
+    """What was found in each image, in the order of the rows, for JSON.
 
     Args:
         found: The predictions.
         names: What each image is called.
     """
+    parts = [found.of(image) for image in range(len(names))]
     return [
         {
             "image": name,
-            "objects": [
-                {
-                    "class": found.class_names[found.classes[row]],
-                    "score": round(float(found.scores[row]), 4),
-                    "box": [round(float(value), 1) for value in found.boxes[row]],
-                }
-                for row in range(found.of(image).start, found.of(image).stop)
-            ],
+            "objects": json_objects(
+                found.class_names, found.boxes[part], found.scores[part], found.classes[part]
+            ),
         }
-        for image, name in enumerate(names)
+        for name, part in zip(names, parts, strict=True)
+    ]
+
+
+def json_objects(
+    class_names: Sequence[str], boxes: ArrayLike, scores: ArrayLike, classes: ArrayLike
+) -> list[dict[str, Any]]:
+    """What was found in one image for JSON: class, score, box (xyxy in pixels)."""
+    columns = (np.asarray(column).tolist() for column in (classes, scores, boxes))
+    return [
+        {"class": class_names[label], "score": round(score, 4), "box": [round(value, 1) for value in box]}
+        for label, score, box in zip(*columns, strict=True)
     ]
 
 
