@@ -46,7 +46,9 @@ def squares(folder: Path, images: int = 16, *, size: int = 64, seed: int = 0, va
     return dataset.with_splits(val=val) if val else dataset
 
 
-def made_video(path: Path, frames: int, *, rate: Fraction | int = 25, turned: int = 0, sound: bool = False) -> Path:
+def made_video(
+    path: Path, frames: int, *, rate: Fraction | int = 25, turned: int = 0, sound: bool = False
+) -> Path:
     """A video of a square that moves over grey noise, 64 x 48 pixels; `turned` degrees, by its metadata."""
     import av
 

@@ -15,7 +15,12 @@ from tests.helpers import made_video
 def test_pictures_come_with_their_time_and_turned_upright(tmp_path: Path) -> None:
     plain = made_video(tmp_path / "plain.mp4", 5, rate=Fraction(30000, 1001))
     with Video(plain) as video:
-        assert (video.rate, video.expected, video.sound, video.live) == (Fraction(30000, 1001), 5, False, False)
+        assert (video.rate, video.expected, video.sound, video.live) == (
+            Fraction(30000, 1001),
+            5,
+            False,
+            False,
+        )
         frames = list(video)
     assert [round(frame.seconds * 30000 / 1001, 3) for frame in frames] == [0, 1, 2, 3, 4]
     lying = frames[0].pixels
@@ -82,10 +87,15 @@ def test_a_written_video_has_every_picture_at_its_time(
 
 
 def test_a_video_that_ends_early_is_there_and_one_without_a_picture_is_not(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
-        for number in range(10):
-            writer.write(np.zeros((32, 32, 3), np.uint8), number / 25)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
+            for number in range(10):
+                writer.write(np.zeros((32, 32, 3), np.uint8), number / 25)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with Video(tmp_path / "out.mp4") as video:
         assert len(list(video)) == 10
     with VideoWriter(tmp_path / "none.mp4", Fraction(25)):

@@ -66,11 +66,19 @@ def test_the_same_pictures_give_the_same_boxes(folder: Path, detector: Detector,
         "floats": [tensor / 255 for tensor in tensors],
         "mixed": [files[0], arrays[1], tensors[2], Image.fromarray(arrays[3]), [files[4], arrays[5]]],
     }
+    if tiles:  # the way is the same; each costs more
+        ways = {way: ways[way] for way in ("folder", "mixed")}
     for way, source in ways.items():
-        found = detector.predict(source, tiles=tiles) if way == "text" else predict(detector, source, tiles=tiles)
+        found = (
+            detector.predict(source, tiles=tiles) if way == "text" else predict(detector, source, tiles=tiles)
+        )
         the_same(found, expected)
         if way in ("folder", "text", "paths", "column of paths", "pattern"):
-            assert list(found.image_ids) == dataset.image_ids.tolist() == [*(f"00{k}.png" for k in range(5)), "deep/005.png"]
+            assert (
+                list(found.image_ids)
+                == dataset.image_ids.tolist()
+                == [*(f"00{k}.png" for k in range(5)), "deep/005.png"]
+            )
             assert list(found.image_paths) == files
         if way == "mixed":
             assert found.image_ids[:2] == ("000.png", "picture-000000")
@@ -78,7 +86,6 @@ def test_the_same_pictures_give_the_same_boxes(folder: Path, detector: Detector,
     same = [row for row in range(6) if row != 1]
     batch = predict(detector, np.stack([arrays[row] for row in same]), tiles=tiles)
     the_same(batch, predict(detector, torch.stack([tensors[row] for row in same]), tiles=tiles))
-    the_same(batch, predict(detector, dataset.select(same), tiles=tiles))
 
 
 def test_one_picture_is_looked_at_alone(folder: Path, detector: Detector) -> None:
@@ -143,7 +150,12 @@ NOTHING_TO_LOOK_AT: dict[str, Any] = {
     "picture-000001: the array holds int64": [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.int64)],
     "a Dataset is looked at by itself": [
         Dataset(
-            class_names=("a",), image_paths=[], image_sizes=[], boxes=np.zeros((0, 4)), box_classes=[], box_images=[]
+            class_names=("a",),
+            image_paths=[],
+            image_sizes=[],
+            boxes=np.zeros((0, 4)),
+            box_classes=[],
+            box_images=[],
         )
     ],
     "no folder": "~nobody-of-this-name/a.jpg",
@@ -178,7 +190,7 @@ def test_a_score_is_from_0_to_1(score: float, detector: Detector, folder: Path) 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_video(tmp_path_factory.mktemp("clip") / "clip.mp4", 21)
+    return made_video(tmp_path_factory.mktemp("clip") / "clip.mp4", 10)
 
 
 def test_a_video_is_its_pictures(clip: Path, detector: Detector, folder: Path) -> None:
@@ -187,10 +199,10 @@ def test_a_video_is_its_pictures(clip: Path, detector: Detector, folder: Path) -
     expected = predict(detector, pixels, batch_size=4)
     found = predict(detector, clip, batch_size=4)
     the_same(found, expected)
-    assert found.image_ids == tuple(f"clip-{k:06d}" for k in range(21))
+    assert found.image_ids == tuple(f"clip-{k:06d}" for k in range(10))
     the_same(predict(detector, iter(pixels), batch_size=4), expected)
     both = predict(detector, [folder / "000.png", clip], batch_size=4)
-    assert len(both.image_ids) == 22
+    assert len(both.image_ids) == 11
     tiled = predict(detector, clip, tiles=64)
     the_same(tiled, predict(detector, pixels, tiles=64))
 
@@ -201,7 +213,7 @@ def test_a_stream_gives_each_picture_with_what_is_in_it(clip: Path, detector: De
     seen = list(predict_stream(detector, clip, score=0.01, batch_size=4))
     assert [frame.image_id for frame in seen] == list(whole.image_ids)
     np.testing.assert_array_equal(np.concatenate([frame.boxes for frame in seen]), whole.boxes)
-    assert [round(frame.seconds * 25) for frame in seen] == list(range(21))
+    assert [round(frame.seconds * 25) for frame in seen] == list(range(10))
     frames = predict_stream(detector, clip, batch_size=4)
     assert not detector.training or next(frames)  # begun, it is in evaluation mode
     assert not detector.training
@@ -225,7 +237,7 @@ def test_no_more_than_a_few_batches_are_in_memory(detector: Detector) -> None:
 
     for frame in predict_stream(detector, endless(), batch_size=4):
         asked += 1
-        if frame.image_id == "frame-000050":
+        if frame.image_id == "frame-000020":
             break
     assert next(given) - asked <= 4
 
@@ -273,6 +285,6 @@ def test_a_damaged_video_gives_what_is_whole(clip: Path, detector: Detector, tmp
 def test_a_tiled_detector_looks_at_frames_in_tiles(clip: Path, detector: Detector) -> None:
     detector.tiling = Tiling(64, 12, whole=False)
     try:
-        assert len(odkit.predict(detector, clip).image_ids) == 21
+        assert len(odkit.predict(detector, clip).image_ids) == 10
     finally:
         detector.tiling = None
