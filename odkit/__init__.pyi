@@ -7,6 +7,7 @@ from .analysis import Evaluation as Evaluation
 from .analysis import Intervals as Intervals
 from .analysis import LearningCurve as LearningCurve
 from .analysis import Thresholds as Thresholds
+from .analysis import annotate_video as annotate_video
 from .analysis import compare as compare
 from .analysis import corrected as corrected
 from .analysis import evaluate as evaluate
@@ -32,6 +33,7 @@ from .data.demo import write_demo as write_demo
 from .data.formats import convert as convert
 from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
+from .data.formats import write_predictions as write_predictions
 from .detection import Detector as Detector
 from .detection import build_detector as build_detector
 from .detection import features as features
@@ -40,6 +42,7 @@ from .detection import import_detector as import_detector
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
+from .detection import predict_stream as predict_stream
 from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels

@@ -9,6 +9,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,31 @@ def squares(folder: Path, images: int = 16, *, size: int = 64, seed: int = 0, va
         **columns,
     )
     return dataset.with_splits(val=val) if val else dataset
+
+
+def made_video(
+    path: Path, frames: int, *, rate: Fraction | int = 25, turned: int = 0, sound: bool = False
+) -> Path:
+    """A video of a square that moves over grey noise, 64 x 48 pixels; `turned` degrees, by its metadata."""
+    import av
+
+    noise = np.random.default_rng(0).integers(90, 120, (48, 64, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if turned:
+            stream.set_display_rotation(turned)
+        silent = container.add_stream("aac", rate=8000) if sound else None
+        for number in range(frames):
+            pixels = noise.copy()
+            pixels[10:30, number % 40 : number % 40 + 20] = 20, 20, 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+        if silent is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            silence.rate = 8000
+            container.mux([*silent.encode(silence), *silent.encode()])
+    return path
 
 
 NAMES = ("cat", "dog", "bird", "fish")

@@ -19,6 +19,7 @@ from PIL import Image
 import odkit
 from odkit.cli import main
 from odkit.cli.shared import table
+from odkit.data import Video
 from odkit.data.formats import READERS, WRITERS
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
@@ -26,7 +27,7 @@ from odkit.runs.settings import MAY_CHANGE, Settings
 from odkit.runs.worker import RunError
 from odkit.system import InputError
 from tests.data.formats.layouts import tutorial
-from tests.helpers import squares, trained, until
+from tests.helpers import made_video, squares, trained, until
 
 SMALL = ["--weights", "random", "--image-size", "64", "--batch-size", "4", "--num-workers", "0"]
 
@@ -586,6 +587,120 @@ def test_prelabel_writes_suggestions_and_goes_on_after_ctrl_c(
     assert all(0.01 <= thing["score"] <= 1 for one in told["pictures"] for thing in one["objects"])
     assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
     assert not list(tmp_path.glob(".data*")), "what was kept for going on is gone"
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A detector file beside a folder of pictures, one of them damaged, and a video; the working folder."""
+    from odkit.detection import build_detector, save_detector
+
+    squares(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "bad.jpg").write_text("no image")
+    made_video(tmp_path / "clip.mp4", 5)
+    torch.manual_seed(0)
+    detector = build_detector("starter", ("blue", "red"), weights="random", image_size=64)
+    save_detector(detector, tmp_path / "detector.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_predict_writes_what_is_asked_for_and_leaves_the_sources(
+    given: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in given.rglob("*") if path.is_file()}
+    args = ["predict", "detector.safetensors", "photos", "clip.mp4", "--score", "0.01", "--device", "cpu"]
+    formats = ["json", "pictures", "video", "coco", "yolo", "voc", "csv"]
+    assert main([*args, "--out", "found", "--to", *formats]) == 0
+    said = capsys.readouterr()
+    lines = [orjson.loads(line) for line in said.out.splitlines()]
+    assert orjson.loads((given / "found" / "predictions.json").read_bytes()) == lines
+    assert [Path(line["image"]).name for line in lines] == [
+        "000.png",
+        "001.png",
+        "002.png",
+        *["clip.mp4"] * 5,
+    ]
+    assert [line["frame"] for line in lines[3:]] == [0, 1, 2, 3, 4]
+    assert "1 picture left out" in said.err
+    assert "bad.jpg" in said.err
+    written = {path.relative_to("found").as_posix() for path in Path("found").rglob("*") if path.is_file()}
+    assert written >= {
+        "photos/000.png",
+        "clip.mp4",
+        "clip-000004.jpg",
+        "results.json",
+        "images.json",
+        "labels/photos/000.txt",
+        "labels/clip-000000.txt",
+        "Annotations/000.xml",
+        "predictions.csv",
+        "classes.txt",
+    }
+    assert {path: path.read_bytes() for path in before} == before
+    assert main([*args, "--out", "found"]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert main([*args, "--out", "other"]) == 0
+    assert sorted(path.name for path in Path("other").iterdir()) == ["clip.mp4", "photos", "predictions.json"]
+
+
+PREDICT_WRONG = {
+    "photos --out photos": "is where the images are",
+    "photos --out photos/out": "is where the images are",
+    "photos/000.png --out photos": "is where the images are",
+    "clip.mp4 --out .": "is where the images are",
+    "photos --to coco": "--out where to",
+    "photos --score 2": "--score must be from 0 to 1",
+    "photos --score nan": "--score must be from 0 to 1",
+    "absent": "no file or folder at",
+    "https://example.org/a.jpg": "odkit fetches nothing",
+    "camera:99": "there is no camera",
+    "photos/bad.jpg": "cannot be read as an image",
+    "": "give something to look at",
+    "photos --device cuda:9": "there is no device",
+}
+
+
+@pytest.mark.parametrize("line", PREDICT_WRONG)
+def test_what_predict_cannot_do_is_one_message(
+    line: str, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from odkit.detection import devices
+
+    monkeypatch.setattr(devices, "accelerators", devices.Accelerators)
+    assert main(["predict", "detector.safetensors", *line.split()]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("odkit: ")
+    assert PREDICT_WRONG[line] in said
+
+
+def test_ctrl_c_ends_predict_with_what_was_found(
+    given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from odkit.detection import inference
+
+    real = inference._look_at_frames
+
+    def pressed(*args: Any, **how: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return real(*args, **how)
+
+    monkeypatch.setattr(inference, "_look_at_frames", pressed)
+    args = [
+        "predict",
+        "detector.safetensors",
+        "photos/000.png",
+        "clip.mp4",
+        "--device",
+        "cpu",
+        "--out",
+        "found",
+    ]
+    assert main(args) == 128 + signal.SIGINT
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    with Video(given / "found" / "clip.mp4") as video:
+        assert len(list(video)) == 1
+    assert len(orjson.loads((given / "found" / "predictions.json").read_bytes())) == 2
 
 
 @pytest.mark.worker

@@ -6,6 +6,7 @@ from .comparison import compare as compare
 from .evaluation import Confusion as Confusion
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
+from .figures import annotate_video as annotate_video
 from .label_errors import Suspect as Suspect
 from .label_errors import corrected as corrected
 from .label_errors import rows_of_boxes as rows_of_boxes

@@ -128,7 +128,7 @@ def evaluate(
         judged = dataset.split(split) if split else dataset
 
     def made_by(run: Run | None, found: "Detector") -> Predictions:
-        how = _chosen(found, run, device, precision, len(judged), batch_size, num_workers)
+        how = chosen(found, run, device, precision, len(judged), batch_size, num_workers)
         return detection.predict(found, judged, **how)
 
     if read is None:
@@ -171,53 +171,6 @@ def _suspects_told(suspects: Sequence[analysis.Suspect], most: int = 20) -> str:
         return "No label looks wrong."
     lines = [f"Labels that are probably wrong, the most suspicious of {len(suspects):,} first"]
     return "\n  ".join([*lines, *map(str, suspects[:most])])
-
-
-@command
-def predict(
-    detector: Positional[str],
-    images: Positional[Path],
-    *,
-    out: Path | None = None,
-    score: float = 0.3,
-    tiles: int = -1,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    batch_size: int = 8,
-    num_workers: int = -1,
-) -> int:
-    """Find objects in an image or in all images of a folder; prints one JSON object an image.
-
-    Args:
-        detector: Run (folder or name) or detector file.
-        images: Image file or folder.
-        out: Folder for pictures with the boxes drawn in and predictions.json; default: only print.
-        score: Leave out what the detector is less sure of, 0 to 1.
-        tiles: Side in pixels of tiles that the images are looked at in; 0: whole images, -1: as the detector was
-            trained.
-        device: Where to compute: auto (what training would choose), cpu, cuda, cuda:1, mps.
-        precision: Number format of convolutions; auto: what the run was judged with, on the same kind of device, else
-            fp32.
-        batch_size: Images at once.
-        num_workers: Processes that decode images; -1: as many as pay.
-    """
-    run, found = read_detector(detector, device)
-    dataset = detection.images_dataset(images, found.class_names)
-    if out is not None and out.resolve() == dataset.root.resolve():
-        raise InputError(f"--out {out} is where the images are: their pictures would take their place")
-    how = _chosen(found, run, device, precision, len(dataset), batch_size, num_workers)
-    predictions = detection.predict(found, dataset, score=score, tiles=tiles, **how)
-    rows = [
-        {"image": str(path), "objects": _objects(predictions, image)}
-        for image, path in enumerate(dataset.image_paths)
-    ]
-    if out is not None:
-        for image, path in enumerate(dataset.image_paths):
-            _draw_objects(path, predictions, image, out / dataset.image_ids[image])
-        write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    for row in rows:
-        print(orjson.dumps(row).decode())
-    return 0
 
 
 @command
@@ -276,7 +229,7 @@ def prelabel(
         raise InputError(f"--out {out} is in the folder of the data, which stays as it is; give another")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"--out {out} is there already; give a new or an empty folder")
-    how = _chosen(found, run, device, precision, len(pictures.pictures), batch_size, num_workers)
+    how = chosen(found, run, device, precision, len(pictures.pictures), batch_size, num_workers)
     weights = file_hash(run.path / "detector.safetensors" if run else detector)
     same = f"{weights} {root.resolve()!a} {tiles} {how['precision']} {score}"  # whose beginning this can go on with
     keep = out.with_name(f".{out.name}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.npz")
@@ -341,7 +294,7 @@ def import_weights(
     return 0
 
 
-def _chosen(
+def chosen(
     detector: "Detector",
     run: Run | None,
     device: str,
@@ -370,32 +323,3 @@ def _chosen(
         "batch_size": batch_size,
         "num_workers": num_workers,
     }
-
-
-def _objects(predictions: Predictions, image: int) -> list[dict[str, Any]]:
-    """What was found in an image, the surest first, for JSON: class, score, box (xyxy in pixels)."""
-    part = predictions.of(image)
-    columns = (predictions.classes[part], predictions.scores[part], predictions.boxes[part])
-    return [
-        {
-            "class": predictions.class_names[label],
-            "score": round(float(score), 4),
-            "box": [round(float(value), 1) for value in box],
-        }
-        for label, score, box in zip(*columns, strict=True)
-    ]
-
-
-def _draw_objects(path: str, predictions: Predictions, image: int, target: Path) -> None:
-    """An image, upright, with what was found drawn in, under a new name."""
-    from odkit.analysis.figures import draw_boxes
-    from odkit.data import open_upright
-
-    part = predictions.of(image)
-    classes = predictions.classes[part].tolist()
-    names = [
-        f"{predictions.class_names[label]} {score:.2f}"
-        for label, score in zip(classes, predictions.scores[part], strict=True)
-    ]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draw_boxes(open_upright(path), predictions.boxes[part], classes, names).save(target, quality=92)

@@ -15,6 +15,9 @@ from .dataset import concatenate as concatenate
 from .dataset import near_name as near_name
 from .duplicates import SimilarPair as SimilarPair
 from .duplicates import near_duplicates as near_duplicates
+from .held_pictures import HeldPicture as HeldPicture
+from .held_pictures import is_held as is_held
+from .held_pictures import split_held as split_held
 from .image_facts import file_hash as file_hash
 from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import ImageReadError as ImageReadError
@@ -22,3 +25,9 @@ from .images import open_upright as open_upright
 from .images import read_pixels as read_pixels
 from .images import upright_size as upright_size
 from .predictions import Predictions as Predictions
+from .videos import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from .videos import Video as Video
+from .videos import VideoError as VideoError
+from .videos import VideoFrame as VideoFrame
+from .videos import VideoWriter as VideoWriter
+from .videos import is_camera as is_camera

@@ -41,9 +41,10 @@ def inspect_images(
         label: Words for the progress bar.
     """
     num_workers = num_workers or cpu_count() + 2
-    marks = in_threads(image_cache.stamp, paths, num_workers, "looking for images")
-    stamps = dict(zip(paths, marks, strict=True))
-    known = image_cache.recall(paths, list(stamps.values()), decoded=decode)
+    once = list(dict.fromkeys(paths))
+    marks = in_threads(image_cache.stamp, once, num_workers, "looking for images")
+    stamps = dict(zip(once, marks, strict=True))
+    known = image_cache.recall(once, list(stamps.values()), decoded=decode)
     todo = [path for path in stamps if path not in known]
     found: list[ImageFacts] = []
     try:

@@ -21,6 +21,12 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 )
 _EXIF_ORIENTATION = 0x0112
+_TOLD_IN = (
+    "exif",
+    "Raw profile type exif",
+    "XML:com.adobe.xmp",
+    "xmp",
+)  # where Pillow looks for an orientation
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -127,10 +133,7 @@ def open_upright(path: str | Path, *, draft: tuple[str, tuple[int, int]] | None 
         with Image.open(path) as image:
             if draft is not None:
                 image.draft(*draft)
-            image.load()
-            # loading turns a TIFF by itself
-            turn = None if isinstance(image, TiffImageFile) else _TO_UPRIGHT.get(_orientation(image))
-            return image if turn is None else image.transpose(turn)
+            return turned_upright(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise anything on a damaged file
@@ -139,6 +142,23 @@ def open_upright(path: str | Path, *, draft: tuple[str, tuple[int, int]] | None 
         failed = ImageReadError(f"{path}: {'there is no such file' if missing else why}")
         failed.reason = error
         raise failed from None
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """An image of Pillow's loaded and turned as its EXIF block says; the turned one says nothing more of it.
+
+    Raises:
+        Exception: Its file is damaged; Pillow's readers raise anything.
+    """
+    image.load()
+    # loading turns a TIFF by itself
+    turn = None if isinstance(image, TiffImageFile) else _TO_UPRIGHT.get(_orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for told in _TOLD_IN:  # a copy has them all, and would be turned again
+        turned.info.pop(told, None)
+    return turned
 
 
 def read_pixels(path: str | Path) -> NDArray[np.uint8]:

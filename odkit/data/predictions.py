@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
 from odkit.data.dataset import Dataset
-from odkit.system import InputError, replacing
+from odkit.system import InputError, MissingPackageError, OutOfRangeError, replacing
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,6 +29,9 @@ class Predictions:
         class_names: The detector's class table.
         image_ids: Ids of the images the detector looked at, in the order `images` counts them. Where they are
             given, predictions find their images by id in any selection of the dataset; where not, by position.
+        image_sizes: Width and height of each of these images in pixels, upright, int32 [N, 2]; none where not known.
+        image_paths: Path of each of these images, "" for what was no file of its own (a frame, an array); none where
+            not known.
         notes: What was recognised, chosen or left out where they were read from another tool's files.
 
     Raises:
@@ -41,6 +44,8 @@ class Predictions:
     images: NDArray[np.int32]
     class_names: tuple[str, ...]
     image_ids: tuple[str, ...] = ()
+    image_sizes: NDArray[np.int32] = None  # type: ignore[assignment]  # default: none
+    image_paths: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,6 +64,9 @@ class Predictions:
             object.__setattr__(self, column, values[order])
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         object.__setattr__(self, "image_ids", tuple(map(str, self.image_ids)))
+        sizes = np.asarray([] if self.image_sizes is None else self.image_sizes, np.int32).reshape(-1, 2)
+        object.__setattr__(self, "image_sizes", sizes)
+        object.__setattr__(self, "image_paths", tuple(map(str, self.image_paths)))
         object.__setattr__(self, "notes", tuple(map(str, self.notes)))
         _validate(self)
 
@@ -80,6 +88,36 @@ class Predictions:
             images=np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts]),
             class_names=tuple(class_names),
             image_ids=tuple(image_ids),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """The predictions of several lots of images as one, of the same classes in the same order.
+
+        Raises:
+            InputError: There is nothing to join, the class tables differ, or an image is in two of them.
+        """
+        if not parts or len({part.class_names for part in parts}) > 1:
+            raise InputError("joined() takes predictions of the same classes, one or more of them")
+        ids = tuple(image for part in parts for image in part.image_ids)
+        if len(set(ids)) < len(ids):
+            raise InputError(
+                "joined() takes predictions of different images; an image id stands in two of them"
+            )
+        before = np.cumsum([0, *(len(part.image_ids) for part in parts)])
+        images = [part.images + first for part, first in zip(parts, before.tolist(), strict=False)]
+        known = all(len(part.image_sizes) == len(part.image_ids) for part in parts)
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS[:3]
+        }
+        return cls(
+            **columns,
+            images=np.concatenate(images),
+            class_names=parts[0].class_names,
+            image_ids=ids,
+            image_sizes=np.concatenate([part.image_sizes for part in parts] if known else [_NO_SIZES]),
+            image_paths=tuple(path for part in parts for path in part.image_paths) if known else (),
+            notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         )
 
     # -- of other tools ------------------------------------------------------------------------------------------
@@ -234,7 +272,31 @@ class Predictions:
             images=images[keep],
             class_names=dataset.class_names,
             image_ids=tuple(dataset.image_ids),
+            image_sizes=dataset.image_sizes,
+            image_paths=tuple(dataset.image_paths),
             notes=self.notes,
+        )
+
+    def dataset(self) -> Dataset:
+        """The images that the detector looked at, as a Dataset without boxes.
+
+        Raises:
+            InputError: These predictions do not know them (they were made by something else, or saved long ago).
+        """
+        count = len(self.image_ids)
+        if not count or len(self.image_sizes) != count or len(self.image_paths) != count:
+            raise InputError(
+                "these predictions do not know their images' sizes and paths; give the dataset that they were made on"
+            )
+        return Dataset(
+            name="predicted",
+            class_names=self.class_names,
+            image_paths=np.array(self.image_paths, object),
+            image_ids=np.array(self.image_ids, object),
+            image_sizes=self.image_sizes,
+            boxes=np.zeros((0, 4), np.float32),
+            box_classes=np.zeros(0, np.int32),
+            box_images=np.zeros(0, np.int32),
         )
 
     def _images_in(self, dataset: Dataset) -> NDArray[np.int32]:
@@ -257,14 +319,47 @@ class Predictions:
         new[[seen[image_id] for image_id in dataset.image_ids]] = np.arange(len(dataset))
         return new[self.images]
 
-    # -- saving --------------------------------------------------------------------------------------------------
+    # -- for other tools, and saving ------------------------------------------------------------------------------
 
-    def to_coco(self, dataset: Dataset) -> list[dict[str, Any]]:
+    def to_supervision(self, image: int = 0) -> Any:
+        """What was found in one image as a `supervision.Detections`, class names included.
+
+        Args:
+            image: Index of the image, 0-based, in the order of `image_ids`.
+
+        Raises:
+            MissingPackageError: supervision is not installed.
+            OutOfRangeError: There is no such image.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            # older ones bring an opencv-python that overwrites the opencv-python-headless FiftyOne needs
+            raise MissingPackageError(
+                f"supervision is not installed ({error}): pip install 'supervision>=0.31'"
+            ) from error
+        count = len(self.image_ids) or int(self.images.max(initial=-1)) + 1
+        if not 0 <= image < count:
+            raise OutOfRangeError(
+                f"there is no image {image}: these predictions are of {count:,} images, numbered from 0"
+            )
+        rows = self.of(image)
+        classes = self.classes[rows].astype(np.int64)
+        return supervision.Detections(
+            xyxy=self.boxes[rows].copy(),
+            confidence=self.scores[rows].copy(),
+            class_id=classes,
+            data={"class_name": np.array(self.class_names, str)[classes]},
+        )
+
+    def to_coco(self, dataset: Dataset | None = None) -> list[dict[str, Any]]:
         """COCO's results format: a list of {image_id, category_id, bbox [left, top, width, height], score}.
 
-        Both ids count from 1 in the order of the dataset's images and classes. `file_name` stands beside them, so
-        that the rows can be joined with a table that numbers its images otherwise.
+        Both ids count from 1 in the order of the dataset's images and classes (without one: of the images that were
+        looked at, and the detector's classes). `file_name` stands beside them, so that the rows can be joined with a
+        table that numbers its images otherwise.
         """
+        dataset = self.dataset() if dataset is None else dataset
         here = self.for_dataset(dataset)
         boxes = xyxy_to_xywh(here.boxes).tolist()
         rows = zip(here.images.tolist(), here.classes.tolist(), boxes, here.scores.tolist(), strict=True)
@@ -278,10 +373,17 @@ class Predictions:
         """The columns as one `.npz` file (plain arrays, no pickle), whole or not at all (`replacing`)."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = orjson.dumps(
-            {"class_names": self.class_names, "image_ids": self.image_ids, "notes": self.notes}
-        )
+        about: dict[str, Any] = {
+            "class_names": self.class_names,
+            "image_ids": self.image_ids,
+            "notes": self.notes,
+        }
+        if self.image_paths:
+            about["image_paths"] = self.image_paths
+        text = orjson.dumps(about)
         arrays: dict[str, Any] = {column: getattr(self, column) for column in _COLUMNS}
+        if len(self.image_sizes):
+            arrays["image_sizes"] = self.image_sizes
         with replacing(path) as file:
             np.savez_compressed(file, predictions=np.frombuffer(text, np.uint8), **arrays)
         return path
@@ -302,7 +404,8 @@ class Predictions:
                         f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
                     )
                 text = orjson.loads(arrays["predictions"].tobytes())
-                columns: dict[str, Any] = {column: arrays[column] for column in _COLUMNS}
+                there = [column for column in (*_COLUMNS, "image_sizes") if column in arrays]
+                columns: dict[str, Any] = {column: arrays[column] for column in there}
                 return cls(**text, **columns)
         except InputError:
             raise
@@ -312,11 +415,17 @@ class Predictions:
             ) from error
 
 
+_NO_SIZES = np.zeros((0, 2), np.int32)
 _COLUMNS = ("boxes", "scores", "classes", "images")
 
 
 def _validate(found: Predictions) -> None:
     classes, images = len(found.class_names), len(found.image_ids)
+    for column in ("image_sizes", "image_paths"):
+        if len(getattr(found, column)) not in (0, images):
+            raise InputError(
+                f"predictions: {column} has {len(getattr(found, column))} rows for {images} image ids"
+            )
     if len(set(found.class_names)) != classes:
         raise InputError(f"predictions: class names must differ: {', '.join(found.class_names)}")
     faults = {

@@ -21,12 +21,15 @@ from .gpu_trouble import driver_trouble as driver_trouble
 from .gpu_trouble import foreign_architecture as foreign_architecture
 from .gpu_trouble import torch_build as torch_build
 from .gpu_trouble import torch_trouble as torch_trouble
+from .inference import FoundFrames as FoundFrames
+from .inference import OpenedStream as OpenedStream
+from .inference import SeenFrame as SeenFrame
 from .inference import autocast as autocast
 from .inference import features as features
 from .inference import gather as gather
-from .inference import images_dataset as images_dataset
 from .inference import predict as predict
 from .inference import predict_rows as predict_rows
+from .inference import predict_stream as predict_stream
 from .inference import workers_that_pay as workers_that_pay
 from .loading import PREFETCH as PREFETCH
 from .loading import DataWorkerError as DataWorkerError
@@ -38,6 +41,10 @@ from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
+from .pictures import Pictures as Pictures
+from .pictures import Stream as Stream
+from .pictures import find_pictures as find_pictures
+from .pictures import images_dataset as images_dataset
 from .pixels import GREY as GREY
 from .speed import minutes_an_epoch as minutes_an_epoch
 from .tiles import SMALLEST_TILE as SMALLEST_TILE

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from odkit.data import Predictions
 from odkit.detection import imported
 from odkit.detection.batch import Batch
 from odkit.detection.catalogue import catalogue_entry
@@ -86,6 +87,17 @@ class Detector(nn.Module):
                 return self.family.losses(self.module, inputs)
         found = self.family.detections(self.module, inputs)
         return [{**one, "labels": _shift(one["labels"], self.background, back=True)} for one in found]
+
+    def predict(self, source: Any, **how: Any) -> Predictions:
+        """What this detector finds in pictures, videos, a dataset: `odkit.predict(detector, source)`, see there.
+
+        Args:
+            source: A path, folder, pattern, array, tensor, PIL image, video, camera, Dataset, or a list.
+            **how: `score`, `tiles`, `batch_size`, `num_workers`, `device`, `precision`, `stop`.
+        """
+        from odkit.detection.inference import predict
+
+        return predict(self, source, **how)
 
     def extra_repr(self) -> str:
         return f"{self.name}, classes={list(self.class_names)}, image_size={self.image_size}"

@@ -1,9 +1,14 @@
-"""A detector over a dataset or over loose images: Predictions in pixels of the original upright images."""
+"""A detector over whatever there is to look at: Predictions in pixels of the original upright images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import Any
+import itertools
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,14 +16,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from odkit.data import IMAGE_SUFFIXES, Dataset, ImageReadError, Predictions, upright_size
-from odkit.data.formats import list_images
+from odkit.data import (
+    Dataset,
+    HeldPicture,
+    ImageReadError,
+    Predictions,
+    Video,
+    VideoFrame,
+    is_camera,
+    is_held,
+    read_pixels,
+)
 from odkit.detection.batch import Batch, Inputs
 from odkit.detection.detector import Detector
 from odkit.detection.devices import pick_device
 from odkit.detection.loading import (
     DataWorkerError,
     DetectionImages,
+    Item,
     choose_workers,
     evaluation_loader,
     last_line,
@@ -26,16 +41,18 @@ from odkit.detection.loading import (
     start_epoch,
     workers_fork,
 )
+from odkit.detection.pictures import Pictures, Stream, find_pictures
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
-from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
+from odkit.system import InputError, counted, cpu_count, progress_bar
 
 FEW_IMAGES = 64  # under so many, starting data workers costs more than they bring
+AHEAD = 2  # batches of a video that are decoded while another is looked at
 
 
 def predict(
     detector: Detector,
-    dataset: Dataset,
+    source: Any,
     *,
     score: float = 0.0,
     tiles: int = -1,
@@ -45,44 +62,319 @@ def predict(
     precision: torch.dtype | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Predictions:
-    """What a detector finds in every image of a dataset.
+    """What a detector finds in every image of a dataset, in pictures, videos, or what a camera shows.
+
+        found = od.predict(detector, "photos")                     # or detector.predict("photos")
+        found = od.predict(detector, ["a.jpg", array, pil_image])
 
     Where images are seen as tiles, what is found in them is merged (`merge_views`), up to 1000 objects an image: of a
     crowd, more than `od.evaluate` looks at by default (its `max_detections`).
 
+    A picture among several that cannot be read is left out of the predictions, and a warning says so. Of a Dataset it
+    is an error: `od.repaired(dataset)` leaves such images out.
+
     Args:
         detector: Left as it was found: training or evaluation mode, device.
-        dataset: Its boxes play no part.
-        score: Predictions with a lower score are left out.
+        source: One of these, or a list of several:
+            - a Dataset (by itself; its boxes play no part),
+            - the path of a picture or a video, a folder (the pictures below it), a pattern such as "*/left*.jpg",
+            - a PIL image of any mode, turned as its EXIF block says,
+            - an array [H, W, 3] or [H, W], or [B, H, W, 3]; a tensor [3, H, W] or [B, 3, H, W]: uint8, or floats 0
+              to 1, upright, RGB (OpenCV reads BGR: give `image[..., ::-1]`),
+            - a camera, as 0 or "camera:0": looked at until `stop` says so or Ctrl-C ends it,
+            - an iterator of pictures, looked at as they come.
+            Videos and cameras need PyAV. Their pictures are not kept; `predict_stream` gives them one by one.
+        score: Predictions with a lower score are left out, 0 to 1.
         tiles: Side in pixels of the tiles that images are looked at in, each resized as the detector resizes images;
             0: images are seen whole, -1: as the detector was trained.
-        batch_size: Images at once.
-        num_workers: Processes that decode images; 0: this one, -1: as many as pay (`workers_that_pay`).
+        batch_size: Images at once; of a camera always one.
+        num_workers: Processes that decode image files; 0: this one, -1: as many as pay (`workers_that_pay`).
         device: Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto": where the detector is if that is a GPU, else
             what training would choose.
         precision: torch.bfloat16 or float16 for autocast; None: float32.
         stop: Asked after each batch; once true, the predictions know only the images that were looked at.
 
     Raises:
-        ImageReadError: An image cannot be read; the message names it.
-        InputError: There is no such device, or a number is out of range.
+        MissingFileError: There is nothing at a path, or no picture there.
+        ImageReadError: An image of a dataset, or the only one, cannot be read; the message names it.
+        InputError: There is no such device, a number is out of range, or this is nothing to look at.
+        VideoError: A video or camera cannot be opened.
+        MissingPackageError: PyAV is not installed.
     """
-    place, num_workers = _place(detector, dataset, device, batch_size, num_workers)
+    if not 0 <= score <= 1:
+        raise InputError(f"score must be from 0 to 1, not {score}")
+    if isinstance(source, Dataset | Pictures | Stream):
+        parts = [Pictures(source) if isinstance(source, Dataset) else source]
+    else:
+        parts = find_pictures(source, detector.class_names)
+    place = _place(detector, device, batch_size, num_workers)
+    how = {"tiles": tiles, "batch_size": batch_size, "device": place, "precision": precision, "stop": stop}
+    looked: list[Predictions] = []
+    unread: list[str] = []
+    with _evaluating(detector, place):  # once, not for every part
+        for part in parts:
+            if isinstance(part, Stream):
+                looked.append(_look_at_stream(detector, part, score, **how))
+            else:
+                forgiving = None if part.dataset is source else unread
+                looked.append(_look_at_pictures(detector, part, num_workers, forgiving, **how))
+            if stop():
+                break
+    found = Predictions.joined(looked)
+    if unread:
+        _say_unread(unread, alone=not found.image_ids)
+    return found.above(score)
+
+
+def _say_unread(unread: Sequence[str], *, alone: bool) -> None:
+    """What is wrong with pictures that were left out: an error where there are no others."""
+    if alone:
+        few = len(unread) == 1
+        raise ImageReadError(
+            unread[0] if few else f"none of {len(unread):,} pictures can be read: {unread[0]}"
+        )
+    more = f"; and {len(unread) - 3:,} more" if len(unread) > 3 else ""
+    what = f"{counted(len(unread), 'picture')} left out"
+    warnings.warn(f"{what}: {'; '.join(unread[:3])}{more}", stacklevel=3)
+
+
+class SeenFrame(NamedTuple):
+    """A picture of a video, a camera or an iterator, and what was found in it, the surest first."""
+
+    image_id: str
+    pixels: NDArray[np.uint8]  # RGB [H, W, 3], upright
+    seconds: float  # since the first picture; 0 of pictures without a time
+    boxes: NDArray[np.float32]  # [n, 4] xyxy in pixels
+    scores: NDArray[np.float32]  # [n]
+    classes: NDArray[np.int32]  # [n] 0-based
+
+
+def predict_stream(
+    detector: Detector,
+    source: Any,
+    *,
+    score: float = 0.0,
+    tiles: int = -1,
+    batch_size: int = 8,
+    device: str | torch.device = "auto",
+    precision: torch.dtype | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[SeenFrame]:
+    """The pictures of a video, a camera or an iterator one by one, each with what a detector finds in it.
+
+        for frame in od.predict_stream(detector, "clip.mp4", score=0.3):
+            print(frame.seconds, len(frame.boxes))
+
+    However long it is, no more than a few batches of pictures are in memory at once.
+
+    Args:
+        detector: In evaluation mode, on the device, until the last picture; then as it was found.
+        source: Path of a video, a camera (0 or "camera:0"), or an iterator of pictures as `predict` takes
+            them (`batch_size=1` where each is to be answered before the next one comes).
+        score: What the detector is less sure of is left out, 0 to 1.
+        tiles: As in `predict`, and so are `device` and `precision`.
+        batch_size: Pictures at once; of a camera always one.
+        device: Where to compute.
+        precision: Number format of convolutions.
+        stop: Asked after each picture; once true, the stream ends.
+
+    Raises:
+        InputError: This is no video, camera or iterator, or one of its pictures is none.
+        VideoError: A video or camera cannot be opened.
+        MissingPackageError: PyAV is not installed.
+    """
+    place = _place(detector, device, batch_size, 0)
+    how: dict[str, Any] = {
+        "tiles": tiles,
+        "batch_size": batch_size,
+        "device": place,
+        "precision": precision,
+    }
+    part = source.stream if isinstance(source, OpenedStream) else as_stream(source)
+    frames = source.frames if isinstance(source, OpenedStream) else _open(part)
+    return _seen_frames(detector, part, frames, stop=stop, score=score, **how)
+
+
+def as_stream(source: Any) -> Stream:
+    """A source that is one video, camera or iterator.
+
+    Raises:
+        InputError: It is something else.
+    """
+    parts = [source] if isinstance(source, Stream) else find_pictures(source, ())
+    part = parts[0]
+    if len(parts) != 1 or not isinstance(part, Stream):
+        raise InputError(
+            "this takes one video, camera or iterator of pictures; od.predict() takes everything"
+        )
+    return part
+
+
+class OpenedStream(NamedTuple):
+    """A stream and its pictures, for who must know of a video before it begins."""
+
+    stream: Stream
+    frames: "Video | Iterator[VideoFrame]"
+
+    @classmethod
+    def of(cls, source: Any) -> "OpenedStream":
+        """A video, camera or iterator, opened; see `predict_stream` for what it raises."""
+        part = as_stream(source)
+        return cls(part, _open(part))
+
+
+def _look_at_pictures(
+    detector: Detector, part: Pictures, num_workers: int, unread: list[str] | None, **how: Any
+) -> Predictions:
+    """What is found in pictures that are all there; those that cannot be read go into `unread`, if there is such."""
+    dataset = part.dataset
+    if part.held:
+        num_workers = 0  # little is left to decode, and processes would be handed what is
+    elif num_workers < 0:
+        sizes = {"batch_size": how["batch_size"], "image_size": detector.image_size}
+        num_workers, _ = workers_that_pay(how["device"], len(dataset), **sizes)
     rows = predict_rows(
-        detector,
-        dataset,
-        range(len(dataset)),
-        tiles=tiles,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        device=place,
-        precision=precision,
-        stop=stop,
+        detector, dataset, range(len(dataset)), held=part.held, unread=unread, num_workers=num_workers, **how
     )
-    if len(rows) < len(dataset):
-        seen = sorted(rows)
-        dataset, rows = dataset.select(seen), {place: rows[row] for place, row in enumerate(seen)}
-    return gather(rows, dataset, detector.class_names).above(score)
+    seen = sorted(rows)
+    found = [rows[row] for row in seen]
+    return _with_images(
+        found,
+        detector,
+        dataset.image_ids[seen].tolist(),
+        dataset.image_sizes[seen],
+        dataset.image_paths[seen].tolist(),
+    )
+
+
+def _look_at_stream(detector: Detector, part: Stream, score: float, **how: Any) -> Predictions:
+    found = FoundFrames(detector)
+    frames = _open(part)
+    expected = frames.expected if isinstance(frames, Video) else 0
+    seen = _seen_frames(detector, part, frames, score=score, **how)
+    bar = progress_bar(total=expected or None, desc=f"predicting {part.name}", unit="image", delay=2)
+    with bar, closing(seen):
+        try:
+            for frame in seen:
+                found.take(frame)
+                bar.update()
+        except KeyboardInterrupt:
+            if not is_camera(part.source):  # a camera has no other end
+                raise
+    return found.predictions()
+
+
+class FoundFrames:
+    """What was found in the pictures of a stream, without the pictures."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._ids: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._found: list[Found] = []
+
+    def take(self, frame: SeenFrame) -> None:
+        """Take up what was found in a picture."""
+        height, width = frame.pixels.shape[:2]
+        self._ids.append(frame.image_id)
+        self._sizes.append((width, height))
+        self._found.append((frame.boxes, frame.scores, frame.classes))
+
+    def predictions(self) -> Predictions:
+        return _with_images(self._found, self._detector, self._ids, self._sizes, [""] * len(self._ids))
+
+
+def _with_images(
+    found: Sequence[Found], detector: Detector, ids: Sequence[str], sizes: Any, paths: Sequence[str]
+) -> Predictions:
+    predictions = Predictions.from_images(found, detector.class_names, tuple(ids))
+    return replace(predictions, image_sizes=np.array(sizes, np.int32), image_paths=tuple(paths))
+
+
+def _open(part: Stream) -> "Video | Iterator[VideoFrame]":
+    return Video(part.source) if isinstance(part.source, str) else _given_frames(part)
+
+
+def _given_frames(part: Stream) -> Iterator[VideoFrame]:
+    """The pictures of somebody's iterator."""
+    assert not isinstance(part.source, str)
+    for number, one in enumerate(part.source):
+        if isinstance(one, VideoFrame):
+            yield one
+        elif isinstance(one, str | os.PathLike):
+            yield VideoFrame(read_pixels(os.fspath(one)), 0.0)
+        elif is_held(one):
+            yield VideoFrame(HeldPicture(one, part.id_of(number)).pixels(), 0.0)
+        else:
+            raise InputError(
+                f"{part.id_of(number)}: the iterator gave a {type(one).__name__}, which is no picture"
+            )
+
+
+def _seen_frames(
+    detector: Detector,
+    part: Stream,
+    frames: "Video | Iterator[VideoFrame]",
+    *,
+    score: float,
+    batch_size: int,
+    device: torch.device,
+    stop: Callable[[], bool],
+    **how: Any,
+) -> Generator[SeenFrame]:
+    """See `predict_stream`; closes a video at its end, and says what was damaged in it."""
+    video = frames if isinstance(frames, Video) else None
+    size = 1 if video is not None and video.live else batch_size
+    each = iter(frames)
+    ahead = AHEAD if video is not None and not video.live else 0  # somebody's iterator stays in their thread
+    batches = _ahead(iter(lambda: list(itertools.islice(each, size)), []), ahead)
+    numbers = itertools.count()
+    try:
+        with _evaluating(detector, device):
+            for batch in batches:
+                rows = _look_at_frames(detector, batch, batch_size=size, device=device, **how)
+                for row, (pixels, seconds) in enumerate(batch):
+                    boxes, scores, classes = rows[row]
+                    keep = scores >= score
+                    found = (boxes[keep], scores[keep], classes[keep])
+                    yield SeenFrame(part.id_of(next(numbers)), pixels, seconds, *found)
+                    if stop():
+                        return
+    finally:
+        batches.close()  # before the video: a thread may be reading it
+        if video is not None:
+            video.close()
+            if video.damaged:
+                warnings.warn(f"{video.name} is damaged: what could not be decoded is left out", stacklevel=2)
+
+
+def _look_at_frames(detector: Detector, frames: Sequence[VideoFrame], **how: Any) -> dict[int, Found]:
+    held = {row: HeldPicture(frame.pixels, "picture") for row, frame in enumerate(frames)}
+    dataset = Dataset(
+        class_names=detector.class_names,
+        image_paths=np.full(len(frames), "", object),
+        image_ids=np.arange(len(frames)).astype(object),
+        image_sizes=np.array([picture.size for picture in held.values()], np.int32),
+        boxes=np.zeros((0, 4), np.float32),
+        box_classes=np.zeros(0, np.int32),
+        box_images=np.zeros(0, np.int32),
+    )
+    return predict_rows(detector, dataset, range(len(frames)), held=held, watched=False, **how)
+
+
+_T = TypeVar("_T")
+
+
+def _ahead(items: Iterator[_T], depth: int) -> Generator[_T]:
+    """The same items, none of them None; so many of them are made ahead by a thread, which ends with this."""
+    if not depth:
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque(pool.submit(next, items, None) for _ in range(depth))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, items, None))
+            yield item
 
 
 def features(
@@ -112,7 +404,11 @@ def features(
         ImageReadError: An image cannot be read; the message names it.
         InputError: There is no such device, or a number is out of range.
     """
-    place, num_workers = _place(detector, dataset, device, batch_size, num_workers)
+    place = _place(detector, device, batch_size, num_workers)
+    if num_workers < 0:
+        num_workers, _ = workers_that_pay(
+            place, len(dataset), batch_size=batch_size, image_size=detector.image_size
+        )
     images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square)
     loader = evaluation_loader(
         images,
@@ -145,21 +441,14 @@ def _pooled(maps: Sequence[Tensor], inputs: Inputs) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def _place(
-    detector: Detector, dataset: Dataset, device: str | torch.device, batch_size: int, num_workers: int
-) -> tuple[torch.device, int]:
-    """Where a detector computes and how many processes decode for it, where a person left it open."""
+def _place(detector: Detector, device: str | torch.device, batch_size: int, num_workers: int) -> torch.device:
+    """Where a detector computes; what cannot be is said before the work."""
     if batch_size < 1 or num_workers < -1:
         raise InputError(
             f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
         )
     here = next(detector.parameters()).device
-    place = here if device == "auto" and here.type != "cpu" else pick_device(device)
-    if num_workers < 0:
-        num_workers, _ = workers_that_pay(
-            place, len(dataset), batch_size=batch_size, image_size=detector.image_size
-        )
-    return place, num_workers
+    return here if device == "auto" and here.type != "cpu" else pick_device(device)
 
 
 def predict_rows(
@@ -174,10 +463,15 @@ def predict_rows(
     precision: torch.dtype | None = None,
     worker_timeout: float = 300.0,
     stop: Callable[[], bool] = lambda: False,
+    held: Mapping[int, HeldPicture] | None = None,
+    unread: list[str] | None = None,
+    watched: bool = True,
 ) -> dict[int, Found]:
     """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n]).
 
-    Once `stop()` is true, the rows so far are returned.
+    Once `stop()` is true, the rows so far are returned. Pictures in memory are `held`, by row. Where there is a list
+    `unread`, what is wrong with images that cannot be read is put into it, and they are left out. Progress is shown
+    where it is `watched`.
 
     Raises:
         DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
@@ -186,7 +480,9 @@ def predict_rows(
     """
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     tiling = _tiling(detector, tiles)
-    images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square, tiling=tiling)
+    images = DetectionImages(
+        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
+    )
     views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
     loader = evaluation_loader(
         images,
@@ -198,10 +494,11 @@ def predict_rows(
         timeout=min(5.0, worker_timeout or 5.0),
     )
     merged = _Merged(images)
-    bar = progress_bar(total=len(views), desc="predicting", unit="tile" if tiling else "image", delay=2)
+    unit = "tile" if tiling else "image"
+    bar = progress_bar(total=len(views), desc="predicting", unit=unit, delay=2) if watched else _Unwatched()
     # moved outside of inference mode: parameters made within could not be trained after
     with bar, _evaluating(detector, device), torch.inference_mode(), autocast(device, precision):
-        for batch_views, batch in _whole_batches(loader, images, worker_timeout):
+        for batch_views, batch in _whole_batches(loader, images, worker_timeout, unread):
             merged.take(batch_views, batch, _found(batch, detector(batch)))
             bar.update(len(batch))
             if stop():
@@ -294,47 +591,30 @@ def gather(rows: dict[int, Found], dataset: Dataset, class_names: Sequence[str])
     return Predictions.from_images(parts, tuple(class_names), tuple(dataset.image_ids))
 
 
-def images_dataset(path: str | Path, class_names: Sequence[str] = ("object",)) -> Dataset:
-    """An image file, or all images under a folder (those that `load_dataset` would find), as a Dataset without boxes.
-
-    Raises:
-        MissingFileError: There is no such file, or no image in the folder.
-        InputError: The name of a file is no text.
-    """
-    path = Path(path).absolute()
-    if not path.exists():
-        raise MissingFileError(f"no file or folder at {path}")
-    files = [path] if path.is_file() else [path / image for image in list_images(path)]
-    if not files:
-        raise MissingFileError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {path}")
-    for file in files:
-        if any("\ud800" <= letter <= "\udfff" for letter in file.name):  # bytes that are no UTF-8
-            raise InputError(
-                f"the name of {str(file)!a} is no text, so no label can name it. Rename the file"
-            )
-    return Dataset(
-        name=path.stem,
-        root=path.parent if path.is_file() else path,
-        format="images",
-        class_names=tuple(class_names),
-        image_paths=np.array([str(f) for f in files], object),
-        image_sizes=np.array([upright_size(file) for file in files], np.int32),
-        boxes=np.zeros((0, 4), np.float32),
-        box_classes=np.zeros(0, np.int32),
-        box_images=np.zeros(0, np.int32),
-    )
-
-
 def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
     """Autocast to a lower precision on the device, or nothing."""
     return torch.autocast(device.type, dtype=precision) if precision is not None else nullcontext()
 
 
+class _Unwatched(nullcontext["_Unwatched"]):
+    """In place of a progress bar."""
+
+    def __enter__(self) -> "_Unwatched":
+        return self
+
+    def update(self, count: int) -> None:
+        pass
+
+
 def _whole_batches(
-    loader: Any, images: DetectionImages, limit: float
+    loader: Any, images: DetectionImages, limit: float, unread: list[str] | None = None
 ) -> Iterator[tuple[Sequence[int], Batch]]:
-    """A loader's batches and their views; where its workers die or hang, an error with the images that were next."""
+    """A loader's batches and their views; where its workers die or hang, an error with the images that were next.
+
+    Where there is a list `unread`, images that cannot be read are named in it and left out of their batch.
+    """
     batches = start_epoch(loader)
+    bad: set[int] = set()  # rows
     for views in loader.batch_sampler:
         try:
             yield views, next_batch(batches, limit)
@@ -343,9 +623,31 @@ def _whole_batches(
             files = ", ".join(str(images.dataset.image_paths[row]) for row in rows)
             raise DataWorkerError(f"a data worker died or hung ({error}) at one of: {files}") from error
         except ImageReadError as error:
-            if "DataLoader worker" not in str(error):
+            if unread is not None:
+                good = _readable(images, views, bad, unread)
+                if good:
+                    yield [view for view, _ in good], loader.collate_fn([item for _, item in good])
+            elif "DataLoader worker" in str(error):
+                raise ImageReadError(last_line(error)) from None  # without the worker's traceback before it
+            else:
                 raise
-            raise ImageReadError(last_line(error)) from None  # without the worker's traceback before it
+
+
+def _readable(
+    images: DetectionImages, views: Sequence[int], bad: set[int], unread: list[str]
+) -> list[tuple[int, Item]]:
+    """Those views of a batch that can be read, read once more; the others' images go into `bad`, and why."""
+    good = []
+    for view in views:
+        row = int(images.views.images[view])
+        if row in bad:
+            continue
+        try:
+            good.append((view, images[view]))
+        except ImageReadError as error:
+            bad.add(row)
+            unread.append(str(error))
+    return good
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from odkit.data import Dataset, ImageReadError, read_pixels
+from odkit.data import Dataset, HeldPicture, ImageReadError, read_pixels
 from odkit.detection.batch import Batch, Changes
 from odkit.detection.pixels import padded_size
 from odkit.detection.tiles import SMALLEST_TILE, Tiling, boxes_inside, make_views
@@ -93,9 +93,16 @@ class DetectionImages(TorchDataset[Item]):
     """
 
     def __init__(
-        self, dataset: Dataset, *, image_size: int, square: bool = False, tiling: Tiling | None = None
+        self,
+        dataset: Dataset,
+        *,
+        image_size: int,
+        square: bool = False,
+        tiling: Tiling | None = None,
+        held: Mapping[int, HeldPicture] | None = None,
     ) -> None:
         self.dataset, self.image_size, self.square, self.tiling = dataset, image_size, square, tiling
+        self.held = held or {}  # pictures in memory, by row: they take the place of files
         self.views = make_views(dataset, tiling)
         self._last: tuple[int, Tensor] | None = None  # tiles of one image follow one another in predicting
 
@@ -174,7 +181,10 @@ class DetectionImages(TorchDataset[Item]):
         if self._last is not None and self._last[0] == row:
             return self._last[1]
         dataset = self.dataset
-        image = read_image(dataset.image_paths[row])
+        if row in self.held:
+            image = torch.from_numpy(self.held[row].pixels()).permute(2, 0, 1)
+        else:
+            image = read_image(dataset.image_paths[row])
         height, width = image.shape[-2:]
         declared = dataset.image_sizes[row]
         if declared.any() and (width, height) != tuple(declared):

@@ -79,6 +79,59 @@ def test_saving_and_loading_keeps_every_column(tmp_path):
         Predictions.load(other)
 
 
+def test_images_are_kept_with_their_sizes_and_paths(tmp_path):
+    about = {
+        "image_ids": ("a.jpg", "b"),
+        "image_sizes": [(40, 30), (9, 9)],
+        "image_paths": ("/made/a.jpg", ""),
+    }
+    found = make(**about)
+    again = Predictions.load(found.save(tmp_path / "found.npz"))
+    assert again.image_sizes.tolist() == [[40, 30], [9, 9]]
+    assert again.image_paths == found.image_paths
+    assert again.above(0.9).dataset().image_ids.tolist() == ["a.jpg", "b"]
+    assert found.to_coco()[0]["image_id"] == 1
+    for wrong in ({"image_sizes": [(40, 30)]}, {"image_paths": ("/made/a.jpg",)}):
+        with pytest.raises(ValueError, match="has 1 rows for 2 image ids"):
+            make(**{**about, **wrong})
+    with pytest.raises(ValueError, match="do not know their images"):
+        make().dataset()
+
+
+def test_lots_are_joined_and_no_image_stands_twice():
+    one = make(image_ids=("a.jpg", "b.jpg"), image_sizes=[(4, 4)] * 2, image_paths=("", ""))
+    other = make(image_ids=("c.jpg",), image_sizes=[(5, 5)], image_paths=("/c.jpg",))
+    both = Predictions.joined([one, other])
+    assert both.images.tolist() == [0, 2]
+    assert both.image_sizes.tolist() == [[4, 4], [4, 4], [5, 5]]
+    assert both.image_paths == ("", "", "/c.jpg")
+    for wrong in ([], [one, one], [one, make(class_names=("cat", "cow"))]):
+        with pytest.raises(ValueError, match=r"joined\(\) takes"):
+            Predictions.joined(wrong)
+
+
+def test_supervision_gets_one_image():
+    supervision = pytest.importorskip("supervision")
+    found = make(boxes=[[1, 2, 11, 22], [0, 0, 5, 5]], scores=[0.5, 0.75], classes=[1, 0], images=[0, 1])
+    detections = found.to_supervision(1)
+    assert isinstance(detections, supervision.Detections)
+    assert detections.xyxy.tolist() == [[0, 0, 5, 5]]
+    assert detections.confidence.tolist() == [0.75]
+    assert detections.class_id.tolist() == [0]
+    assert list(detections["class_name"]) == ["cat"]
+    with pytest.raises(IndexError, match="no image 2"):
+        found.to_supervision(2)
+    assert len(make(boxes=[], scores=[], classes=[], images=[], image_ids=("a",)).to_supervision()) == 0
+
+
+def test_without_supervision_it_is_said_what_to_type(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(RuntimeError, match="pip install 'supervision"):
+        make().to_supervision()
+
+
 def test_columns_from_one_result_an_image():
     found = Predictions.from_images(
         [([], [], []), ([[0, 0, 1, 1], [0, 0, 2, 2]], [0.9, 0.8], [1, 0])], ("cat", "dog"), ("a.jpg", "b.jpg")

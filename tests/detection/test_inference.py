@@ -14,11 +14,11 @@ from odkit.detection.detector import Detector, build_detector
 from odkit.detection.inference import (
     FEW_IMAGES,
     gather,
-    images_dataset,
     predict,
     predict_rows,
     workers_that_pay,
 )
+from odkit.detection.pictures import images_dataset
 from odkit.system import InputError
 from tests.helpers import squares
 

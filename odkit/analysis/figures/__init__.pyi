@@ -1,6 +1,10 @@
 from .dataset import box_sizes as box_sizes
 from .dataset import class_distribution as class_distribution
+from .drawing import annotate_video as annotate_video
 from .drawing import draw_boxes as draw_boxes
+from .drawing import draw_found as draw_found
+from .drawing import draw_predictions as draw_predictions
+from .drawing import picture_name as picture_name
 from .grid import Figure as Figure
 from .grid import class_color as class_color
 from .grid import ink_on as ink_on

@@ -81,6 +81,8 @@ def finished(columns: Columns, table: Sequence[str], dataset: Dataset, notes: li
         **columns,
         "class_names": tuple(table),
         "image_ids": tuple(dataset.image_ids),
+        "image_sizes": dataset.image_sizes,
+        "image_paths": tuple(dataset.image_paths),
         "notes": tuple(notes),
     }
 

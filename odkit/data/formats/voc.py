@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from odkit.data.boxes import voc_to_xyxy, xyxy_to_voc
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
@@ -311,20 +312,8 @@ def _usual_place(file: str) -> str:
 
 def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
     """Write Annotations/*.xml, ImageSets/Main/*.txt and classes.txt for images in JPEGImages/; what is lost."""
-    keep, lost = writable_boxes(dataset)
-    lost += lost_crowds(dataset, "Pascal VOC")
-    names, changed = xml_class_names(dataset)
-    lost += changed
-    corners = xyxy_to_voc(dataset.boxes)
-    sizes = known_sizes(dataset)
-    (folder / "Annotations").mkdir()
-    for row, file in enumerate(files):
-        rows = dataset.boxes_of(row)
-        things = [
-            (names[dataset.box_classes[k]], corners[k]) for k in range(rows.start, rows.stop) if keep[k]
-        ]
-        path = folder / "Annotations" / stem_path(name_of(file), ".xml")
-        path.write_bytes(_label_xml(name_of(file), sizes[row].tolist(), things))
+    lost = write_voc_labels(dataset, folder, files)
+    names, _ = xml_class_names(dataset)
     lists = folder / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     for split, name in split_files(dataset, "").items():
@@ -337,7 +326,30 @@ def write_voc(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]
     return lost
 
 
-def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> bytes:
+def write_voc_labels(
+    dataset: Dataset, folder: Path, files: Sequence[str], scores: NDArray[np.float32] | None = None
+) -> list[str]:
+    """Write Annotations/*.xml for images at `files`, with each box's score in <confidence>; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    lost += lost_crowds(dataset, "Pascal VOC")
+    names, changed = xml_class_names(dataset)
+    lost += changed
+    corners = xyxy_to_voc(dataset.boxes)
+    sizes = known_sizes(dataset)
+    (folder / "Annotations").mkdir()
+    for row, file in enumerate(files):
+        rows = dataset.boxes_of(row)
+        things = [
+            (names[dataset.box_classes[k]], corners[k], None if scores is None else float(scores[k]))
+            for k in range(rows.start, rows.stop)
+            if keep[k]
+        ]
+        path = folder / "Annotations" / stem_path(name_of(file), ".xml")
+        path.write_bytes(_label_xml(name_of(file), sizes[row].tolist(), things))
+    return lost
+
+
+def _label_xml(name: str, size: list[int], things: list[tuple[str, Any, float | None]]) -> bytes:
     root = ET.Element("annotation")
 
     def put(parent: ET.Element, tag: str, text: object = None) -> ET.Element:
@@ -353,7 +365,7 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
     for tag, side in (("width", size[0]), ("height", size[1]), ("depth", 3)):
         put(whole, tag, side)
     put(root, "segmented", 0)
-    for name_of_class, corners in things:
+    for name_of_class, corners, score in things:
         thing = put(root, "object")
         for tag, value in (
             ("name", name_of_class),
@@ -362,6 +374,8 @@ def _label_xml(name: str, size: list[int], things: list[tuple[str, Any]]) -> byt
             ("difficult", 0),
         ):
             put(thing, tag, value)
+        if score is not None:
+            put(thing, "confidence", f"{score:.6g}")
         box = put(thing, "bndbox")
         for corner, number in zip(_CORNERS, corners.tolist(), strict=True):
             put(box, corner, int(number) if number == int(number) else repr(number))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from odkit.data.boxes import xyxy_to_yolo, yolo_to_xyxy
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
@@ -655,27 +656,7 @@ def _labels_without_images(data: Gathered, images: list[str], used: set[str]) ->
 
 def write_yolo(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str]:
     """Write labels/SPLIT/*.txt and data.yaml for images in images/SPLIT/; what is lost."""
-    keep, lost = writable_boxes(dataset)
-    lost += lost_crowds(dataset, "YOLO")
-    # The reader takes sizes from the files, so relative numbers are taken by those too, whatever the labels declared
-    sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
-    unread = (sizes == 0).any(1)
-    sizes[unread] = dataset.image_sizes[unread]
-    nowhere = keep & np.any(sizes <= 0, axis=1)[dataset.box_images]
-    if nowhere.any():
-        lost.append(f"{int(nowhere.sum()):,} boxes are left out, as the size of their image is not known")
-        keep &= ~nowhere
-    numbers = xyxy_to_yolo(dataset.boxes, np.maximum(sizes, 1)[dataset.box_images])
-    for row, file in enumerate(files):
-        rows = dataset.boxes_of(row)
-        lines = [
-            f"{dataset.box_classes[k]} " + " ".join(f"{value:.10g}" for value in numbers[k])
-            for k in range(rows.start, rows.stop)
-            if keep[k]
-        ]
-        path = folder / ("labels" + stem_path(file, ".txt").removeprefix("images"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    lost = write_yolo_labels(dataset, folder, files)
     content: dict[str, Any] = {}
     for split, place in yolo_places(dataset).items():
         (folder / place).mkdir(parents=True, exist_ok=True)
@@ -687,6 +668,35 @@ def write_yolo(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[str
     (folder / "data.yaml").write_text(
         yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8"
     )
+    return lost
+
+
+def write_yolo_labels(
+    dataset: Dataset, folder: Path, files: Sequence[str], scores: NDArray[np.float32] | None = None
+) -> list[str]:
+    """Write labels/*.txt for images at `files`, images/*, with each box's score as sixth number; what is lost."""
+    keep, lost = writable_boxes(dataset)
+    lost += lost_crowds(dataset, "YOLO")
+    # The reader takes sizes from the files, so relative numbers are taken by those too, whatever the labels declared
+    sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
+    unread = (sizes == 0).any(1)
+    sizes[unread] = dataset.image_sizes[unread]
+    nowhere = keep & np.any(sizes <= 0, axis=1)[dataset.box_images]
+    if nowhere.any():
+        lost.append(f"{int(nowhere.sum()):,} boxes are left out, as the size of their image is not known")
+        keep &= ~nowhere
+    numbers = xyxy_to_yolo(dataset.boxes, np.maximum(sizes, 1)[dataset.box_images])
+    ends = [""] * len(numbers) if scores is None else [f" {score:.6g}" for score in scores.tolist()]
+    for row, file in enumerate(files):
+        rows = dataset.boxes_of(row)
+        lines = [
+            f"{dataset.box_classes[k]} " + " ".join(f"{value:.10g}" for value in numbers[k]) + ends[k]
+            for k in range(rows.start, rows.stop)
+            if keep[k]
+        ]
+        path = folder / ("labels" + stem_path(file, ".txt").removeprefix("images"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return lost
 
 
