@@ -1,6 +1,8 @@
 from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
+from .export import Export as Export
+from .export import export as export
 from .final_test import FinalTest as FinalTest
 from .imported_config import ImportedConfig as ImportedConfig
 from .prelabels import Interrupted as Interrupted
