@@ -81,7 +81,7 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
     from odkit.detection.onnx_operators import TRANSLATIONS
 
     was_training, device = detector.training, next(detector.parameters()).device
-    height = width = detector.image_size
+    height = width = -(-detector.image_size // detector.divisible) * detector.divisible
     batch = Dim("batch", min=1, max=MOST_IMAGES)
     images: dict[int, Any] = {0: batch}
     if not detector.square:
@@ -98,7 +98,7 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
         with _quietly(detector.name), torch.no_grad():
             graph = Graph(detector)
             detector(
-                [torch.zeros(3, height, width)]
+                [torch.zeros(3, detector.image_size, detector.image_size)]
             )  # what torchvision's modules settle at their first picture
             program = torch.onnx.export(
                 graph,

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 FILES = {"fp32": "detector.onnx", "fp16": "detector.fp16.onnx", "int8": "detector.int8.onnx"}
 BOX_PIXELS, SCORE = 0.5, 1e-3  # what a file may differ by from PyTorch
 OVERLAP = 0.01  # how near an IoU must be to the limit of suppression to be a tie
+MOST_LOST = 0.05  # AP
 PICTURES, JUDGED, CALIBRATION = (
     32,
     500,
@@ -100,7 +101,7 @@ class Export:
         whole = self.ap["pytorch"]
         rows: list[dict[str, Any]] = [{"file": "PyTorch", "ap": whole, "loss": None, "size": "-"}]
         for precision, name in FILES.items():
-            if precision in self.ap:
+            if name in self.bytes:
                 ap = self.ap[precision]
                 loss = None if ap is None or whole is None else whole - ap
                 rows.append({"file": name, "ap": ap, "loss": loss, "size": megabytes(self.bytes[name])})
@@ -223,6 +224,11 @@ def _write(
         seen = _spread(held, judged)
         ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
         notes: list[str] = []
+        if detector.tiling is not None:
+            notes.append(
+                f"The detector looks at tiles of {detector.tiling.size} px: odkit cuts and merges them, predict.py "
+                "does not, and says so."
+            )
         for precision in formats:
             path = work / FILES[precision]
             step(f"writing {path.name}")
@@ -233,6 +239,13 @@ def _write(
                 write_file(path, detection.as_int8(graph, detector, fitted).SerializeToString())
             step(f"judging {path.name}")
             ap[precision] = _ap(detection.OnnxDetector(path, device="cpu"), seen)
+            before, after = ap["pytorch"], ap[precision]
+            if before is not None and after is not None and before - after > MOST_LOST:
+                path.unlink()
+                notes.append(
+                    f"{path.name} was left out: its AP is {after:.3f}, PyTorch's {before:.3f}, and a file may lose "
+                    f"{MOST_LOST}."
+                )
     sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
     of = f"{len(seen)} of " if len(seen) < len(held) else ""
     return {

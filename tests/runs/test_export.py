@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import odkit as od
@@ -56,8 +57,6 @@ def test_a_file_is_a_detector(exported, detector, data, capfd):
         assert abs(here.scores.max() - there.scores.max()) < near
         assert od.evaluate(data, there).ap >= 0
     with pytest.raises(InputError, match="number format"):
-        import torch
-
         od.predict(opened, data, precision=torch.bfloat16)
     assert main(["predict", str(exported.folder / "detector.onnx"), data.image_paths[0], "--score", "0"]) == 0
     out, err = capfd.readouterr()
