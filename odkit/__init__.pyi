@@ -35,6 +35,7 @@ from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
 from .data.formats import write_predictions as write_predictions
 from .detection import Detector as Detector
+from .detection import OnnxDetector as OnnxDetector
 from .detection import build_detector as build_detector
 from .detection import features as features
 from .detection import images_dataset as images_dataset
@@ -43,6 +44,7 @@ from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
 from .detection import predict_stream as predict_stream
+from .runs import Export as Export
 from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels
@@ -50,6 +52,7 @@ from .runs import Run as Run
 from .runs import RunFile as RunFile
 from .runs import Settings as Settings
 from .runs import best_run as best_run
+from .runs import export as export
 from .runs import fine_tune as fine_tune
 from .runs import import_tfod as import_tfod
 from .runs import list_runs as list_runs

@@ -20,7 +20,7 @@ from odkit.data.formats import json_objects, json_rows, write_predictions
 from odkit.system import FileInTheWayError, InputError, write_file
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector, Pictures, SeenFrame, Stream
+    from odkit.detection import Detector, OnnxDetector, Pictures, SeenFrame, Stream
 
 _DRAWN = ("pictures", "video")
 
@@ -131,7 +131,11 @@ def _files(part: "Pictures | Stream") -> list[str]:
 
 
 def _look(
-    detector: "Detector", part: "Pictures | Stream", out: Path | None, to: Sequence[str], how: dict[str, Any]
+    detector: "Detector | OnnxDetector",
+    part: "Pictures | Stream",
+    out: Path | None,
+    to: Sequence[str],
+    how: dict[str, Any],
 ) -> tuple[Predictions, list[dict[str, Any]]]:
     """What is found in a part, printed, and drawn where that is wanted; and as rows for JSON."""
     from odkit.analysis import figures

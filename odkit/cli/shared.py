@@ -21,7 +21,7 @@ from odkit.system import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
 
 app = SubcommandApp()
 
@@ -75,7 +75,7 @@ def means_the_demo(path: str) -> bool:
     return path == "demo" and not Path(path).exists()
 
 
-def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector"]:
+def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector | OnnxDetector"]:
     """The detector of a run (folder or name under runs/), and that run; or of a file, and None.
 
     Raises:

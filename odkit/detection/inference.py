@@ -41,6 +41,7 @@ from odkit.detection.loading import (
     start_epoch,
     workers_fork,
 )
+from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pictures import Pictures, Stream, find_pictures
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
@@ -51,7 +52,7 @@ AHEAD = 2  # batches of a video that are decoded while another is looked at
 
 
 def predict(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     source: Any,
     *,
     score: float = 0.0,
@@ -150,7 +151,7 @@ class SeenFrame(NamedTuple):
 
 
 def predict_stream(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     source: Any,
     *,
     score: float = 0.0,
@@ -224,7 +225,7 @@ class OpenedStream(NamedTuple):
 
 
 def _look_at_pictures(
-    detector: Detector, part: Pictures, num_workers: int, unread: list[str] | None, **how: Any
+    detector: Detector | OnnxDetector, part: Pictures, num_workers: int, unread: list[str] | None, **how: Any
 ) -> Predictions:
     """What is found in pictures that are all there; those that cannot be read go into `unread`, if there is such."""
     dataset = part.dataset
@@ -247,7 +248,7 @@ def _look_at_pictures(
     )
 
 
-def _look_at_stream(detector: Detector, part: Stream, score: float, **how: Any) -> Predictions:
+def _look_at_stream(detector: Detector | OnnxDetector, part: Stream, score: float, **how: Any) -> Predictions:
     found = FoundFrames(detector)
     frames = _open(part)
     expected = frames.expected if isinstance(frames, Video) else 0
@@ -267,7 +268,7 @@ def _look_at_stream(detector: Detector, part: Stream, score: float, **how: Any) 
 class FoundFrames:
     """What was found in the pictures of a stream, without the pictures."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector | OnnxDetector) -> None:
         self._detector = detector
         self._ids: list[str] = []
         self._sizes: list[tuple[int, int]] = []
@@ -285,7 +286,11 @@ class FoundFrames:
 
 
 def _with_images(
-    found: Sequence[Found], detector: Detector, ids: Sequence[str], sizes: Any, paths: Sequence[str]
+    found: Sequence[Found],
+    detector: Detector | OnnxDetector,
+    ids: Sequence[str],
+    sizes: Any,
+    paths: Sequence[str],
 ) -> Predictions:
     predictions = Predictions.from_images(found, detector.class_names, tuple(ids))
     return replace(predictions, image_sizes=np.array(sizes, np.int32), image_paths=tuple(paths))
@@ -312,7 +317,7 @@ def _given_frames(part: Stream) -> Iterator[VideoFrame]:
 
 
 def _seen_frames(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     part: Stream,
     frames: "Video | Iterator[VideoFrame]",
     *,
@@ -348,7 +353,9 @@ def _seen_frames(
                 warnings.warn(f"{video.name} is damaged: what could not be decoded is left out", stacklevel=2)
 
 
-def _look_at_frames(detector: Detector, frames: Sequence[VideoFrame], **how: Any) -> dict[int, Found]:
+def _look_at_frames(
+    detector: Detector | OnnxDetector, frames: Sequence[VideoFrame], **how: Any
+) -> dict[int, Found]:
     held = {row: HeldPicture(frame.pixels, "picture") for row, frame in enumerate(frames)}
     dataset = Dataset(
         class_names=detector.class_names,
@@ -441,18 +448,35 @@ def _pooled(maps: Sequence[Tensor], inputs: Inputs) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def _place(detector: Detector, device: str | torch.device, batch_size: int, num_workers: int) -> torch.device:
+def _place(
+    detector: Detector | OnnxDetector, device: str | torch.device, batch_size: int, num_workers: int
+) -> torch.device:
     """Where a detector computes; what cannot be is said before the work."""
     if batch_size < 1 or num_workers < -1:
         raise InputError(
             f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
         )
+    if isinstance(detector, OnnxDetector):
+        return _where_opened(detector, device)
     here = next(detector.parameters()).device
     return here if device == "auto" and here.type != "cpu" else pick_device(device)
 
 
+def _where_opened(detector: OnnxDetector, device: str | torch.device) -> torch.device:
+    """Where torch has a part in what a file computes: on the host; the file itself computes where it was opened."""
+    if (
+        str(device) not in ("auto", str(detector.device))
+        and torch.device(device).type != detector.device.type
+    ):
+        raise InputError(
+            f"{detector.path} was opened to be computed on {detector.device}; "
+            f"od.load_detector({str(detector.path)!r}, device={str(device)!r}) opens it for another place"
+        )
+    return torch.device("cpu")
+
+
 def predict_rows(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     dataset: Dataset,
     rows: Sequence[int],
     *,
@@ -478,7 +502,12 @@ def predict_rows(
         ImageReadError: An image cannot be read.
         InputError: `tiles` is out of range.
     """
-    device = torch.device(device) if device is not None else next(detector.parameters()).device
+    if isinstance(detector, OnnxDetector):
+        if precision is not None:
+            raise InputError(f"{detector.path} has the number format that it was written in, and no other")
+        device = torch.device("cpu")
+    else:
+        device = torch.device(device) if device is not None else next(detector.parameters()).device
     tiling = _tiling(detector, tiles)
     images = DetectionImages(
         dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
@@ -506,7 +535,7 @@ def predict_rows(
     return merged.found
 
 
-def _tiling(detector: Detector, tiles: int) -> Tiling | None:
+def _tiling(detector: Detector | OnnxDetector, tiles: int) -> Tiling | None:
     """How images are cut for a detector: as it was trained (-1), not at all (0), or into tiles of so many pixels."""
     if tiles < 0:
         return detector.tiling
@@ -651,8 +680,11 @@ def _readable(
 
 
 @contextmanager
-def _evaluating(detector: Detector, device: torch.device) -> Iterator[None]:
+def _evaluating(detector: Detector | OnnxDetector, device: torch.device) -> Iterator[None]:
     """The detector in evaluation mode on the device; after it as it was, where it was."""
+    if isinstance(detector, OnnxDetector):
+        yield
+        return
     was_training, here = detector.training, next(detector.parameters()).device
     detector.to(device).eval()
     try:

@@ -1,6 +1,8 @@
 from . import dashboard as dashboard
 from .events import EventLog as EventLog
 from .events import tell as tell
+from .export import Export as Export
+from .export import export as export
 from .final_test import FinalTest as FinalTest
 from .follower import in_background as in_background
 from .follower import track as track

@@ -19,7 +19,7 @@ from odkit.data.formats import distinct, kept_ids
 from odkit.system import FileInTheWayError, InputError, progress_bar
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector, SeenFrame
+    from odkit.detection import Detector, OnnxDetector, SeenFrame
 
 _KEPT = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # written as they came, others as PNG
 
@@ -103,7 +103,7 @@ def picture_name(image_id: str) -> str:
 
 
 def annotate_video(
-    detector: "Detector",
+    detector: "Detector | OnnxDetector",
     source: Any,
     target: str | Path,
     *,
