@@ -15,6 +15,7 @@ from .browsing import choose_folder as choose_folder
 from .browsing import chosen_folder as chosen_folder
 from .browsing import from_fiftyone as from_fiftyone
 from .browsing import to_fiftyone as to_fiftyone
+from .browsing import try_it as try_it
 from .data import Dataset as Dataset
 from .data import Predictions as Predictions
 from .data import boxes as boxes
@@ -30,6 +31,7 @@ from .data.demo import write_demo as write_demo
 from .data.formats import convert as convert
 from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
+from .detection import Benchmark as Benchmark
 from .detection import Detector as Detector
 from .detection import build_detector as build_detector
 from .detection import features as features
@@ -42,6 +44,7 @@ from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels
 from .runs import Run as Run
 from .runs import Settings as Settings
+from .runs import benchmark as benchmark
 from .runs import best_run as best_run
 from .runs import export_mlflow as export_mlflow
 from .runs import export_tensorboard as export_tensorboard
