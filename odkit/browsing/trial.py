@@ -95,10 +95,12 @@ class Trial:
                 found = detection.predict(
                     self.detector, detection.images_dataset(file, self.detector.class_names), score=_FAINT
                 )
-            except ImageReadError as error:
+            except ImageReadError:
                 if not isinstance(picture, bytes):
                     raise
-                raise ImageReadError(f"{name} cannot be read as a picture ({error.reason})") from None
+                raise ImageReadError(
+                    f"{name} cannot be read as a picture; JPEG, PNG, WebP, BMP, GIF and TIFF can"
+                ) from None
         self.found, self.name = found, name
         self._picture = whole.copy()
         self._picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS)

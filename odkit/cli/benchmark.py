@@ -5,7 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from odkit.cli.flags import Classes, Reading
-from odkit.cli.shared import command, print_json, read_dataset
+from odkit.cli.shared import check_figure, command, print_json, read_dataset, write_figure
 from odkit.runs import benchmark as measured
 from odkit.system import InputError
 
@@ -39,22 +39,20 @@ def benchmark(
         seconds: That each is timed, about; the start of its process and AP come on top.
         images: AP is of so many images of the dataset at most; 0: no AP.
         largest_batch: The largest batch size that is tried.
-        figure: File for a figure of the table, as "speed.png".
+        figure: Picture file to draw the table into (.png, .svg, .pdf).
         json: Print JSON.
     """
     if not detectors:
         raise InputError("nothing to measure: odkit benchmark RUN_OR_FILE...; `odkit runs` lists runs")
-    if figure is not None and figure.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--figure {figure}: a figure is written as .png, .svg or .pdf")
+    check_figure(figure)
     dataset = read_dataset(data, classes, reading) if data else None
     found = measured(
         detectors, dataset, device=device, seconds=seconds, images=images, largest_batch=largest_batch
     )
     if figure is not None:
-        from odkit.analysis import figures
+        from odkit.analysis.figures import benchmark as draw
 
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        figures.benchmark(found).savefig(figure)
+        write_figure(draw(found), figure)
     if json:
         print_json(found.to_dict())
     else:
