@@ -33,12 +33,14 @@ from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
 from .detection import Benchmark as Benchmark
 from .detection import Detector as Detector
+from .detection import OnnxDetector as OnnxDetector
 from .detection import build_detector as build_detector
 from .detection import features as features
 from .detection import images_dataset as images_dataset
 from .detection import list_detectors as list_detectors
 from .detection import load_detector as load_detector
 from .detection import predict as predict
+from .runs import Export as Export
 from .runs import FinalTest as FinalTest
 from .runs import ImportedConfig as ImportedConfig
 from .runs import Prelabels as Prelabels
@@ -46,6 +48,7 @@ from .runs import Run as Run
 from .runs import Settings as Settings
 from .runs import benchmark as benchmark
 from .runs import best_run as best_run
+from .runs import export as export
 from .runs import export_mlflow as export_mlflow
 from .runs import export_tensorboard as export_tensorboard
 from .runs import fine_tune as fine_tune

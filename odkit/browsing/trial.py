@@ -17,14 +17,17 @@ from odkit.runs import Run
 from odkit.system import InputError, OdkitError, front_end
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
 
 _FAINT = 0.05  # the lowest score that the slider shows
 _SHOWN = 1000  # pixels of the longer side of what is shown
 
 
 def try_it(
-    detector: "Run | Detector | str | Path", picture: str | Path | None = None, *, score: float = 0.5
+    detector: "Run | Detector | OnnxDetector | str | Path",
+    picture: str | Path | None = None,
+    *,
+    score: float = 0.5,
 ) -> "Trial":
     """Try a detector on a picture of your own, here in the cell: upload one, and move the score.
 
@@ -60,7 +63,7 @@ class Trial:
         found: What was found in it, from a score of 0.05 up; None before the first.
     """
 
-    def __init__(self, detector: "Detector", picture: str | Path | None, score: float) -> None:
+    def __init__(self, detector: "Detector | OnnxDetector", picture: str | Path | None, score: float) -> None:
         self.detector, self.score, self.name = detector, score, ""
         self.found: Predictions | None = None
         self._picture: Image.Image | None = None

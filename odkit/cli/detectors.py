@@ -27,7 +27,7 @@ from odkit.runs import Run
 from odkit.system import InputError, write_file
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
 
 
 @command
@@ -152,6 +152,40 @@ def predict(
 
 
 @command
+def export(
+    run: Positional[str],
+    *,
+    out: Path | None = None,
+    formats: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16"),
+    data: str | None = None,
+    reading: Reading = Reading(),
+) -> int:
+    """Write a run's best detector as a folder that does without odkit and PyTorch, checked against PyTorch.
+
+    It holds detector.onnx, the same in float16 and with 8-bit layers, predict.py, which needs onnxruntime, NumPy and
+    Pillow alone, and export.json with the checks and the AP of each file. `odkit predict` and `odkit evaluate` take
+    these files as detectors.
+
+    Args:
+        run: Run folder, or the name of a run under runs/; or a detector file, with --data.
+        out: Folder to write, new or empty; default: export in the run's folder.
+        formats: Which files; detector.onnx (fp32) is always there.
+        data: Other labelled images to check and judge on, folder or label file; default: the run's own.
+        reading: How those are read.
+    """
+    from odkit.runs import export as write
+
+    found = read_detector(run, "cpu")
+    given = None if data is None else read_dataset(data, reading=reading)
+    if isinstance(found[1], detection.OnnxDetector):
+        raise InputError(
+            f"{run} is an exported file already; export the run or the detector that it was made of"
+        )
+    print(write(found[0] or found[1], out, dataset=given, formats=formats))
+    return 0
+
+
+@command
 def prelabel(
     path: Positional[str],
     *,
@@ -239,7 +273,7 @@ def prelabel(
 
 
 def _chosen(
-    detector: "Detector",
+    detector: "Detector | OnnxDetector",
     run: Run | None,
     device: str,
     precision: str,
@@ -248,8 +282,12 @@ def _chosen(
     num_workers: int,
 ) -> dict[str, Any]:
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
-    place = detection.pick_device(device)
-    if device == "auto":
+    if isinstance(detector, detection.OnnxDetector):
+        place = detector.device
+        print(f"on {place}: computed by onnxruntime ({', '.join(detector.providers)})", file=sys.stderr)
+    else:
+        place = detection.pick_device(device)
+    if device == "auto" and not isinstance(detector, detection.OnnxDetector):
         print(f"on {place}: {detection.device_reason(device, place)}", file=sys.stderr)
     if precision == "auto":
         precision = run.precision(place) if run else "fp32"

@@ -22,7 +22,7 @@ from odkit.system import InputError, MissingFileError, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis.figures import Figure
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
 
 app = SubcommandApp()
 PICTURES = (".png", ".svg", ".pdf")
@@ -77,7 +77,7 @@ def means_the_demo(path: str) -> bool:
     return path == "demo" and not Path(path).exists()
 
 
-def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector"]:
+def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detector | OnnxDetector"]:
     """The detector of a run (folder or name under runs/), and that run; or of a file, and None.
 
     Raises:

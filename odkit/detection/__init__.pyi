@@ -42,6 +42,12 @@ from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
+from .onnx_detector import OnnxDetector as OnnxDetector
+from .onnx_graph import ExportError as ExportError
+from .onnx_graph import onnx_graph as onnx_graph
+from .onnx_graph import suppression as suppression
+from .onnx_smaller import as_float16 as as_float16
+from .onnx_smaller import as_int8 as as_int8
 from .pixels import GREY as GREY
 from .speed import minutes_an_epoch as minutes_an_epoch
 from .tiles import SMALLEST_TILE as SMALLEST_TILE

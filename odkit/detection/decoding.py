@@ -13,6 +13,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
 
 from odkit.detection.batch import Inputs
+from odkit.detection.fixed import Fixed, best_apart, limits_of
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -36,6 +37,13 @@ def dense_detections(
         counts: How many anchors each level has.
         decode: Makes boxes of box codes and anchors.
     """
+    return _detections(module, inputs, outputs, anchors, *dense_candidates(module, outputs, counts), decode)
+
+
+def dense_candidates(
+    module: Any, outputs: dict[str, Tensor], counts: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest scores of each level, with their anchors' indices and their labels: all [B, K]."""
     names = [name for name in ("cls_logits", "bbox_ctrness") if name in outputs]
     candidates = []
     first = 0
@@ -44,19 +52,21 @@ def dense_detections(
         candidates.append((scores, places + first, labels))
         first += level[0].shape[1]
     scores, places, labels = (torch.cat(column, 1) for column in zip(*candidates, strict=True))
-    return _detections(module, inputs, outputs, anchors, scores, places, labels, decode)
+    return scores, places, labels
 
 
 def _candidates(most: int, logits: Tensor, centerness: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The highest scores of a level, with their anchors' indices in it and their labels: all [B, most] or fewer."""
     # they are of the anchors whose best class is among the best: few of all logits need a score
     best = _scores(logits.amax(2, keepdim=True), centerness).squeeze(2)
-    places = best.topk(min(most, best.shape[1]), 1).indices
+    places = best.topk(
+        torch.sym_min(most, best.shape[1]), 1
+    ).indices  # a number, a symbol in an exported graph
     of_places = places[..., None]
     logits = logits.gather(1, of_places.expand(-1, -1, logits.shape[2]))
     scores = _scores(logits, centerness if centerness is None else centerness.gather(1, of_places))
-    top = scores.flatten(1).topk(min(most, scores[0].numel()), 1)
     classes = logits.shape[2]
+    top = scores.flatten(1).topk(torch.sym_min(most, scores.shape[1] * classes), 1)
     return top.values, places.gather(1, top.indices // classes), top.indices % classes
 
 
@@ -70,19 +80,16 @@ def ssd_detections(
     module: Any, inputs: Inputs, outputs: dict[str, Tensor], anchors: Tensor
 ) -> list[dict[str, Tensor]]:
     """Detections of SSD and SSDlite, whose class 0 is the background (arguments as above)."""
+    decode = partial(decode_offsets, module.box_coder)
+    return _detections(module, inputs, outputs, anchors, *ssd_candidates(module, outputs), decode)
+
+
+def ssd_candidates(module: Any, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest scores of each class, with their anchors' indices and their labels: all [B, K]."""
     scores = outputs["cls_logits"].softmax(-1)[..., 1:].transpose(1, 2)  # [B, classes, A]
-    best = scores.topk(min(module.topk_candidates, len(anchors)), 2)
+    best = scores.topk(min(module.topk_candidates, scores.shape[2]), 2)
     labels = torch.arange(1, scores.shape[1] + 1, device=scores.device)[:, None].expand_as(best.indices)
-    return _detections(
-        module,
-        inputs,
-        outputs,
-        anchors,
-        best.values.flatten(1),
-        best.indices.flatten(1),
-        labels.flatten(1),
-        partial(decode_offsets, module.box_coder),
-    )
+    return best.values.flatten(1), best.indices.flatten(1), labels.flatten(1)
 
 
 def _detections(
@@ -113,6 +120,29 @@ def _detections(
             {"boxes": boxes[index, kept], "scores": scores[index, kept], "labels": labels[index, kept]}
         )
     return found
+
+
+def fixed_detections(
+    module: Any,
+    outputs: dict[str, Tensor],
+    anchors: Tensor,
+    candidates: tuple[Tensor, Tensor, Tensor],
+    sizes: Tensor,
+    decode: Decode,
+) -> Fixed:
+    """The same, in shapes that do not depend on what is found; `sizes` are widths and heights, int64 [B, 2]."""
+    scores, places, labels = candidates
+    codes = outputs["bbox_regression"].gather(1, places[..., None].expand(-1, -1, 4))
+    boxes = decode(codes, anchors[places]).clamp(min=0).minimum(limits_of(sizes))
+    return best_apart(
+        boxes,
+        scores,
+        labels,
+        labels,
+        overlap=module.nms_thresh,
+        least=module.score_thresh,
+        most=module.detections_per_img,
+    )
 
 
 # -- box codes: as torchvision's coders, for any leading dimensions and with no constant uploaded --------------------

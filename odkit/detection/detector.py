@@ -21,6 +21,7 @@ from odkit.detection.batch import Batch
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.devices import pick_device
 from odkit.detection.family import ClassRows, Family, backbone
+from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pixels import prepare, stack
 from odkit.detection.tiles import Tiling
 from odkit.detection.weights import pretrained_state, read_safetensors
@@ -157,19 +158,22 @@ def save_detector(detector: Detector, path: str | Path, *, half: bool = False) -
     return path
 
 
-def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> Detector:
-    """A detector as `save_detector()` wrote it, in evaluation mode.
+def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> Detector | OnnxDetector:
+    """A detector as `save_detector()` wrote it, in evaluation mode; or as `od.export()` did.
 
     Args:
-        path: Detector file; a run folder is understood as the best detector in it.
+        path: Detector file; a run folder is understood as the best detector in it. A file that ends in `.onnx` is
+            opened by onnxruntime.
         device: Where it is put: "auto" (what training would choose), "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
         MissingFileError: There is no such file.
         InputError: The file is not a detector saved by this odkit, or there is no such device.
     """
-    place = pick_device(device)
     path = Path(path)
+    if path.suffix == ".onnx":
+        return OnnxDetector(path, device=device)
+    place = pick_device(device)
     if path.is_dir():
         path = path / "detector.safetensors"
     about, state = read_safetensors(path)

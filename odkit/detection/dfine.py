@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 from odkit.detection.batch import Inputs
 from odkit.detection.family import ClassRows, InputFormat, Published
+from odkit.detection.fixed import Fixed, limits_of
 from odkit.system import InputError
 
 BACKBONE = "model.backbone.model"
 STAGE = re.compile(r"model\.backbone\.model\.(embedder|encoder\.stages\.\d+)\.")
+LAYERS = ("model.backbone", "model.encoder_input_proj", "model.encoder")
 EMBEDDER = f"{BACKBONE}.embedder."  # the backbone's first layers
 
 NEEDED = (
@@ -203,8 +205,8 @@ def features(module: Any, images: Tensor) -> list[Tensor]:
 def losses(module: Any, inputs: Inputs) -> dict[str, Tensor]:
     """Losses by term (`TERMS`), float32 scalars, each the sum over all layers; those of denoising are one term."""
     targets = _targets(inputs)
-    found = _forward(module, inputs, targets)
-    with _float32(inputs):
+    found = _forward(module, inputs.images, targets)
+    with _float32(inputs.images):
         from transformers.loss.loss_d_fine import DFineLoss
 
         criterion = DFineLoss(module.config).to(inputs.images.device)
@@ -222,24 +224,28 @@ def losses(module: Any, inputs: Inputs) -> dict[str, Tensor]:
 
 def detections(module: Any, inputs: Inputs) -> list[dict[str, Tensor]]:
     """The best of all queries and classes in each image (`Family.detections`): nothing has to be suppressed."""
-    found = _forward(module, inputs)
-    with _float32(inputs):
+    sizes = torch.tensor([[width, height] for height, width in inputs.sizes])
+    columns = fixed(module, inputs.images, sizes.to(inputs.images.device, non_blocking=True))
+    return [
+        {"boxes": some, "scores": scores, "labels": labels}
+        for some, scores, labels in zip(*columns, strict=True)
+    ]
+
+
+def fixed(module: Any, images: Tensor, sizes: Tensor) -> Fixed:
+    """The same in fixed shapes (`Family.fixed`)."""
+    found = _forward(module, images)
+    with _float32(images):
         logits, boxes = found.intermediate_logits[:, -1], found.intermediate_reference_points[:, -1]
         classes = logits.shape[2]
-        best = logits.sigmoid().flatten(1).topk(min(MOST, logits[0].numel()), 1)
+        best = logits.sigmoid().flatten(1).topk(min(MOST, logits.shape[1] * classes), 1)
         boxes = boxes.gather(1, (best.indices // classes)[..., None].expand(-1, -1, 4))
-        height, width = inputs.images.shape[-2:]
+        height, width = images.shape[-2:]
         x, y, w, h = boxes.unbind(2)
         corners = torch.stack(
             ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height), 2
         )
-        sides = torch.tensor([[width, height] * 2 for height, width in inputs.sizes], dtype=torch.float32)
-        limits = sides[:, None].to(corners.device, non_blocking=True)
-        columns = (corners.clamp(min=0).minimum(limits), best.values, best.indices % classes)
-        return [
-            {"boxes": some, "scores": scores, "labels": labels}
-            for some, scores, labels in zip(*columns, strict=True)
-        ]
+        return Fixed(corners.clamp(min=0).minimum(limits_of(sizes)), best.values, best.indices % classes)
 
 
 def carry_rows(key: str, given: Tensor, own: Tensor, rows: ClassRows) -> Tensor | None:
@@ -276,22 +282,21 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 # -- forward passes --------------------------------------------------------------------------------------------------
 
 
-def _float32(inputs: Inputs) -> torch.autocast:
-    return torch.autocast(inputs.images.device.type, enabled=False)
+def _float32(images: Tensor) -> torch.autocast:
+    return torch.autocast(images.device.type, enabled=False)
 
 
-def _forward(module: Any, inputs: Inputs, targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
+def _forward(module: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> Any:
     """What `DFineModel` puts out; the decoder is given the feature maps in float32, whatever they are computed in."""
     model = module.model
     projected = [
-        project(one)
-        for project, one in zip(model.encoder_input_proj, features(module, inputs.images), strict=True)
+        project(one) for project, one in zip(model.encoder_input_proj, features(module, images), strict=True)
     ]
     maps = [one.float() for one in model.encoder(projected).last_hidden_state]
     model.config.num_queries = min(QUERIES, sum(one[0, 0].numel() for one in maps))
-    with _float32(inputs):
+    with _float32(images):
         # instead of the images, which it looks at for their number and their device
-        return model(None, inputs_embeds=inputs.images, encoder_outputs=(maps,), labels=targets)
+        return model(None, inputs_embeds=images, encoder_outputs=(maps,), labels=targets)
 
 
 def _targets(inputs: Inputs) -> list[dict[str, Tensor]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from odkit.detection.batch import Inputs
+from odkit.detection.fixed import Fixed
 
 
 class InputFormat(NamedTuple):
@@ -65,6 +66,19 @@ class Family(Protocol):
         Returns:
             One dict an image: `boxes` float32 [n, 4] xyxy in pixels, `scores` float32 [n] descending, `labels`
             int64 [n] as the module counts them.
+        """
+
+    @property
+    def LAYERS(self) -> tuple[str, ...]:
+        """The submodules that may compute in less than float32: nothing in them holds a pixel."""
+
+    def fixed(self, module: Any, images: Tensor, sizes: Tensor, /) -> Fixed:
+        """What is found in images, as a graph can say it: in shapes that do not depend on it.
+
+        Args:
+            module: In evaluation mode.
+            images: As `Inputs` has them, float32 [B, 3, H, W].
+            sizes: Width and height of each image without padding, int64 [B, 2].
         """
 
     def carry_rows(self, key: str, given: Tensor, own: Tensor, rows: ClassRows, /) -> Tensor | None:

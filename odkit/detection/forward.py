@@ -20,7 +20,16 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 
 from odkit.detection.batch import Inputs
-from odkit.detection.decoding import decode_distances, decode_offsets, dense_detections, ssd_detections
+from odkit.detection.decoding import (
+    decode_distances,
+    decode_offsets,
+    dense_candidates,
+    dense_detections,
+    fixed_detections,
+    ssd_candidates,
+    ssd_detections,
+)
+from odkit.detection.fixed import Fixed, best_apart, limits_of
 from odkit.detection.losses import fcos_losses, retinanet_losses, ssd_losses
 
 
@@ -29,7 +38,7 @@ def losses(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
         return _two_stage_losses(module, inputs, features)
-    outputs, anchors, counts = _dense(module, inputs, list(features.values()))
+    outputs, anchors, counts = _dense(module, inputs.images, list(features.values()))
     with _float32(inputs):
         if isinstance(module, FCOS):
             return fcos_losses(module, inputs, outputs, anchors, counts)
@@ -49,13 +58,27 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
     features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
         return _two_stage_detections(module, inputs, features)
-    outputs, anchors, counts = _dense(module, inputs, list(features.values()))
+    outputs, anchors, counts = _dense(module, inputs.images, list(features.values()))
     with _float32(inputs):
         if isinstance(module, SSD):
             return ssd_detections(module, inputs, outputs, anchors)
         fcos = isinstance(module, FCOS)
         decode = decode_distances if fcos else partial(decode_offsets, module.box_coder)
         return dense_detections(module, inputs, outputs, anchors, counts, decode=decode)
+
+
+def fixed(module: Any, images: Tensor, sizes: Tensor) -> Fixed:
+    """The same in fixed shapes (`Family.fixed`)."""
+    features: OrderedDict[str, Tensor] = module.backbone(images)
+    if isinstance(module, FasterRCNN):
+        return _two_stage_fixed(module, images, sizes, features)
+    outputs, anchors, counts = _dense(module, images, list(features.values()))
+    if isinstance(module, SSD):
+        candidates, fcos = ssd_candidates(module, outputs), False
+    else:
+        candidates, fcos = dense_candidates(module, outputs, counts), isinstance(module, FCOS)
+    decode = decode_distances if fcos else partial(decode_offsets, module.box_coder)
+    return fixed_detections(module, outputs, anchors, candidates, sizes, decode)
 
 
 def _features(module: Any, inputs: Inputs) -> OrderedDict[str, Tensor]:
@@ -72,14 +95,14 @@ def _float32(inputs: Inputs) -> torch.autocast:
 
 
 def _dense(
-    module: Any, inputs: Inputs, features: list[Tensor]
+    module: Any, images: Tensor, features: list[Tensor]
 ) -> tuple[dict[str, Tensor], Tensor, list[int]]:
     """The head's outputs [B, A, ...], the anchors [A, 4], and how many of them each level has."""
     outputs = {name: output.float() for name, output in module.head(features).items()}
     cells = [feature.shape[-2] * feature.shape[-1] for feature in features]
     per_cell = module.anchor_generator.num_anchors_per_location()
     counts = [number * each for number, each in zip(cells, per_cell, strict=True)]
-    return outputs, _anchors(module.anchor_generator, inputs.images, features), counts
+    return outputs, _anchors(module.anchor_generator, images, features), counts
 
 
 def _anchors(generator: nn.Module, images: Tensor, features: Sequence[Tensor]) -> Tensor:
@@ -149,6 +172,70 @@ def _proposals(
         boxes = rpn.box_coder.decode(codes.detach(), anchors).view(len(anchors), -1, 4)
         proposals, _ = rpn.filter_proposals(boxes, objectness, inputs.sizes, counts)
     return objectness, codes, anchors, proposals
+
+
+def _two_stage_fixed(
+    module: FasterRCNN, images: Tensor, sizes: Tensor, features: OrderedDict[str, Tensor]
+) -> Fixed:
+    rpn, heads, maps = module.rpn, module.roi_heads, list(features.values())
+    objectness, codes = rpn.head(maps)
+    scores, groups, places = [], [], []
+    first = 0
+    for level, one in enumerate(objectness):
+        values = one.float().permute(0, 2, 3, 1).flatten(1)  # in the order of the anchors
+        best = values.topk(torch.sym_min(rpn.pre_nms_top_n(), values.shape[1]), 1)
+        scores.append(best.values.sigmoid())
+        groups.append(torch.full_like(best.indices, level))
+        places.append(best.indices + first)
+        first = first + values.shape[1]
+    per_place = rpn.anchor_generator.num_anchors_per_location()
+    rows = [
+        one.float().unflatten(1, (number, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        for one, number in zip(codes, per_place, strict=True)
+    ]
+    place, limits = torch.cat(places, 1), limits_of(sizes)
+    chosen = torch.cat(rows, 1).gather(1, place[..., None].expand(-1, -1, 4))
+    boxes = decode_offsets(rpn.box_coder, chosen, _anchors(rpn.anchor_generator, images, maps)[place])
+    boxes = boxes.clamp(min=0).minimum(limits)
+    proposals = best_apart(
+        boxes,
+        _without_small(boxes, torch.cat(scores, 1), rpn.min_size),
+        torch.cat(groups, 1),
+        torch.zeros_like(place),
+        overlap=rpn.nms_thresh,
+        least=-0.5,  # a share, or -1
+        most=rpn.post_nms_top_n(),
+    )
+
+    align = heads.box_roi_pool
+    used = [one for name, one in features.items() if name in align.featmap_names]
+    flat = proposals.boxes.flatten(0, 1)
+    levels = align.map_levels([flat]) if len(used) > 1 else torch.zeros_like(proposals.labels.flatten())
+    pooled = torch.ops.odkit.pool(
+        used, proposals.boxes, levels, align.scales, align.output_size[0], align.sampling_ratio
+    )
+    logits, codes = heads.box_predictor(heads.box_head(pooled))
+    shares = logits.float().softmax(-1).unflatten(0, proposals.labels.shape)[..., 1:]  # [B, R, classes]
+    codes = codes.float().unflatten(0, proposals.labels.shape).unflatten(2, (-1, 4))[:, :, 1:]
+    boxes = decode_offsets(heads.box_coder, codes, proposals.boxes[:, :, None])
+    boxes = boxes.clamp(min=0).minimum(limits[:, None]).flatten(1, 2)
+    shares = shares.masked_fill(proposals.labels[..., None] < 0, -1)
+    labels = torch.arange(1, shares.shape[2] + 1, device=images.device).expand(shares.shape).flatten(1)
+    return best_apart(
+        boxes,
+        _without_small(boxes, shares.flatten(1), 1e-2),  # torchvision's own number
+        labels,
+        labels,
+        overlap=heads.nms_thresh,
+        least=heads.score_thresh,
+        most=heads.detections_per_img,
+    )
+
+
+def _without_small(boxes: Tensor, scores: Tensor, side: float) -> Tensor:
+    """The scores, -1 where a box has a side of less than `side` pixels."""
+    small = (boxes[..., 2:] - boxes[..., :2] < side).any(-1)
+    return scores.masked_fill(small, -1)
 
 
 def _second_stage(

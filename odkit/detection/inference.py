@@ -26,6 +26,7 @@ from odkit.detection.loading import (
     start_epoch,
     workers_fork,
 )
+from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
 from odkit.system import InputError, MissingFileError, cpu_count, progress_bar
@@ -34,7 +35,7 @@ FEW_IMAGES = 64  # under so many, starting data workers costs more than they bri
 
 
 def predict(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     dataset: Dataset,
     *,
     score: float = 0.0,
@@ -146,15 +147,22 @@ def _pooled(maps: Sequence[Tensor], inputs: Inputs) -> Tensor:
 
 
 def _place(
-    detector: Detector, dataset: Dataset, device: str | torch.device, batch_size: int, num_workers: int
+    detector: Detector | OnnxDetector,
+    dataset: Dataset,
+    device: str | torch.device,
+    batch_size: int,
+    num_workers: int,
 ) -> tuple[torch.device, int]:
     """Where a detector computes and how many processes decode for it, where a person left it open."""
     if batch_size < 1 or num_workers < -1:
         raise InputError(
             f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
         )
-    here = next(detector.parameters()).device
-    place = here if device == "auto" and here.type != "cpu" else pick_device(device)
+    if isinstance(detector, OnnxDetector):
+        place = _where_opened(detector, device)
+    else:
+        here = next(detector.parameters()).device
+        place = here if device == "auto" and here.type != "cpu" else pick_device(device)
     if num_workers < 0:
         num_workers, _ = workers_that_pay(
             place, len(dataset), batch_size=batch_size, image_size=detector.image_size
@@ -162,8 +170,21 @@ def _place(
     return place, num_workers
 
 
+def _where_opened(detector: OnnxDetector, device: str | torch.device) -> torch.device:
+    """Where torch has a part in what a file computes: on the host; the file itself computes where it was opened."""
+    if (
+        str(device) not in ("auto", str(detector.device))
+        and torch.device(device).type != detector.device.type
+    ):
+        raise InputError(
+            f"{detector.path} was opened to be computed on {detector.device}; "
+            f"od.load_detector({str(detector.path)!r}, device={str(device)!r}) opens it for another place"
+        )
+    return torch.device("cpu")
+
+
 def predict_rows(
-    detector: Detector,
+    detector: Detector | OnnxDetector,
     dataset: Dataset,
     rows: Sequence[int],
     *,
@@ -184,7 +205,12 @@ def predict_rows(
         ImageReadError: An image cannot be read.
         InputError: `tiles` is out of range.
     """
-    device = torch.device(device) if device is not None else next(detector.parameters()).device
+    if isinstance(detector, OnnxDetector):
+        if precision is not None:
+            raise InputError(f"{detector.path} has the number format that it was written in, and no other")
+        device = torch.device("cpu")
+    else:
+        device = torch.device(device) if device is not None else next(detector.parameters()).device
     tiling = _tiling(detector, tiles)
     images = DetectionImages(dataset, image_size=detector.image_size, square=detector.square, tiling=tiling)
     views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
@@ -209,7 +235,7 @@ def predict_rows(
     return merged.found
 
 
-def _tiling(detector: Detector, tiles: int) -> Tiling | None:
+def _tiling(detector: Detector | OnnxDetector, tiles: int) -> Tiling | None:
     """How images are cut for a detector: as it was trained (-1), not at all (0), or into tiles of so many pixels."""
     if tiles < 0:
         return detector.tiling
@@ -349,8 +375,11 @@ def _whole_batches(
 
 
 @contextmanager
-def _evaluating(detector: Detector, device: torch.device) -> Iterator[None]:
+def _evaluating(detector: Detector | OnnxDetector, device: torch.device) -> Iterator[None]:
     """The detector in evaluation mode on the device; after it as it was, where it was."""
+    if isinstance(detector, OnnxDetector):
+        yield
+        return
     was_training, here = detector.training, next(detector.parameters()).device
     detector.to(device).eval()
     try:

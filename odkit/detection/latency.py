@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from odkit.detection.detector import Detector, load_detector
 from odkit.detection.devices import DTYPES
 from odkit.detection.inference import _evaluating, _found, _Merged, autocast, predict
 from odkit.detection.loading import DetectionImages, Pack, read_image
+from odkit.detection.onnx_detector import OnnxDetector
 from odkit.system import OdkitError, cpu_count, end_with_parent, machine, package_path, write_file
 
 LARGEST_BATCH = 64
@@ -136,41 +138,61 @@ def measure(
         MissingFileError, InputError: The file is none, or does not fit.
     """
     torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))  # of a container's share of the cores
-    place = torch.device(row.device)
+    place = _place(row)
     pictures, pixels = _pictures(dataset)
-    before, clock = _memory(place, restart=True), _Clock()
+    memory, clock = _Memory(place, own=Path(row.file).suffix == ".onnx"), _Clock()
     detector = load_detector(row.file, device=place)
     subject = _Subject(detector, pictures, pixels, place)
     # in the order in which memory grows, so that each figure is of what came before it
-    with _evaluating(detector, place), torch.inference_mode(), autocast(place, DTYPES[row.precision]):
+    with _evaluating(detector, place), torch.inference_mode(), autocast(place, _precision(row)):
         latency, network = _timings(subject.whole, subject.network, seconds=seconds * 0.6)
         paces: list[Pace] = []
-        while pace := _next_pace(subject, paces, seconds * 0.1, largest_batch, before):
+        while pace := _next_pace(subject, paces, seconds * 0.1, largest_batch, memory):
             paces.append(pace)
     return replace(
         row,
         runtime=subject.runtime,
+        device=str(place),
         image_size=detector.image_size,
         threads=subject.threads,
         latency=latency,
         network=network,
         paces=tuple(paces),
-        loaded_bytes=before,
+        loaded_bytes=memory.before,
         others=clock.others(),
     )
+
+
+def _place(row: Measured) -> torch.device:
+    """Where a row is computed: "auto" is a GPU for onnxruntime if it is built for one."""
+    if row.device != "auto":
+        return torch.device(row.device)
+    import onnxruntime
+
+    return torch.device("cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu")
+
+
+def _precision(row: Measured) -> torch.dtype | None:
+    """What autocast takes; an exported file has its number format in itself."""
+    return None if Path(row.file).suffix == ".onnx" else DTYPES[row.precision]
 
 
 class _Subject:
     """A detector, pictures to time it on, and the two things that are timed."""
 
     def __init__(
-        self, detector: Detector, pictures: Dataset, pixels: Sequence[Tensor], place: torch.device
+        self,
+        detector: Detector | OnnxDetector,
+        pictures: Dataset,
+        pixels: Sequence[Tensor],
+        place: torch.device,
     ) -> None:
         self.detector, self.place = detector, place
         self.images = _Decoded(pictures, pixels, detector)
         self.pack = Pack(detector.divisible)
-        self.runtime = f"torch {torch.__version__}"
-        self.threads = torch.get_num_threads()
+        self.runtime, self.threads = f"torch {torch.__version__}", torch.get_num_threads()
+        if isinstance(detector, OnnxDetector):
+            self.runtime, self.threads = f"onnxruntime {version('onnxruntime')}", cpu_count()
         self._next = 0
         self._packed = itertools.cycle([self.pack([self.images[view]]) for view in range(len(pictures))])
 
@@ -200,7 +222,9 @@ class _Subject:
 class _Decoded(DetectionImages):
     """Pictures that were decoded before: what is timed begins behind the disk."""
 
-    def __init__(self, pictures: Dataset, pixels: Sequence[Tensor], detector: Detector) -> None:
+    def __init__(
+        self, pictures: Dataset, pixels: Sequence[Tensor], detector: Detector | OnnxDetector
+    ) -> None:
         how: dict[str, Any] = {"square": detector.square, "tiling": detector.tiling}
         super().__init__(pictures, image_size=detector.image_size, **how)
         self._pixels = pixels
@@ -262,20 +286,20 @@ def _timings(*things: Callable[[], object], seconds: float) -> list[Timing]:
 
 
 def _next_pace(
-    subject: _Subject, paces: Sequence[Pace], seconds: float, largest: int, before: int
+    subject: _Subject, paces: Sequence[Pace], seconds: float, largest: int, memory: "_Memory"
 ) -> Pace | None:
     """The pace at the next batch size, twice the last; None where a larger one promises nothing more."""
-    batch_size, memory = 1, 0
+    batch_size = 1
     if paces:
-        batch_size, memory = 2 * paces[-1].batch_size, paces[-1].memory
+        batch_size = 2 * paces[-1].batch_size
         best = max(pace.images_per_second for pace in paces)
         falls = len(paces) > 1 and max(pace.images_per_second for pace in paces[-2:]) < 1.02 * max(
             (pace.images_per_second for pace in paces[:-2]), default=0.0
         )
         if batch_size > largest or falls or paces[-1].images_per_second < 0.9 * best:
             return None
-        if subject.place.type == "cpu" and 2 * memory > machine.memory_free_bytes() + memory:
-            return None
+        if subject.place.type == "cpu" and paces[-1].memory > machine.memory_free_bytes():
+            return None  # what it may take on top
     try:
         subject.whole(batch_size)
         began, count = time.perf_counter(), 0
@@ -286,17 +310,33 @@ def _next_pace(
         if not paces:
             raise
         return None
-    memory = max(memory, _memory(subject.place) - before)
-    return Pace(batch_size=batch_size, images_per_second=speed, memory=memory)
+    return Pace(batch_size=batch_size, images_per_second=speed, memory=memory.most())
 
 
-def _memory(place: torch.device, *, restart: bool = False) -> int:
-    """The most bytes that this process has held so far, on its device; after `restart` counted anew."""
-    if place.type == "cuda":
-        if restart:
+class _Memory:
+    """The most bytes that were held at once from its making on, beyond what was held then.
+
+    On a GPU torch counts its own; what another runtime takes there (`own=True`) shows in what the device has left, and
+    such a runtime gives nothing back.
+    """
+
+    def __init__(self, place: torch.device, *, own: bool) -> None:
+        self._place, self._own = place, own
+        if place.type == "cuda" and not own:
             torch.cuda.reset_peak_memory_stats(place)
-        return int(torch.cuda.max_memory_allocated(place))
-    return machine.memory_peak_bytes(restart=restart)
+        machine.memory_peak_bytes(restart=True)
+        self.before = self._now()
+
+    def most(self) -> int:
+        return max(0, self._now() - self.before)
+
+    def _now(self) -> int:
+        if self._place.type != "cuda":
+            return machine.memory_peak_bytes()
+        if not self._own:
+            return int(torch.cuda.max_memory_allocated(self._place))
+        free, total = torch.cuda.mem_get_info(self._place)
+        return int(total - free)
 
 
 class _Clock:
@@ -331,9 +371,8 @@ def _main() -> None:
         row = replace(row, why_not=str(error))
     write_file(Path(job["measured"]), orjson.dumps(row.to_dict()))
     if job["found"] and dataset is not None and not row.why_not:
-        place = torch.device(row.device)
-        detector = load_detector(row.file, device=place)
-        predict(detector, dataset, device=place, precision=DTYPES[row.precision]).save(job["found"])
+        detector = load_detector(row.file, device=row.device)
+        predict(detector, dataset, device=row.device, precision=_precision(row)).save(job["found"])
 
 
 if __name__ == "__main__":

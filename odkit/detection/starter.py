@@ -17,13 +17,15 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from odkit.detection.batch import Inputs
-from odkit.detection.decoding import decode_distances, dense_detections
+from odkit.detection.decoding import decode_distances, dense_candidates, dense_detections, fixed_detections
 from odkit.detection.family import InputFormat
+from odkit.detection.fixed import Fixed
 from odkit.detection.losses import aligned_losses
 from odkit.detection.torchvision import carry_rows as carry_rows
 
 BACKBONE = "backbone"
 STAGE = re.compile(r"backbone\.body\.([^.]+)\.")
+LAYERS = ("backbone", "head")
 STEM = tuple(f"backbone.body.{name}." for name in ("stem", "0", "1", "2"))  # up to stride 4
 NORM_EPS = 1e-3  # TensorFlow's, with which the ImageNet weights were trained
 STRIDES = (8, 16, 32)  # pixels
@@ -104,16 +106,23 @@ def features(module: Any, images: Tensor) -> list[Tensor]:
 
 def losses(module: Any, inputs: Inputs) -> dict[str, Tensor]:
     """`classification` and `bbox_regression`, float32 scalars."""
-    outputs, places, _ = _forward(module, inputs)
+    outputs, places, _ = _forward(module, inputs.images)
     with _float32(inputs):
         return aligned_losses(inputs, outputs, places)
 
 
 def detections(module: Any, inputs: Inputs) -> list[dict[str, Tensor]]:
     """What is found in each image (`Family.detections`)."""
-    outputs, places, counts = _forward(module, inputs)
+    outputs, places, counts = _forward(module, inputs.images)
     with _float32(inputs):
         return dense_detections(module, inputs, outputs, places, counts, decode=decode_distances)
+
+
+def fixed(module: Any, images: Tensor, sizes: Tensor) -> Fixed:
+    """The same in fixed shapes (`Family.fixed`)."""
+    outputs, places, counts = _forward(module, images)
+    candidates = dense_candidates(module, outputs, counts)
+    return fixed_detections(module, outputs, places, candidates, sizes, decode_distances)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,21 +134,21 @@ def _float32(inputs: Inputs) -> torch.autocast:
     return torch.autocast(inputs.images.device.type, enabled=False)
 
 
-def _forward(module: Any, inputs: Inputs) -> tuple[dict[str, Tensor], Tensor, list[int]]:
+def _forward(module: Any, images: Tensor) -> tuple[dict[str, Tensor], Tensor, list[int]]:
     """The head's outputs, the places they are of, and how many of them each level has.
 
     A place [A, 4] is a square of a stride's side, xyxy in pixels.
     """
-    maps = features(module, inputs.images)
+    maps = features(module, images)
     outputs = {name: output.float() for name, output in module.head(maps).items()}
     places = [_places(one, stride) for one, stride in zip(maps, STRIDES, strict=True)]
-    return outputs, torch.cat(places), [len(some) for some in places]
+    return outputs, torch.cat(places), [some.shape[0] for some in places]
 
 
 def _places(feature: Tensor, stride: int) -> Tensor:
     height, width = feature.shape[-2:]
     y, x = (torch.arange(n, device=feature.device, dtype=torch.float32) * stride for n in (height, width))
-    centres = torch.stack((x.repeat(height), y.repeat_interleave(width)), 1)
+    centres = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), 2).flatten(0, 1)
     return torch.cat((centres - stride / 2, centres + stride / 2), 1)
 
 

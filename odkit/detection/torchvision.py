@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from odkit.detection.family import ClassRows, InputFormat
 from odkit.detection.forward import detections as detections
+from odkit.detection.forward import fixed as fixed
 from odkit.detection.forward import losses as losses
 
 BACKBONE = "backbone"
 STAGE = re.compile(r"backbone\.(?:body|features)\.([^.]+)\.")
+LAYERS = ("backbone", "head", "rpn.head", "roi_heads.box_head", "roi_heads.box_predictor")
 
 # torchvision trains the last three stages of a pre-trained backbone and freezes what stands before
 RESNET_STEM = ("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")

@@ -3,6 +3,8 @@ from .benchmarking import benchmark as benchmark
 from .benchmarking import read_benchmark as read_benchmark
 from .events import EventLog as EventLog
 from .events import tell as tell
+from .export import Export as Export
+from .export import export as export
 from .final_test import FinalTest as FinalTest
 from .imported_config import ImportedConfig as ImportedConfig
 from .prelabels import Interrupted as Interrupted

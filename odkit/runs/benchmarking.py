@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -30,7 +30,9 @@ from odkit.system import (
 )
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
+
+    Given: TypeAlias = Run | Detector | OnnxDetector | str | Path
 
 FILE = "benchmark.json"
 
@@ -44,7 +46,7 @@ class _Subject(NamedTuple):
 
 
 def benchmark(
-    detectors: "Run | Detector | str | Path | Sequence[Run | Detector | str | Path]",
+    detectors: "Given | Sequence[Given]",
     dataset: Dataset | str | Path | None = None,
     *,
     device: str = "auto",
@@ -68,7 +70,7 @@ def benchmark(
             validation images. Without any, drawn pictures are timed on, and there is no AP.
         device: Where to compute: "cpu", "cuda", "cuda:1", "mps"; "auto": what training would choose.
         seconds: That each is timed, about; the start of its process and AP come on top.
-        images: AP is of so many images of the dataset at most, drawn from a seed; 0: no AP.
+        images: AP is of so many images of the dataset at most, evenly over it; 0: no AP.
         largest_batch: The largest batch size that is tried; from 1 each is twice the last.
 
     Raises:
@@ -81,7 +83,7 @@ def benchmark(
             f"seconds must be over 0 and under 3600, images 0 or more and largest_batch 1 or more, not {seconds}, "
             f"{images} and {largest_batch}"
         )
-    place = str(detection.pick_device(device))
+    place = str(detection.pick_device(device))  # a device that is not there is said here
     given = (
         [detectors] if isinstance(detectors, str | Path) or not isinstance(detectors, Sequence) else detectors
     )
@@ -94,7 +96,9 @@ def benchmark(
         judged = None if data is None or not images else _some(data, images)
         rows = [
             _measured(row, subject.run, data, judged, seconds, largest_batch)
-            for subject, row in progress_bar(_rows(subjects, place), desc="measuring", unit="detector")
+            for subject, row in progress_bar(
+                _rows(subjects, place, device), desc="measuring", unit="detector"
+            )
         ]
     if data is None:
         told, (width, height) = "drawn pictures", detection.DRAWN
@@ -139,7 +143,7 @@ def _keep(run: Run, found: Benchmark) -> None:
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
-def _subject(given: "Run | Detector | str | Path", folder: Path) -> _Subject:
+def _subject(given: "Given", folder: Path) -> _Subject:
     """What one thing that was given comes down to; a detector that is no file yet is written into `folder`."""
     if isinstance(given, str | Path):
         path = Path(given)
@@ -161,7 +165,7 @@ def _subject(given: "Run | Detector | str | Path", folder: Path) -> _Subject:
                 f"{given.name} has no detector yet: it is saved with the first evaluation ({given.state})"
             )
         return _Subject(given.name, [file, *_exported(given.path / "export")], given)
-    if isinstance(getattr(given, "path", None), Path):  # TODO
+    if isinstance(given, detection.OnnxDetector):
         return _Subject(given.path.stem, [given.path])
     return _Subject(given.name, [detection.save_detector(given, folder / "detector.safetensors")])
 
@@ -173,23 +177,22 @@ def _exported(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: (order.index(path.stem) if path.stem in order else 9, path.name))
 
 
-def _rows(subjects: Sequence[_Subject], place: str) -> list[tuple[_Subject, Measured]]:
+def _rows(subjects: Sequence[_Subject], place: str, device: str) -> list[tuple[_Subject, Measured]]:
     """The rows to be filled in: a detector's file is measured in each number format that its runtime gains from."""
     fast, _ = detection.best_precision(place)
     rows = []
     for subject in subjects:
         for file in subject.files:
-            if file.suffix == ".onnx":
+            runtime, where, formats = "PyTorch", place, list(dict.fromkeys(("fp32", fast)))
+            if file.suffix == ".onnx":  # its runtime may know no GPU where torch does
+                runtime, where = "ONNX Runtime", "auto" if device == "auto" else place
                 formats = [next((part for part in ("fp16", "int8") if part in file.stem.split(".")), "fp32")]
-                runtime = "ONNX Runtime"
-            else:
-                formats, runtime = list(dict.fromkeys(("fp32", fast))), "PyTorch"
             for precision in formats:
                 name = f"{runtime} {precision}"
                 if len(subjects) > 1:
                     name = f"{subject.name}: {name}"
                 size = file.stat().st_size
-                row = Measured(name=name, file=str(file), file_bytes=size, precision=precision, device=place)
+                row = Measured(name=name, file=str(file), file_bytes=size, precision=precision, device=where)
                 rows.append((subject, row))
     return rows
 
@@ -250,10 +253,8 @@ def _images(dataset: Dataset | str | Path | None, runs: Sequence[Run]) -> Datase
 
 
 def _some(dataset: Dataset, images: int) -> Dataset:
-    """So many images of a dataset at most, from all over it."""
-    if len(dataset) <= images:
-        return dataset
-    return dataset.select(np.sort(np.random.default_rng(0).permutation(len(dataset))[:images]))
+    """So many images of a dataset at most, evenly over it: those that `od.export` judges by."""
+    return dataset if len(dataset) <= images else dataset.select(np.arange(images) * len(dataset) // images)
 
 
 def _machine(place: str) -> str:

@@ -21,7 +21,7 @@ from odkit.runs.run import Run
 from odkit.system import InputError, OdkitError
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector
+    from odkit.detection import Detector, OnnxDetector
 
 NOT_LABELS = "These boxes are a detector's suggestions, not labels: accept, correct or delete each of them."
 DEFAULT_SCORE = 0.5  # of a detector that comes without a run
@@ -123,7 +123,7 @@ def suggestion_ids(found: Predictions) -> list[str]:
 
 def prelabel(
     pictures: Dataset | Unlabelled | str | Path,
-    detector: "Run | Detector",
+    detector: "Run | Detector | OnnxDetector",
     *,
     score: float | None = None,
     every_picture: bool = False,
@@ -294,7 +294,7 @@ def _best_score(run: Run | None) -> tuple[float, str]:
 
 
 def _look(
-    detector: "Detector",
+    detector: "Detector | OnnxDetector",
     pictures: Dataset,
     *,
     keep: str | Path | None,

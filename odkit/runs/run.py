@@ -159,7 +159,9 @@ class Run:
 
     def detector(self, *, device: str = "auto") -> "Detector":
         """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose."""
-        return detection.load_detector(self.path / "detector.safetensors", device=device)
+        found = detection.load_detector(self.path / "detector.safetensors", device=device)
+        assert isinstance(found, detection.Detector)
+        return found
 
     def precision(self, device: object) -> Precision:
         """The number format that gives `detector()` the run's own figures on a device (as "cuda:1" or torch has it).
