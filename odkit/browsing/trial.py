@@ -145,7 +145,7 @@ class Trial:
             accept="image/*", multiple=False, description="Your picture", layout={"width": "auto"}
         )
         # a Jupyter server hangs up on more than 10 MB at once
-        upload.tooltip = "A picture from your own computer, up to 7 MB; a larger one by its path"
+        upload.tooltip = "A picture from your own computer, up to 10 MB; a larger one by its path"
         path = widgets.Text(
             placeholder="or the path of a picture on the machine that computes, and Enter",
             continuous_update=False,
@@ -154,7 +154,10 @@ class Trial:
         score = widgets.FloatSlider(
             value=self.score, min=_FAINT, max=1.0, step=0.05, description="score", continuous_update=False
         )
-        self._said, self._shown = widgets.HTML(), widgets.Image(format="jpeg", layout={"max_width": "100%"})
+        self._said = widgets.HTML()
+        # at its own size: a box stretches what is in it
+        layout = {"max_width": "100%", "align_self": "flex-start"}
+        self._shown = widgets.Image(format="jpeg", layout=layout)
         upload.observe(lambda change: self._uploaded(change["new"]), "value")
         path.observe(lambda change: self._look(change["new"].strip()), "value")
         score.observe(lambda change: self._move(change["new"]), "value")
