@@ -58,7 +58,7 @@ def measure_apart(
     """A row filled in by a process of its own; where that fails, or dies, the row says why.
 
     Args:
-        row: Names `file`, `device` and `precision`.
+        row: Names `file`, `device`, `precision` and, for OpenVINO in place of onnxruntime, `runtime`: "openvino".
         dataset: Whose images to time on; None: drawn ones.
         predicting: Also predict on all images of the dataset.
         seconds: That are measured, about; a slow detector takes longer, because it is timed five times at least.
@@ -141,7 +141,7 @@ def measure(
     place = _place(row)
     pictures, pixels = _pictures(dataset)
     memory, clock = _Memory(place, own=Path(row.file).suffix == ".onnx"), _Clock()
-    detector = load_detector(row.file, device=place)
+    detector = _opened(row, place)
     subject = _Subject(detector, pictures, pixels, place)
     # in the order in which memory grows, so that each figure is of what came before it
     with _evaluating(detector, place), torch.inference_mode(), autocast(place, _precision(row)):
@@ -172,6 +172,28 @@ def _place(row: Measured) -> torch.device:
     return torch.device("cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu")
 
 
+def _opened(row: Measured, place: torch.device) -> Detector | OnnxDetector:
+    detector = load_detector(row.file, device=place)
+    if row.runtime == "openvino" and isinstance(detector, OnnxDetector):
+        detector.session = _OpenVino(detector.path)
+    return detector
+
+
+class _OpenVino:
+    """An exported file in OpenVINO, in the place of a session of onnxruntime."""
+
+    def __init__(self, path: Path) -> None:
+        import openvino
+
+        # it computes in bf16 where the processor can, unless told that the file's own format is meant
+        how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count()}
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", how)
+
+    def run(self, names: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
+        found = self._compiled(inputs)
+        return [found[name] for name in names]
+
+
 def _precision(row: Measured) -> torch.dtype | None:
     """What autocast takes; an exported file has its number format in itself."""
     return None if Path(row.file).suffix == ".onnx" else DTYPES[row.precision]
@@ -190,9 +212,11 @@ class _Subject:
         self.detector, self.place = detector, place
         self.images = _Decoded(pictures, pixels, detector)
         self.pack = Pack(detector.divisible)
-        self.runtime, self.threads = f"torch {torch.__version__}", torch.get_num_threads()
+        runtime, self.threads = "torch", torch.get_num_threads()
         if isinstance(detector, OnnxDetector):
-            self.runtime, self.threads = f"onnxruntime {version('onnxruntime')}", cpu_count()
+            runtime = "openvino" if isinstance(detector.session, _OpenVino) else "onnxruntime"
+            self.threads = cpu_count()
+        self.runtime = f"{runtime} {version(runtime)}"
         self._next = 0
         self._packed = itertools.cycle([self.pack([self.images[view]]) for view in range(len(pictures))])
 
@@ -371,7 +395,7 @@ def _main() -> None:
         row = replace(row, why_not=str(error))
     write_file(Path(job["measured"]), orjson.dumps(row.to_dict()))
     if job["found"] and dataset is not None and not row.why_not:
-        detector = load_detector(row.file, device=row.device)
+        detector = _opened(row, torch.device(row.device))
         predict(detector, dataset, device=row.device, precision=_precision(row)).save(job["found"])
 
 

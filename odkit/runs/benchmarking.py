@@ -1,11 +1,13 @@
 """Detectors side by side on this machine: PyTorch and every exported file, with their AP, in one table."""
 
 import contextlib
+import itertools
 import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     Given: TypeAlias = Run | Detector | OnnxDetector | str | Path
 
 FILE = "benchmark.json"
+_TITLES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 class _Subject(NamedTuple):
@@ -57,9 +60,9 @@ def benchmark(
     """How fast detectors are on this machine, what memory they take, and how good they are: a table.
 
     Of a run its PyTorch detector is measured, in float32 and in the 16-bit format that the device gains from, and each
-    file that `od.export` has made of it. Each is measured in a process of its own: one that crashes, or is missing a
-    package, has its reason in its row and leaves the others alone. Of a single run the answer is kept in its folder,
-    `benchmark.json`.
+    file that `od.export` has made of it: by ONNX Runtime, and by OpenVINO where that is installed. Each is measured in
+    a process of its own: one that crashes, or is missing a package, has its reason in its row and leaves the others
+    alone. Of a single run the answer is kept in its folder, `benchmark.json`.
 
         od.benchmark(run)
         od.figures.benchmark(od.benchmark([run, "detector.int8.onnx"]))
@@ -183,18 +186,31 @@ def _rows(subjects: Sequence[_Subject], place: str, device: str) -> list[tuple[_
     rows = []
     for subject in subjects:
         for file in subject.files:
-            runtime, where, formats = "PyTorch", place, list(dict.fromkeys(("fp32", fast)))
-            if file.suffix == ".onnx":  # its runtime may know no GPU where torch does
-                runtime, where = "ONNX Runtime", "auto" if device == "auto" else place
+            if file.suffix == ".onnx":  # its runtimes may know no GPU where torch does
+                where = "auto" if device == "auto" else place
                 formats = [next((part for part in ("fp16", "int8") if part in file.stem.split(".")), "fp32")]
-            for precision in formats:
-                name = f"{runtime} {precision}"
-                if len(subjects) > 1:
-                    name = f"{subject.name}: {name}"
-                size = file.stat().st_size
-                row = Measured(name=name, file=str(file), file_bytes=size, precision=precision, device=where)
+                runtimes = (
+                    ["onnxruntime", "openvino"] if _for_openvino(formats[0], place) else ["onnxruntime"]
+                )
+            else:
+                where, formats, runtimes = place, list(dict.fromkeys(("fp32", fast))), ["torch"]
+            for runtime, precision in itertools.product(runtimes, formats):
+                name = f"{_TITLES[runtime]} {precision}"
+                row = Measured(
+                    name=name if len(subjects) == 1 else f"{subject.name}: {name}",
+                    file=str(file),
+                    file_bytes=file.stat().st_size,
+                    runtime=runtime,
+                    precision=precision,
+                    device="cpu" if runtime == "openvino" else where,
+                )
                 rows.append((subject, row))
     return rows
+
+
+def _for_openvino(precision: str, place: str) -> bool:
+    """Whether OpenVINO has a row: where it is installed, on a CPU, which computes float16 as float32."""
+    return place == "cpu" and precision != "fp16" and find_spec("openvino") is not None
 
 
 def _measured(

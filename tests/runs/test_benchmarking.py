@@ -17,7 +17,7 @@ from odkit.data import Dataset
 from odkit.detection import Benchmark, Measured
 from odkit.detection import latency as measuring
 from odkit.detection.detector import build_detector
-from odkit.runs import Run, RunError, Settings, benchmark, create_run, read_benchmark
+from odkit.runs import Run, RunError, Settings, benchmark, create_run, export, read_benchmark
 from odkit.system import InputError, MissingFileError
 from tests.helpers import squares, trained
 
@@ -31,9 +31,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return trained(
-        dataset, tmp_path_factory.mktemp("runs"), "one", weights="pretrained", epochs=1, device="cpu"
-    )
+    """A run with an export in its folder."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = trained(dataset, folder, "one", weights="pretrained", epochs=1, device="cpu")
+    export(made, formats=["fp32"], pictures=2)
+    return made
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def check_figures(row: Measured) -> None:
     assert row.best.images_per_second >= row.paces[0].images_per_second > 0
     memory = [pace.memory for pace in row.paces]
     assert memory == sorted(memory)
-    assert row.memory > 0
+    assert row.memory >= 0
     assert row.loaded_bytes > 0
     assert row.threads >= 1
 
@@ -77,8 +79,14 @@ def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_t
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing of the kind")
     found = benchmark([run, broken], **QUICK)
-    good, bad = found.rows
+    good, file, bad = found.rows
     check_figures(good)
+    check_figures(file)
+    assert min(good.memory, file.memory) > 1_000_000
+    assert file.name == "one: ONNX Runtime fp32"
+    assert file.file == str(run.path / "export" / "detector.onnx")
+    assert file.runtime.startswith("onnxruntime ")
+    assert file.ap == pytest.approx(good.ap, abs=0.01)
     assert good.name == "one: PyTorch fp32"
     assert good.file_bytes == (run.path / "detector.safetensors").stat().st_size
     assert (good.precision, good.device, good.image_size) == ("fp32", "cpu", 64)
@@ -87,7 +95,7 @@ def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_t
     assert bad.latency is bad.best is bad.ap is None
     text, page = repr(found), found._repr_html_()
     assert f"broken: PyTorch fp32: not measured, {broken}" in text
-    assert page.count("<tr>") == 3
+    assert page.count("<tr>") == 4
     assert f"{good.ap:.3f}" in text
     assert "AP is of 4 images: squares, val." in " ".join(text.split())
     again = Benchmark.from_dict(orjson.loads(orjson.dumps(found.to_dict())))
@@ -106,7 +114,8 @@ def test_ap_is_that_of_the_files_own_predictions(run: Run, dataset: Dataset, her
 def test_of_many_images_some_are_judged(run: Run, dataset: Dataset, here: list[Measured]) -> None:
     found = benchmark(run, dataset.replace(image_splits=None), images=5, **QUICK)
     assert found.images == 5
-    assert found.rows[0].ap is not None
+    assert [row.ap is None for row in found.rows] == [False, False]
+    assert here[1].device == "cpu"
 
 
 def test_a_detector_in_memory_is_measured_without_data(here: list[Measured]) -> None:
@@ -164,6 +173,15 @@ def test_a_process_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert "has measured nothing" in apart.measured.why_not
 
 
+def test_the_folder_of_an_export_is_measured_without_its_run(
+    run: Run, dataset: Dataset, here: list[Measured]
+) -> None:
+    exported = benchmark(run.path / "export", dataset, images=0, **QUICK)
+    opened = benchmark(detection.load_detector(run.path / "export" / "detector.onnx"), images=0, **QUICK)
+    assert exported.rows[0].file == opened.rows[0].file == str(run.path / "export" / "detector.onnx")
+    check_figures(exported.rows[0])
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "seconds": ({"seconds": 0}, InputError, "seconds must be over 0"),
     "images": ({"images": -1}, InputError, "images 0 or more"),
@@ -198,9 +216,10 @@ def test_the_command_prints_json_keeps_it_and_draws(
     kept = read_benchmark(run)
     assert kept is not None
     assert said == orjson.loads(orjson.dumps(kept.to_dict()))
-    (row,) = said["rows"]
-    assert row["latency"]["median"] <= row["latency"]["p95"]
-    assert row["best_batch_size"] in (1, 2)
+    assert [row["name"] for row in said["rows"]] == ["PyTorch fp32", "ONNX Runtime fp32"]
+    for row in said["rows"]:
+        assert row["latency"]["median"] <= row["latency"]["p95"]
+        assert row["best_batch_size"] in (1, 2)
     assert (tmp_path / "speed.png").stat().st_size > 5000
     os.remove(run.path / "benchmark.json")
 
