@@ -111,7 +111,7 @@ class Export:
         lines = [
             f"Export of {self.detector!r} in {self.folder}",
             f"detector.onnx against PyTorch, {same.detections:,} detections in {same.images} pictures: "
-             f"boxes within {same.box_pixels:.2g} px, scores within {same.score:.1g}, classes equal",
+            + f"boxes within {same.box_pixels:.2g} px, scores within {same.score:.1g}, classes equal",
         ]
         for row in self.rows():
             ap = "-" if row["ap"] is None else f"{row['ap']:.4f}"
