@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from odkit.analysis import Suspect
 from odkit.data import Dataset, Predictions, box_iou
 from odkit.data.demo.faults import demo_faults
+from odkit.detection import Detector
 from odkit.runs import Run, Settings, create_run
 
 
@@ -353,3 +355,30 @@ def _asking_line() -> str:
     frames = (f for f in reversed(traceback.extract_stack()) if f.filename != __file__)
     frame = next(f for f in frames if "/torch/" not in f.filename)
     return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+
+
+@torch.no_grad()
+def spread_weights(detector: Detector, seed: int = 0) -> Detector:
+    """A detector of random weights whose scores and boxes differ: each layer's outputs are given a spread of 1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def scaled(layer: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        weight: torch.Tensor = layer.weight
+        if not weight.any():  # D-FINE's last layers start at nothing
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
+            return output
+        spread = output.std()
+        if not spread.isfinite() or spread < 1e-12:
+            return output
+        weight.div_(spread)
+        if layer.bias is not None:
+            layer.bias.div_(spread)
+        return output / spread
+
+    kinds = torch.nn.Conv2d, torch.nn.Linear
+    hooks = [layer.register_forward_hook(scaled) for layer in detector.modules() if type(layer) in kinds]
+    size = detector.image_size
+    detector.eval()([torch.rand(3, size, size, generator=generator)])
+    for hook in hooks:
+        hook.remove()
+    return detector

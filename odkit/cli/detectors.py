@@ -156,7 +156,7 @@ def export(
     run: Positional[str],
     *,
     out: Path | None = None,
-    formats: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16"),
+    formats: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8"),
     data: str | None = None,
     reading: Reading = Reading(),
 ) -> int:

@@ -44,8 +44,9 @@ from .loading import settle as settle
 from .loading import start_epoch as start_epoch
 from .onnx_detector import OnnxDetector as OnnxDetector
 from .onnx_graph import ExportError as ExportError
+from .onnx_graph import Limits as Limits
+from .onnx_graph import limits as limits
 from .onnx_graph import onnx_graph as onnx_graph
-from .onnx_graph import suppression as suppression
 from .onnx_smaller import as_float16 as as_float16
 from .onnx_smaller import as_int8 as as_int8
 from .pixels import GREY as GREY

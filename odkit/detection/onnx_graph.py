@@ -15,7 +15,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from odkit.detection.catalogue import catalogue_entry
 from odkit.detection.detector import Detector
+from odkit.detection.dfine import MOST
 from odkit.detection.fixed import Fixed
 from odkit.detection.onnx_detector import KEY
 from odkit.system import OdkitError, odkit_version
@@ -80,7 +81,7 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
     from odkit.detection.onnx_operators import TRANSLATIONS
 
     was_training, device = detector.training, next(detector.parameters()).device
-    height = width = detector.image_size
+    height = width = -(-detector.image_size // detector.divisible) * detector.divisible
     batch = Dim("batch", min=1, max=MOST_IMAGES)
     images: dict[int, Any] = {0: batch}
     if not detector.square:
@@ -97,7 +98,7 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
         with _quietly(detector.name), torch.no_grad():
             graph = Graph(detector)
             detector(
-                [torch.zeros(3, height, width)]
+                [torch.zeros(3, detector.image_size, detector.image_size)]
             )  # what torchvision's modules settle at their first picture
             program = torch.onnx.export(
                 graph,
@@ -138,13 +139,23 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
     return model
 
 
-def suppression(detector: Detector) -> float | None:
-    """The IoU above which a better box of a class suppresses another; None where none does."""
+class Limits(NamedTuple):
+    """What decides which detections of an image are kept, where the least difference may decide otherwise."""
+
+    overlap: (
+        float | None
+    )  # the IoU above which a better box of a class suppresses another; None: nothing does
+    least: float  # the score that must be exceeded
+    most: int  # detections an image
+
+
+def limits(detector: Detector) -> Limits:
+    """By which limits a detector keeps what it finds."""
     module: Any = detector.module
-    limit = getattr(module, "nms_thresh", None) or getattr(
-        getattr(module, "roi_heads", None), "nms_thresh", None
-    )
-    return None if limit is None else float(limit)
+    module = getattr(module, "roi_heads", module)
+    if not hasattr(module, "nms_thresh"):
+        return Limits(None, 0.0, MOST)
+    return Limits(module.nms_thresh, module.score_thresh, module.detections_per_img)
 
 
 def _rename(model: Any, detector: Detector) -> None:

@@ -41,11 +41,12 @@ from odkit.system import (
 )
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector, OnnxDetector
+    from odkit.detection import Detector, Limits, OnnxDetector
 
 FILES = {"fp32": "detector.onnx", "fp16": "detector.fp16.onnx", "int8": "detector.int8.onnx"}
 BOX_PIXELS, SCORE = 0.5, 1e-3  # what a file may differ by from PyTorch
 OVERLAP = 0.01  # how near an IoU must be to the limit of suppression to be a tie
+MOST_LOST = 0.05  # AP
 PICTURES, JUDGED, CALIBRATION = (
     32,
     500,
@@ -100,7 +101,7 @@ class Export:
         whole = self.ap["pytorch"]
         rows: list[dict[str, Any]] = [{"file": "PyTorch", "ap": whole, "loss": None, "size": "-"}]
         for precision, name in FILES.items():
-            if precision in self.ap:
+            if name in self.bytes:
                 ap = self.ap[precision]
                 loss = None if ap is None or whole is None else whole - ap
                 rows.append({"file": name, "ap": ap, "loss": loss, "size": megabytes(self.bytes[name])})
@@ -108,10 +109,11 @@ class Export:
 
     def __repr__(self) -> str:
         same = self.agreement
+        found = f"{same.detections:,} detections in {same.images} pictures"
+        near = f"boxes within {same.box_pixels:.2g} px, scores within {same.score:.1g}"
         lines = [
             f"Export of {self.detector!r} in {self.folder}",
-            f"detector.onnx against PyTorch, {same.detections:,} detections in {same.images} pictures: "
-            + f"boxes within {same.box_pixels:.2g} px, scores within {same.score:.1g}, classes equal",
+            f"detector.onnx against PyTorch, {found}: {near}, classes equal, {same.ties} ties",
         ]
         for row in self.rows():
             ap = "-" if row["ap"] is None else f"{row['ap']:.4f}"
@@ -132,7 +134,7 @@ def export(
     folder: str | Path | None = None,
     *,
     dataset: Dataset | None = None,
-    formats: Sequence[str] = ("fp32", "fp16"),
+    formats: Sequence[str] = ("fp32", "fp16", "int8"),
     pictures: int = PICTURES,
     judged: int = JUDGED,
     calibration: int = CALIBRATION,
@@ -222,6 +224,11 @@ def _write(
         seen = _spread(held, judged)
         ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
         notes: list[str] = []
+        if detector.tiling is not None:
+            notes.append(
+                f"The detector looks at tiles of {detector.tiling.size} px: odkit cuts and merges them, predict.py "
+                "does not, and says so."
+            )
         for precision in formats:
             path = work / FILES[precision]
             step(f"writing {path.name}")
@@ -232,6 +239,13 @@ def _write(
                 write_file(path, detection.as_int8(graph, detector, fitted).SerializeToString())
             step(f"judging {path.name}")
             ap[precision] = _ap(detection.OnnxDetector(path, device="cpu"), seen)
+            before, after = ap["pytorch"], ap[precision]
+            if before is not None and after is not None and before - after > MOST_LOST:
+                path.unlink()
+                notes.append(
+                    f"{path.name} was left out: its AP is {after:.3f}, PyTorch's {before:.3f}, and a file may lose "
+                    f"{MOST_LOST}."
+                )
     sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
     of = f"{len(seen)} of " if len(seen) < len(held) else ""
     return {
@@ -308,7 +322,7 @@ def _agreement(detector: "Detector", file: "OnnxDetector", dataset: Dataset) -> 
         ExportError: They do not agree.
     """
     first, second = (detection.predict(one, dataset, device="cpu") for one in (detector, file))
-    agreement = agree(first, second, images=len(dataset), overlap=detection.suppression(detector))
+    agreement = agree(first, second, detection.limits(detector), images=len(dataset))
     if agreement.differing or agreement.box_pixels > BOX_PIXELS or agreement.score > SCORE:
         raise detection.ExportError(
             f"the graph of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "
@@ -318,21 +332,19 @@ def _agreement(detector: "Detector", file: "OnnxDetector", dataset: Dataset) -> 
     return agreement
 
 
-def agree(
-    first: Predictions, second: Predictions, *, images: int, overlap: float | None, most: int = 100
-) -> Agreement:
+def agree(first: Predictions, second: Predictions, limits: "Limits", *, images: int) -> Agreement:
     """How two detectors' predictions on the same pictures agree, ties treated fairly.
 
     Each detection is paired with the nearest of the other's of its class whose box and score are within the limits:
     the order among equal scores does not matter. What is left over is a tie where the least difference decides: its
-    score is the lowest of as many as an image may have, or its box overlaps a better one by just what suppresses it.
+    score is that of the last of as many as an image may have, or the one that must be exceeded, or its box overlaps a
+    better one by just what suppresses it.
 
     Args:
         first: One's.
         second: The other's.
+        limits: By which detections are kept.
         images: How many pictures.
-        overlap: The IoU above which a better box suppresses another; None: there is no suppression.
-        most: Detections that an image may have.
     """
     box, score, ties, differing = 0.0, 0.0, 0, 0
     for image in range(images):
@@ -344,12 +356,12 @@ def agree(
         for a, b in pairs:
             box = max(box, float(np.abs(sides[0][0][a] - sides[1][0][b]).max()))
             score = max(score, float(abs(sides[0][1][a] - sides[1][1][b])))
-        cut = max((side[1].min() for side in sides if len(side[1]) >= most), default=-1.0)
-        low = min((side[1].min() for side in sides if len(side[1])), default=0.0)
+        full = [float(side[1].min()) for side in sides if len(side[1]) >= limits.most]
+        cut = max([limits.least, *full])
         taken = [{a for a, _ in pairs}, {b for _, b in pairs}]
         for side, used in zip(sides, taken, strict=True):
             for row in set(range(len(side[1]))) - used:
-                tie = side[1][row] <= max(cut, low) + SCORE or _nearly_suppressed(side, sides, row, overlap)
+                tie = side[1][row] <= cut + SCORE or _nearly_suppressed(side, sides, row, limits.overlap)
                 ties, differing = ties + tie, differing + (not tie)
     return Agreement(
         images=images,

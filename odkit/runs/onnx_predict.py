@@ -23,6 +23,8 @@ def load(model):
 def predict(path, score=0.3, model=Path(__file__).parent / "detector.onnx"):
     """Class, score and box (left, top, right, bottom in pixels of the upright picture) of each object found."""
     session, about = load(model)
+    if about["tiles"]:
+        raise SystemExit("this detector looks at tiles of a picture: odkit predict detector.onnx PICTURE")
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     size, step, scale = about["image_size"], about["divisible"], about["image_size"] / max(image.size)
