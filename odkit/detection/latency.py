@@ -316,11 +316,9 @@ def _next_pace(
     batch_size = 1
     if paces:
         batch_size = 2 * paces[-1].batch_size
-        best = max(pace.images_per_second for pace in paces)
-        falls = len(paces) > 1 and max(pace.images_per_second for pace in paces[-2:]) < 1.02 * max(
-            (pace.images_per_second for pace in paces[:-2]), default=0.0
-        )
-        if batch_size > largest or falls or paces[-1].images_per_second < 0.9 * best:
+        speeds = [pace.images_per_second for pace in paces]
+        level = len(speeds) > 2 and max(speeds[-2:]) < 1.02 * max(speeds[:-2])
+        if batch_size > largest or level or speeds[-1] < 0.9 * max(speeds):
             return None
         if subject.place.type == "cpu" and paces[-1].memory > machine.memory_free_bytes():
             return None  # what it may take on top
