@@ -2,6 +2,7 @@ from .batch import Batch as Batch
 from .batch import Changes as Changes
 from .benchmark import Benchmark as Benchmark
 from .benchmark import Measured as Measured
+from .benchmark import in_figures as in_figures
 from .catalogue import catalogue_entry as catalogue_entry
 from .catalogue import list_detectors as list_detectors
 from .detector import Detector as Detector

@@ -155,12 +155,16 @@ class Benchmark:
         if self.dataset:
             notes.append(f"AP is of {self.images:,} images: {self.dataset}.")
         notes += [f"{row.name}: {row.remark}." for row in self.rows if row.remark]
+        if self.unquiet:
+            notes.append(f"The machine was not quiet: {self.unquiet}. Measure again when it is.")
+        return notes
+
+    @property
+    def unquiet(self) -> str:
+        """What shows that the figures are of a busy machine, in words; "" where nothing does."""
         wide, others = [row.name for row in self.rows if row.spread], max(row.others for row in self.rows)
         why = [f"p95 is over {_WIDE:g} times the median of {', '.join(wide)}"] * bool(wide)
-        why += [f"other processes kept {others:.1f} cores busy"] * (others > _OTHERS)
-        if why:
-            notes.append(f"The machine was not quiet: {', and '.join(why)}. Measure again when it is.")
-        return notes
+        return ", and ".join(why + [f"other processes kept {others:.1f} cores busy"] * (others > _OTHERS))
 
     def __repr__(self) -> str:
         cells = [_HEADS, *(_cells(row) for row in self.rows if row.paces)]

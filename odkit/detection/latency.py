@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +54,7 @@ def measure_apart(
     predicting: bool = False,
     seconds: float = SECONDS,
     largest_batch: int = LARGEST_BATCH,
+    environment: Mapping[str, str] | None = None,
 ) -> Apart:
     """A row filled in by a process of its own; where that fails, or dies, the row says why.
 
@@ -63,6 +64,7 @@ def measure_apart(
         predicting: Also predict on all images of the dataset.
         seconds: That are measured, about; a slow detector takes longer, because it is timed five times at least.
         largest_batch: Batch sizes up to this one are tried.
+        environment: Of the process; None: this one's.
     """
     with tempfile.TemporaryDirectory(prefix="odkit-benchmark-") as folder:
         measured, found = Path(folder, "measured.json"), Path(folder, "found.npz")
@@ -77,7 +79,8 @@ def measure_apart(
         if dataset is not None:
             dataset.save(Path(folder, "dataset.npz"))
             job["dataset"] = str(Path(folder, "dataset.npz"))
-        said = _work(job, measured, _PATIENCE + 10 * seconds)
+        own = {**(os.environ if environment is None else environment), "PYTHONPATH": package_path()}
+        said = _work(job, measured, _PATIENCE + 10 * seconds, own)
         if not measured.exists():
             return Apart(replace(row, why_not=said or "its process ended without a word"), None)
         done = Measured.from_dict(orjson.loads(measured.read_bytes()))
@@ -86,7 +89,7 @@ def measure_apart(
         return Apart(done, Predictions.load(found) if found.exists() else None)
 
 
-def _work(job: dict[str, Any], measured: Path, limit: float) -> str:
+def _work(job: dict[str, Any], measured: Path, limit: float, environment: Mapping[str, str]) -> str:
     """Run a measuring process to its end; its last words where it failed."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -94,7 +97,7 @@ def _work(job: dict[str, Any], measured: Path, limit: float) -> str:
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
-            env={**os.environ, "PYTHONPATH": package_path()},
+            env=environment,
         )
         try:
             assert process.stdin is not None

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from odkit import analysis, detection
 from odkit.data import Dataset, Predictions
 from odkit.detection import Benchmark, Measured
 from odkit.runs.run import RUNS, Run, open_run
-from odkit.runs.worker import RunError
+from odkit.runs.worker import RunError, prepare_torch
 from odkit.system import (
     InputError,
     MissingFileError,
@@ -223,12 +224,15 @@ def _measured(
 ) -> Measured:
     """A row filled in: measured in a process of its own, and judged."""
     known = None if judged is None or run is None else _known(row, run, judged)
+    environment = dict(os.environ)
+    prepare_torch(environment)  # as where it trains: torch's threads sleep while they wait
     apart = detection.measure_apart(
         row,
         dataset=judged if judged is not None else data,
         predicting=judged is not None and known is None,
         seconds=seconds,
         largest_batch=largest_batch,
+        environment=environment,
     )
     measured, predictions = apart.measured, known or apart.predictions
     if judged is None or predictions is None or measured.why_not:

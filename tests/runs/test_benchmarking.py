@@ -44,6 +44,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[Measured]:
     rows: list[Measured] = []
 
     def measure(row: Measured, *, dataset: Dataset | None, predicting: bool, **how: Any) -> measuring.Apart:
+        how.pop("environment")
         rows.append(row)
         found = None
         if predicting and dataset is not None:

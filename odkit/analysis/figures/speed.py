@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, shorten, styled
-from odkit.detection import Benchmark, Measured
+from odkit.detection import Benchmark, Measured, in_figures
 from odkit.system import machine
 
 _DARK, _PALE = CLASS_COLORS[0], "#9cc8e4"
@@ -23,7 +23,13 @@ def benchmark(found: Benchmark, *, title: str = "") -> Figure:
     rows = [row for row in found.rows if row.latency is not None]
     panels = [_latency, _pace, _memory] + [_ap] * any(row.ap is not None for row in rows)
     figure = Figure(figsize=(2.3 * len(panels) + 1.4, 1.55 + 0.42 * max(len(rows), 1)), layout="constrained")
-    figure.suptitle(title or f"On {found.machine}", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure.suptitle(
+        title or f"On {found.machine}" + " (busy with other things too)" * bool(found.unquiet),
+        x=0.01,
+        ha="left",
+        fontsize=10,
+        fontweight="bold",
+    )
     if not rows:
         axes = figure.subplots()
         axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", color=QUIET)
@@ -53,7 +59,7 @@ def _latency(axes: Axes, rows: Sequence[Measured]) -> None:
         min(row.network.median, middle) if row.network else 0
         for row, middle in zip(rows, medians, strict=True)
     ]
-    _bars(axes, medians, _PALE, lambda value: f"{value:.3g}", beside=p95)
+    _bars(axes, medians, _PALE, in_figures, beside=p95)
     axes.barh(range(len(rows)), network, height=0.62, color=_DARK)
     axes.hlines(range(len(rows)), medians, p95, color=INK, linewidth=1)
     axes.plot(p95, range(len(rows)), "|", color=INK, markersize=7)
@@ -63,7 +69,7 @@ def _latency(axes: Axes, rows: Sequence[Measured]) -> None:
 def _pace(axes: Axes, rows: Sequence[Measured]) -> None:
     best = [row.best for row in rows]
     values = [pace.images_per_second if pace else 0 for pace in best]
-    _bars(axes, values, _PALE, lambda value: f"{value:.3g}")
+    _bars(axes, values, _PALE, in_figures)
     axes.barh(range(len(rows)), [row.paces[0].images_per_second for row in rows], height=0.62, color=_DARK)
     axes.set_title("Pictures a second")
 
