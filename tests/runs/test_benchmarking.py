@@ -17,7 +17,8 @@ from odkit.data import Dataset
 from odkit.detection import Benchmark, Measured
 from odkit.detection import latency as measuring
 from odkit.detection.detector import build_detector
-from odkit.runs import Run, RunError, Settings, benchmark, create_run, export, read_benchmark
+from odkit.runs import Run, RunError, Settings, benchmark, create_run, export
+from odkit.runs.benchmarking import read_benchmark
 from odkit.system import InputError, MissingFileError
 from tests.helpers import squares, trained
 
