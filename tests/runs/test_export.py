@@ -111,6 +111,7 @@ def test_what_is_in_the_way_stays(detector, data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_a_failed_check_leaves_nothing(detector, data, tmp_path, monkeypatch):
     """What PyTorch finds is moved by a pixel, as a wrong graph would."""
     from odkit import detection
@@ -165,13 +166,12 @@ def test_a_file_of_another_kind_is_no_detector(tmp_path):
     [
         "ssdlite320_mobilenet_v3_large",
         "fasterrcnn_mobilenet_v3_large_320_fpn",
-        "retinanet_resnet50_fpn",
         "fcos_resnet50_fpn",
         "dfine_nano",
     ],
 )
 def test_every_family_is_written_as_it_is(name, data, tmp_path):
-    """The others of the catalogue are the same code with other layers; bench/export.py goes through them all."""
+    """The others of the catalogue are the same code with other layers."""
     some = data.select(range(3))
     made = spread_weights(od.build_detector(name, data.class_names, weights="random", image_size=128))
     exported = od.export(made, tmp_path / "out", dataset=some, formats=("fp32",))
