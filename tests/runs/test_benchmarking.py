@@ -75,6 +75,7 @@ def check_figures(row: Measured) -> None:
     assert row.threads >= 1
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_the_others(
     run: Run, tmp_path: Path
 ) -> None:
