@@ -18,6 +18,7 @@ from .browsing import choose_folder as choose_folder
 from .browsing import chosen_folder as chosen_folder
 from .browsing import from_fiftyone as from_fiftyone
 from .browsing import to_fiftyone as to_fiftyone
+from .browsing import try_it as try_it
 from .data import Dataset as Dataset
 from .data import Predictions as Predictions
 from .data import boxes as boxes
@@ -34,6 +35,7 @@ from .data.formats import convert as convert
 from .data.formats import load_dataset as load_dataset
 from .data.formats import write_dataset as write_dataset
 from .data.formats import write_predictions as write_predictions
+from .detection import Benchmark as Benchmark
 from .detection import Detector as Detector
 from .detection import OnnxDetector as OnnxDetector
 from .detection import build_detector as build_detector
@@ -51,6 +53,7 @@ from .runs import Prelabels as Prelabels
 from .runs import Run as Run
 from .runs import RunFile as RunFile
 from .runs import Settings as Settings
+from .runs import benchmark as benchmark
 from .runs import best_run as best_run
 from .runs import export as export
 from .runs import fine_tune as fine_tune

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 
 # isort: off
-from odkit.cli import training, looking, data, detectors, predicting, machine  # noqa: F401  (they register, in this order)
+from odkit.cli import training, looking, data, detectors, predicting, benchmark, machine  # noqa: F401  (in this order)
 
 # isort: on
 from odkit.cli.shared import app

@@ -1,6 +1,7 @@
 """What the commands share: how a function becomes one, what they read, how they show a run and their answers."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -17,13 +18,15 @@ from odkit import detection
 from odkit.cli.flags import Classes, Further, Reading
 from odkit.data import Dataset
 from odkit.runs import RUNS, Run, RunError, dashboard, open_run
-from odkit.system import InputError, MissingFileError
+from odkit.system import InputError, MissingFileError, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
+    from odkit.analysis.figures import Figure
     from odkit.detection import Detector, OnnxDetector
 
 app = SubcommandApp()
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
@@ -122,6 +125,19 @@ def warnings_said() -> Iterator[None]:
         yield
     for warning in said:
         print(f"warning: {warning.message}", file=sys.stderr)
+
+
+def check_figure(path: Path | None) -> None:
+    """Raises InputError where --figure names no file that a figure can be written to: said before hours of work."""
+    if path is not None and (path.suffix.lower() not in PICTURES or not path.parent.is_dir()):
+        raise InputError(f"--figure {path}: a file ({', '.join(PICTURES)}) in a folder that is there")
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """A figure as a file, in the format of its suffix."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower())
+    write_file(path, picture.getvalue())
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import io
 import os
 import shlex
 import signal
@@ -17,7 +16,16 @@ import psutil
 from tyro.conf import Positional
 
 from odkit.cli.flags import Changes, Classes, Flags, Reading
-from odkit.cli.shared import command, print_json, read_dataset, say_background, say_end, watch
+from odkit.cli.shared import (
+    check_figure,
+    command,
+    print_json,
+    read_dataset,
+    say_background,
+    say_end,
+    watch,
+    write_figure,
+)
 from odkit.runs import (
     RUNS,
     Run,
@@ -33,8 +41,6 @@ from odkit.runs import (
 )
 from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
 from odkit.training import FRACTIONS, plan_learning_curve
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @command
@@ -257,8 +263,7 @@ def learning_curve(
         figure: Picture file to draw the curve into (.png, .svg, .pdf).
         json: Print JSON; all else that is said then goes to stderr.
     """
-    if figure is not None and (figure.suffix.lower() not in PICTURES or not figure.parent.is_dir()):
-        raise InputError(f"--figure {figure}: a file ({', '.join(PICTURES)}) in a folder that is there")
+    check_figure(figure)
     checked = make_settings(dataclasses.asdict(settings))
     dataset = read_dataset(path, classes, reading)
     if repair:
@@ -277,9 +282,7 @@ def learning_curve(
     if figure is not None:
         from odkit.analysis.figures import learning_curve as draw
 
-        picture = io.BytesIO()
-        draw(curve).savefig(picture, format=figure.suffix[1:].lower())
-        write_file(figure, picture.getvalue())
+        write_figure(draw(curve), figure)
     if json:
         print_json(curve.to_dict())
     else:

@@ -1,5 +1,8 @@
 from .batch import Batch as Batch
 from .batch import Changes as Changes
+from .benchmark import Benchmark as Benchmark
+from .benchmark import Measured as Measured
+from .benchmark import in_figures as in_figures
 from .catalogue import catalogue_entry as catalogue_entry
 from .catalogue import list_detectors as list_detectors
 from .detector import Detector as Detector
@@ -31,6 +34,9 @@ from .inference import predict as predict
 from .inference import predict_rows as predict_rows
 from .inference import predict_stream as predict_stream
 from .inference import workers_that_pay as workers_that_pay
+from .latency import DRAWN as DRAWN
+from .latency import measure_apart as measure_apart
+from .latency import timed_on as timed_on
 from .loading import PREFETCH as PREFETCH
 from .loading import DataWorkerError as DataWorkerError
 from .loading import DetectionImages as DetectionImages

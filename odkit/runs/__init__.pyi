@@ -1,4 +1,5 @@
 from . import dashboard as dashboard
+from .benchmarking import benchmark as benchmark
 from .events import EventLog as EventLog
 from .events import tell as tell
 from .export import Export as Export

@@ -11,6 +11,7 @@ line, report. It holds
     detector.safetensors, evaluation.json, predictions.npz    the best epoch's detector and what it found
     test.json           what the test images said, look by look
     track-NAME.json, .log, .lock    how far a tracker has followed, and what it says (`follower.py`)
+    benchmark.json      what `od.benchmark()` measured last
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
     micro_batch_size    with how many images at once a worker that ran short of memory starts again

@@ -4,9 +4,11 @@ Facts only, one small function each, without torch, so that asking costs nothing
 training asks them when it chooses workers.
 """
 
+import contextlib
 import ctypes
 import math
 import os
+import platform
 import re
 import resource
 import shutil
@@ -84,6 +86,28 @@ def memory_free_bytes() -> int:
     free = int(psutil.virtual_memory().available)
     limit, used = cgroup_memory_limit(), cgroup_memory_used()
     return free if limit is None else max(min(free, limit - (used or 0)), 0)
+
+
+def memory_peak_bytes(*, restart: bool = False) -> int:
+    """The most memory that this process has held at once, in bytes; `restart`: from now on count anew (Linux alone)."""
+    if restart:
+        with contextlib.suppress(OSError):
+            (PROC / "self" / "clear_refs").write_text("5")
+    # not ru_maxrss where it can be helped: a new program inherits its parent's there
+    for line in _text(PROC / "self" / "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def processor() -> str:
+    """What the processor calls itself, or its kind ("x86_64", "arm64") where it does not say."""
+    for line in _text(PROC / "cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
 
 
 def cpu_quota() -> float | None:

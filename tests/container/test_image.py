@@ -22,6 +22,7 @@ NOTEBOOKS = [
     "03_fine_tune",
     "04_visualize_predictions",
     "05_label_more",
+    "06_export_and_use",
 ]
 ROOT = Path(__file__).parents[2]
 SOMEBODY = 12345  # a user id that the image has never heard of

@@ -1,6 +1,7 @@
 """Facts about the machine, read from files in the kernel's own formats that each test lays out in a folder."""
 
 import os
+import platform
 import resource
 from importlib import metadata
 from pathlib import Path
@@ -334,3 +335,25 @@ def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch, capsys)
     assert machine_of_run(torch.device("cpu"))["odkit"] == odkit.__version__
     assert main(["--version"]) == 0
     assert odkit.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts anew, others do not")
+def test_the_peak_of_memory_is_this_process_own_and_counts_anew():
+    block = bytearray(64 * MB)
+    peak = machine.memory_peak_bytes()
+    assert peak >= len(block)
+    del block
+    assert machine.memory_peak_bytes() >= 64 * MB, "it stays when memory is given back"
+    assert machine.memory_peak_bytes(restart=True) < peak
+
+
+def test_the_peak_is_read_where_linux_writes_it(kernel):
+    assert machine.memory_peak_bytes(restart=True) > MB, "elsewhere the system is asked"
+    write(kernel / "proc/self/status", "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n")
+    assert machine.memory_peak_bytes() == 2 * MB
+
+
+def test_a_processor_says_its_name(kernel):
+    assert machine.processor() == platform.machine()
+    write(kernel / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    assert machine.processor() == "Some CPU @ 3 GHz"

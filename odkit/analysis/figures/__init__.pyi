@@ -20,6 +20,7 @@ from .results import mistake_costs as mistake_costs
 from .results import mistakes_by_class as mistakes_by_class
 from .results import per_class_ap as per_class_ap
 from .results import precision_recall as precision_recall
+from .speed import benchmark as benchmark
 from .training import compare_curves as compare_curves
 from .training import learning_curve as learning_curve
 from .training import speed_bars as speed_bars
