@@ -51,5 +51,7 @@ from .runs import list_runs as list_runs
 from .runs import open_run as open_run
 from .runs import prelabel as prelabel
 from .runs.dashboard import show_run as show_run
+from .runs.report import model_card as model_card
+from .runs.report import report as report
 from .training import cross_val_predict as cross_val_predict
 from .training import learning_curve as learning_curve

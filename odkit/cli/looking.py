@@ -94,6 +94,18 @@ def test(
 
 
 @command
+def report(run: Positional[str], *, out: Path | None = None) -> int:
+    """Write a run as one page of HTML to keep, mail or print; each run also ends with one.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        out: The page's file; default: report.html in the run's folder, with MODEL_CARD.md beside it.
+    """
+    print(open_run(run).report(out))
+    return 0
+
+
+@command
 def tensorboard(run: Positional[str], *, out: Path = Path("tensorboard")) -> int:
     """Write what a run has logged for TensorBoard.
 

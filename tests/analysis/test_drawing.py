@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from odkit.analysis.figures.drawing import draw_boxes
-from odkit.analysis.figures.grid import class_color
+from odkit.analysis.figures.colors import class_color
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])

@@ -1,9 +1,10 @@
+from .colors import KIND_COLORS as KIND_COLORS
+from .colors import class_color as class_color
+from .colors import ink_on as ink_on
 from .dataset import box_sizes as box_sizes
 from .dataset import class_distribution as class_distribution
 from .drawing import draw_boxes as draw_boxes
 from .grid import Figure as Figure
-from .grid import class_color as class_color
-from .grid import ink_on as ink_on
 from .images import show_images as show_images
 from .images import show_pairs as show_pairs
 from .images import show_predictions as show_predictions

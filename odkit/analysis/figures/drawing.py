@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from odkit.analysis.figures.grid import class_color, ink_on
+from odkit.analysis.figures.colors import class_color, ink_on
 
 
 def draw_boxes(
