@@ -110,9 +110,11 @@ class FinalTest:
             f"Judged on {self.date[:10]} on {self.device} in {self.precision}, and written down in {FILE}.",
         ]
         if self.score is not None and self.found is not None:
-            right = "" if self.right is None else f", and {self.right:.0%} of what it drew is right"
+            right = "" if self.right is None else f", and {self.right:.0%} of what is drawn is right"
             notes.insert(
-                0, f"At score {self.score:.2f}, the best there, {self.found:.0%} of the boxes are found{right}."
+                0,
+                f"At score {self.score:.2f}, the best on the validation images, {self.found:.0%} of the boxes are "
+                f"found{right}.",
             )
         if self.look > 1:
             notes.append(

@@ -235,7 +235,7 @@ class Run:
         return "\n".join(text.splitlines()[-lines:])
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the run as one page of HTML, report.html in its folder with MODEL_CARD.md beside it; see `odkit.report`.
+        """Write the run as one page of HTML, report.html in its folder, and MODEL_CARD.md beside it; see `od.report`.
 
         Args:
             path: Another file for the page; no card is written then.

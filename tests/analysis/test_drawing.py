@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from odkit.analysis.figures.drawing import draw_boxes
 from odkit.analysis.figures.colors import class_color
+from odkit.analysis.figures.drawing import draw_boxes
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])

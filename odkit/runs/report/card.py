@@ -13,14 +13,20 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from odkit.runs.report.content import Subject, licences, limits, number, sentence
+from odkit.runs.report.facts import licences, limits
+from odkit.runs.report.results import sentence
+from odkit.runs.report.subject import Subject, number
 from odkit.system import counted
 
 if TYPE_CHECKING:
     from odkit.runs.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-HUB_LICENCES = {"Apache-2.0": "apache-2.0", "BSD-3-Clause": "bsd-3-clause", "MIT": "mit"}  # as the Hub names them
+HUB_LICENCES = {
+    "Apache-2.0": "apache-2.0",
+    "BSD-3-Clause": "bsd-3-clause",
+    "MIT": "mit",
+}  # as the Hub names them
 FIGURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar": "AR"}
 
 
@@ -100,7 +106,11 @@ def _front_matter(subject: Subject) -> dict[str, Any]:
     split = run.settings.test_split if test else run.settings.val_split
     name = test.dataset if test else e.data_name
     metrics = [
-        {"type": "mean_average_precision" if key == "ap" else key, "name": label, "value": round(source[key], 4)}
+        {
+            "type": "mean_average_precision" if key == "ap" else key,
+            "name": label,
+            "value": round(source[key], 4),
+        }
         for key, label in FIGURES.items()
         if source[key] is not None and not math.isnan(source[key])
     ]

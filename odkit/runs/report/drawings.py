@@ -63,11 +63,17 @@ def picture(
     if not all(full):
         full = upright_size(path)
     width, height = full if all(full) else (4 * WIDE, 3 * WIDE)
-    x1, y1, x2, y2 = (0.0, 0.0, float(width), float(height)) if around is None else _near(around, width, height)
+    x1, y1, x2, y2 = (
+        (0.0, 0.0, float(width), float(height)) if around is None else _near(around, width, height)
+    )
     scale = WIDE / max(x2 - x1, y2 - y1)
     size = (max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale)))
     data, fault = _pixels(path, (width, height), (x1, y1, x2, y2), size)
-    parts = [f'<image href="{data}" width="{size[0]}" height="{size[1]}" preserveAspectRatio="none"/>'] if data else [_nothing(size, fault)]
+    parts = (
+        [f'<image href="{data}" width="{size[0]}" height="{size[1]}" preserveAspectRatio="none"/>']
+        if data
+        else [_nothing(size, fault)]
+    )
     placed = [
         (mark, [(mark.box[k] - (x1, y1)[k % 2]) * scale for k in range(4)])
         for mark in marks
@@ -77,7 +83,9 @@ def picture(
         box = f'x="{left:.1f}" y="{top:.1f}" width="{max(0.0, right - left):.1f}" height="{max(0.0, bottom - top):.1f}"'
         # a dark line under the coloured one keeps it visible on any photograph
         parts.append(f'<rect {box} fill="none" stroke="#000" stroke-opacity=".45" stroke-width="4"/>')
-        parts.append(f'<rect {box} fill="none" stroke="{mark.color}" stroke-width="2.2"{_DASHES[mark.style]}/>')
+        parts.append(
+            f'<rect {box} fill="none" stroke="{mark.color}" stroke-width="2.2"{_DASHES[mark.style]}/>'
+        )
     parts += _labels(placed, size)
     head = f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" class="photo"><title>{escape(title)}</title>'
     return Picture(Markup(head + "".join(parts) + "</svg>"), fault)
@@ -123,7 +131,7 @@ def _labels(placed: Sequence[tuple[Mark, Sequence[float]]], size: tuple[int, int
     """Labels where there is room: above the box, in its top, below it; large boxes choose first."""
     taken: list[tuple[float, float, float, float]] = []
     parts = []
-    for mark, (x1, y1, x2, y2) in sorted(placed, key=lambda p: -(p[1][2] - p[1][0]) * (p[1][3] - p[1][1])):
+    for mark, (x1, y1, _x2, y2) in sorted(placed, key=lambda p: -(p[1][2] - p[1][0]) * (p[1][3] - p[1][1])):
         if not mark.label:
             continue
         text = mark.label if len(mark.label) <= 32 else mark.label[:31] + "…"
@@ -131,7 +139,9 @@ def _labels(placed: Sequence[tuple[Mark, Sequence[float]]], size: tuple[int, int
         left = min(max(x1 - 1, 0.0), max(size[0] - wide, 0.0))
         for top in (y1 - _LINE - 1, y1 + 1, y2 + 1, y2 - _LINE - 1):
             spot = (left, top, left + wide, top + _LINE)
-            crossed = any(spot[0] < o[2] and o[0] < spot[2] and spot[1] < o[3] and o[1] < spot[3] for o in taken)
+            crossed = any(
+                spot[0] < o[2] and o[0] < spot[2] and spot[1] < o[3] and o[1] < spot[3] for o in taken
+            )
             if top >= 0 and spot[3] <= size[1] and not crossed:
                 taken.append(spot)
                 parts.append(
@@ -167,7 +177,15 @@ def curves(
 ) -> Curves:
     """A chart of lines, each its name, colour, x and y; a name "" stands in no legend."""
     series = [
-        Series("", color, x, y, width=2.4 if name else 1.2, opacity=1 if name else 0.55, dots=bool(name) and len(x) <= 40)
+        Series(
+            "",
+            color,
+            x,
+            y,
+            width=2.4 if name else 1.2,
+            opacity=1 if name else 0.55,
+            dots=bool(name) and len(x) <= 40,
+        )
         for name, color, x, y in lines
     ]
     svg = chart("", series, until, top=top, axis=axis, size=(430, 240))
@@ -175,7 +193,7 @@ def curves(
 
 
 def by_score(evaluation: Evaluation) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Score thresholds with the share of predictions that are right there, and of boxes that are found, over all classes."""
+    """Score thresholds, and the shares of all predictions that are right there and of all boxes that are found."""
     kinds = evaluation.matches().kinds
     counted = kinds != "ignored"
     scores = evaluation.predictions.scores[counted].astype(np.float64)

@@ -2,17 +2,19 @@
 
 import time
 import warnings
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from odkit.analysis import Evaluation
+from odkit.runs.report import facts, results
 from odkit.runs.report.card import card_text
-from odkit.runs.report.content import Subject, content
+from odkit.runs.report.subject import Subject
 from odkit.runs.worker import writing
-from odkit.system import InputError, OdkitError, write_file
+from odkit.system import InputError, OdkitError, odkit_version, write_file
 
 if TYPE_CHECKING:
     from odkit.runs.events import EventLog
@@ -82,7 +84,38 @@ def report_anew(run: "Run") -> None:
 def page_text(subject: Subject) -> str:
     """The page of a run or an evaluation."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return _templates().get_template("report.html").render(content(subject), style=style)
+    return _templates().get_template("report.html").render(_content(subject), style=style)
+
+
+def _content(subject: Subject) -> dict[str, Any]:
+    """Everything the page's template shows."""
+    page = {
+        "title": subject.run.name if subject.run else f"{subject.given.data_name}" if subject.given else "",
+        "subtitle": results.subtitle(subject),
+        "result": results.result(subject),
+        "test": results.test(subject),
+        "curves": list(results.curves(subject)),
+        "classes": results.classes(subject),
+        "pictures": results.pictures(subject),
+        "mistakes": results.mistakes(subject),
+        "suspects": results.suspects(subject),
+        "data": facts.data(subject),
+        "settings": facts.settings(subject),
+        "machine": facts.machine(subject),
+        "licences": facts.licences(subject),
+        "speed": facts.speed(subject),
+        "use": facts.use(subject),
+        "limits": facts.limits(subject),
+        "by_evaluation": subject.run is None,
+    }
+    made = datetime.now(UTC)
+    return {
+        **page,
+        "missing": subject.missing,
+        "made": f"{made.day} {made:%B %Y}",
+        "odkit": odkit_version(),
+        "seconds": time.monotonic() - subject.began,
+    }
 
 
 @cache

@@ -8,7 +8,7 @@ MEANING = {
     "and labels that mix them up cost here too.",
     "Loc": "It finds the object and draws the box badly. Small objects want a larger image size; boxes that were drawn "
     "loosely teach it to draw loosely.",
-    "Both": "It is near an object and has neither its class nor its place right: few examples like it, or crowded places.",
+    "Both": "It is near an object and has neither its class nor its place right: too few examples, or a crowd.",
     "Dupe": "It marks one object twice. A higher score threshold hides most of these.",
     "Bkg": "It marks something where nothing is labelled: a false alarm, or an object that nobody labelled.",
     "Miss": "It does not find the object at all: too few examples like it, too small, hidden or cut off.",
@@ -94,8 +94,8 @@ def limits(
     said = []
     if pictures:
         said.append(
-            f"It learned from {pictures}. Pictures of another kind (another camera, light, place or season, other objects "
-            "beside these) may go worse, and nothing here says by how much: try some of your own before you rely on it."
+            f"It learned from {pictures}. Pictures of another kind (another camera, light, place or season, other "
+            "objects beside these) may go worse, and nothing here says by how much: try some of your own before you rely on it."
         )
     if few:
         said.append(
@@ -103,16 +103,20 @@ def limits(
             "to be mostly chance."
         )
     if unseen:
-        said.append(f"Nothing says how well it finds {listed(unseen)}: the images it was judged on have none.")
+        said.append(
+            f"Nothing says how well it finds {listed(unseen)}: the images it was judged on have none."
+        )
     boxes, ap = small
     if not boxes:
-        said.append("It was judged on no object smaller than 32 x 32 pixels: how well it finds small ones is unknown.")
+        said.append(
+            "It was judged on no object smaller than 32 x 32 pixels: how well it finds small ones is unknown."
+        )
     elif not math.isnan(ap):
         said.append(f"Objects smaller than 32 x 32 pixels ({boxes:,} of those judged) go at AP {ap:.3f}.")
     if score is not None:
         said.append(
-            f"The score threshold of {score:.2f} balances misses and false alarms on the validation images. A lower one "
-            "finds more and is wrong more often; choose it by what a mistake costs you. A score is not a probability."
+            f"The score threshold of {score:.2f} balances misses and false alarms on the validation images. A lower "
+            "one finds more and is wrong more often; choose it by what a mistake costs you. A score is not a probability."
         )
     if not tested and epochs_judged > 1:
         said.append(
@@ -120,7 +124,9 @@ def limits(
             "would say a little less."
         )
     if looks > 1:
-        said.append(f"The test images were looked at {looks} times: what was chosen by an earlier look, they flatter.")
+        said.append(
+            f"The test images were looked at {looks} times: what was chosen by an earlier look, they flatter."
+        )
     said.append(
         "The 95% intervals say how far a figure moves with other pictures of the same kind. They say nothing about "
         "pictures of another kind, nor about labels that are wrong."
