@@ -72,7 +72,7 @@ def work(path: str | Path) -> int:
         step=run.last_event.get("step", 0),
         seconds=time.monotonic() - began,
     )
-    if rank() == 0 and reason != "failed" and run.best:
+    if rank() == 0 and reason != "failed" and (run.path / "evaluation.json").exists():
         report_at_the_end(run, log)
     log.close()
     if message:

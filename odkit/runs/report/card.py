@@ -73,7 +73,7 @@ def card_text(subject: Subject) -> str:
         ],
         splits=[f"{counted(len(part), 'image')} ({name})" for name, part in subject.parts.items()],
         fingerprint=run.config["fingerprint"],
-        epochs=run.best.get("epoch", 0),
+        epochs=subject.best.get("epoch", 0),
         machine=subject.start.get("machine", {}),
         device=subject.start.get("device", "?"),
         seed=settings.seed,

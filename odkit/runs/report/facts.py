@@ -145,7 +145,6 @@ def machine(subject: Subject) -> list[tuple[str, str]]:
         e = subject.given
         return [("Data fingerprint", e.dataset.fingerprint())] if e else []
     machine, config = start.get("machine", {}), run.config
-    epoch = subject.tests[0].epoch if subject.tests else run.best.get("epoch")
     rows = [
         ("Device", f"{start.get('device', '?')} ({machine.get('device', '?')})" if start else ""),
         ("Processes", str(start.get("processes", ""))),
@@ -158,7 +157,7 @@ def machine(subject: Subject) -> list[tuple[str, str]]:
         ("System", machine.get("system", "")),
         ("Seed", str(config["settings"].get("seed", ""))),
         ("Data fingerprint", config["fingerprint"]),
-        ("Best epoch", str(epoch or "")),
+        ("Best epoch", str(subject.best.get("epoch", ""))),
         ("Detector, SHA-256", subject.tests[0].detector if subject.tests else ""),
     ]
     return [(name, value) for name, value in rows if value]
@@ -196,7 +195,7 @@ def licences(subject: Subject) -> list[tuple[str, str]]:
 
 def speed(subject: Subject) -> dict[str, Any]:
     facts: list[tuple[str, str]] = []
-    rows = subject.run.history() if subject.run else []
+    rows = subject.history
     if rows and rows[-1].get("images_per_second"):
         facts.append(
             (
@@ -258,6 +257,7 @@ def limits(subject: Subject) -> list[str]:
     small = int((box_area(e.dataset.boxes[~e.dataset.box_crowd]) < 32**2).sum())
     return words.limits(
         pictures=f"{counted(len(train), 'picture')} of {e.dataset.name!r}" if train else "",
+        images="the validation images" if subject.run else "these images",
         few=[name for name, count in learnt.items() if count < FEW_BOXES],
         unseen=[name for name, count in zip(e.class_names, e.class_boxes.tolist(), strict=True) if not count],
         small=(small, e.ap_small),

@@ -11,6 +11,7 @@ import numpy as np
 from odkit.analysis import KINDS, Evaluation, Mistakes, Suspect
 from odkit.analysis.figures import KIND_COLORS, class_color
 from odkit.runs.dashboard import duration, smoothed, thinned
+from odkit.runs.final_test import shares_at
 from odkit.runs.report import words
 from odkit.runs.report.drawings import WHITE, Curves, Mark, Picture, by_score, picture
 from odkit.runs.report.drawings import curves as drawn
@@ -27,7 +28,8 @@ LOSS, AP, AP50 = "var(--loss)", "var(--ap)", "var(--ap50)"
 
 def subtitle(subject: Subject) -> str:
     if subject.run is None or subject.settings is None:
-        return "Detections of any detector, judged"
+        e = subject.given
+        return f"{len(e.predictions):,} detections judged on {counted(len(e.dataset), 'image')}" if e else ""
     summary = subject.run.summary()
     what = f"{subject.settings.detector}, fine-tuned on {subject.run.config['dataset']}"
     went = {
@@ -51,12 +53,7 @@ def sentence(subject: Subject) -> tuple[str, float | None, float | None]:
             test.found,
             test.right,
         )
-    counts = e.per_image(subject.score)
-    true, false, missed = (
-        int(c.sum()) for c in (counts.true_positives, counts.false_positives, counts.missed)
-    )
-    found = true / (true + missed) if true + missed else None
-    right = true / (true + false) if true + false else None
+    found, right = shares_at(e, subject.score)
     return words.result(found, right, subject.score, subject.images), found, right
 
 
@@ -65,10 +62,10 @@ def result(subject: Subject) -> dict[str, Any]:
     e, test = subject.evaluation, subject.tests[0] if subject.tests else None
     tiles = []
     if e:
-        ap, of = (test.ap, "test") if test else (e.ap, "validation" if subject.run else "all images")
+        ap, of = (test.ap, ", test") if test else (e.ap, ", validation" if subject.run else "")
         ap50 = test.figures["ap50"] if test else e.ap50
-        tiles.append({"label": f"AP, {of}", "value": number(ap), "note": _interval_text(subject, "ap")})
-        tiles.append({"label": f"AP50, {of}", "value": number(ap50), "note": _interval_text(subject, "ap50")})
+        tiles.append({"label": f"AP{of}", "value": number(ap), "note": _interval_text(subject, "ap")})
+        tiles.append({"label": f"AP50{of}", "value": number(ap50), "note": _interval_text(subject, "ap50")})
     return {
         "finds": f"Finds {words.listed(subject.class_names)}.",
         "sentence": said,
@@ -108,7 +105,8 @@ def test(subject: Subject) -> dict[str, Any]:
     for test in subject.tests:
         found["looks"].append(
             f"{test.dataset}: {counted(test.images, 'image')}, {counted(test.boxes, 'box')}, judged on "
-            f"{test.date[:10]} on {test.device} in {test.precision}, look {test.look} at these images: AP {number(test.ap)}"
+            f"{test.date[:10]} on {test.device} in {test.precision}, look {test.look} at these images: AP "
+            f"{number(test.ap)}"
         )
     if e:
         source = subject.tests[0].figures if subject.tests else e.metrics
@@ -132,7 +130,7 @@ def test(subject: Subject) -> dict[str, Any]:
 
 
 def curves(subject: Subject) -> Iterator[Curves]:
-    rows = subject.run.history() if subject.run else []
+    rows = subject.history
     until = max([row["epoch"] for row in rows] or [1])
     steps = [event for event in subject.events if event["event"] == "step"]
     per = max(1, int(subject.start.get("steps_per_epoch") or 1))

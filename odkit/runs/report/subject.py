@@ -11,6 +11,7 @@ import orjson
 from odkit import analysis
 from odkit.analysis import Evaluation, Intervals, Mistakes, Suspect
 from odkit.data import Dataset
+from odkit.runs.events import epoch_rows
 from odkit.runs.settings import Settings
 from odkit.system import OdkitError
 
@@ -52,6 +53,11 @@ class Subject:
         return self.run.events() if self.run else []
 
     @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch, as `Run.history()` gives."""
+        return epoch_rows(self.events)
+
+    @cached_property
     def start(self) -> dict[str, Any]:
         """The start events in one: after a rollback they say only where to."""
         merged: dict[str, Any] = {}
@@ -74,7 +80,7 @@ class Subject:
         """The best epoch's, or the one given; None where nothing was judged yet."""
         if self.run is None:
             return self.given
-        if not (self.run.path / "evaluation.json").exists():
+        if not self.best:
             self.missing.append(
                 f"No detector yet: it is saved with the first evaluation, and the run is {self.state} before it."
             )
@@ -100,9 +106,14 @@ class Subject:
         """The looks at test images by the best epoch's detector, oldest first."""
         if self.run is None or self.evaluation is None:
             return []
-        best = orjson.loads((self.run.path / "evaluation.json").read_bytes())
-        own = (best["epoch"], best["ap"])
+        own = (self.best["epoch"], self.best["ap"])
         return [test for test in self.run.tests() if (test.epoch, test.validation_ap) == own]
+
+    @cached_property
+    def best(self) -> dict[str, Any]:
+        """What evaluation.json says of the best epoch; empty where nothing was judged yet."""
+        file = self.run.path / "evaluation.json" if self.run else None
+        return dict(orjson.loads(file.read_bytes())) if file and file.exists() else {}
 
     @cached_property
     def intervals(self) -> Intervals | None:

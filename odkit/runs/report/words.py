@@ -71,6 +71,7 @@ def result(found: float | None, right: float | None, score: float, images: str) 
 def limits(
     *,
     pictures: str,
+    images: str,
     few: Sequence[str],
     unseen: Sequence[str],
     small: tuple[int, float],
@@ -83,6 +84,7 @@ def limits(
 
     Args:
         pictures: What it was trained on, as "280 pictures of 'demo'"; "": unknown.
+        images: Those that the score threshold is of, in words.
         few: Classes with few boxes to learn from.
         unseen: Classes without a box in the images that it was judged on.
         small: How many boxes under 32 x 32 pixels it was judged on, and its AP on them.
@@ -95,7 +97,8 @@ def limits(
     if pictures:
         said.append(
             f"It learned from {pictures}. Pictures of another kind (another camera, light, place or season, other "
-            "objects beside these) may go worse, and nothing here says by how much: try some of your own before you rely on it."
+            "objects beside these) may go worse, and nothing here says by how much: try some of your own before "
+            "you rely on it."
         )
     if few:
         said.append(
@@ -115,8 +118,8 @@ def limits(
         said.append(f"Objects smaller than 32 x 32 pixels ({boxes:,} of those judged) go at AP {ap:.3f}.")
     if score is not None:
         said.append(
-            f"The score threshold of {score:.2f} balances misses and false alarms on the validation images. A lower "
-            "one finds more and is wrong more often; choose it by what a mistake costs you. A score is not a probability."
+            f"The score threshold of {score:.2f} balances misses and false alarms on {images}. A lower "
+            "one finds more and is wrong more often; choose it by what a mistake costs you. A score is no probability."
         )
     if not tested and epochs_judged > 1:
         said.append(
