@@ -195,6 +195,28 @@ def test_names_in_a_sentence(names: list[str], said: str) -> None:
     assert words.listed(names) == said
 
 
+def test_the_benchmark_is_shown_where_there_is_one(run: Run) -> None:
+    assert "95 of 100 within" not in page_of(run).text
+    measured = {
+        "name": "ONNX int8", "device": "cpu", "latency": {"median": 12.34, "p95": 20.0, "count": 9}, "memory": 5 << 20,
+        "paces": [{"batch_size": 1, "images_per_second": 70.0}, {"batch_size": 4, "images_per_second": 91.25}],
+        "file_bytes": 4 << 20, "ap": 0.5, "why_not": "", "remark": "",
+    }  # fmt: skip
+    broken = {
+        "name": "OpenVINO",
+        "latency": None,
+        "paces": [],
+        "ap": None,
+        "why_not": "openvino is not <installed>",
+    }
+    page = {"format": 1, "rows": [measured, broken], "machine": "a CPU", "date": "2026-11-29T00:00:00+00:00"}
+    (run.path / "benchmark.json").write_bytes(orjson.dumps(page))
+    text = page_of(run).text
+    assert "ONNX int8 (cpu) 12.3 ms (20.0 ms) 91.2 at 4 5 MB 4 MB 0.500" in text
+    assert "OpenVINO openvino is not <installed> — — — — —" in text
+    assert "Measured on a CPU, 2026-11-29." in text
+
+
 # -- one file, and nothing in it but what we put there -----------------------------------------------------------------
 
 

@@ -13,9 +13,9 @@ from odkit.data.audit import audit
 from odkit.detection import catalogue_entry
 from odkit.runs.dashboard import duration
 from odkit.runs.report import words
-from odkit.runs.report.subject import FEW_BOXES, Subject
+from odkit.runs.report.subject import FEW_BOXES, Subject, number
 from odkit.runs.settings import Settings
-from odkit.system import InputError, counted
+from odkit.system import InputError, counted, megabytes
 
 # -- data --------------------------------------------------------------------------------------------------------------
 
@@ -217,17 +217,28 @@ def speed(subject: Subject) -> dict[str, Any]:
 
 
 def _benchmark(subject: Subject) -> dict[str, Any] | None:
-    """The rows of `benchmark.json`, where `odkit benchmark` has written one."""
+    """What `odkit benchmark` has measured of the run and kept in its folder, as a table."""
     file = subject.run.path / "benchmark.json" if subject.run else None
     if file is None or not file.exists():
         return None
     page = orjson.loads(file.read_bytes())
-    rows = [row for row in page.get("rows", ()) if isinstance(row, dict)]
-    heads = (
-        [key for key, value in rows[0].items() if isinstance(value, str | int | float | None)] if rows else []
-    )
-    cells = [[_value(key, row.get(key)) for key in heads] for row in rows]
-    return {"heads": [head.replace("_", " ") for head in heads], "rows": cells} if rows else None
+    rows = []
+    for row in page.get("rows", ()):
+        took, paces = row.get("latency") or {}, row.get("paces") or ()
+        best = max(paces, key=lambda pace: pace["images_per_second"], default=None)
+        rows.append(
+            {
+                "name": f"{row['name']} ({row['device']})" if row.get("device") else row["name"],
+                "latency": f"{took['median']:.1f} ms ({took['p95']:.1f} ms)" if took else "—",
+                "pace": f"{best['images_per_second']:.1f} at {best['batch_size']}" if best else "—",
+                "memory": megabytes(row["memory"]) if row.get("memory") else "—",
+                "file": megabytes(row["file_bytes"]) if row.get("file_bytes") else "—",
+                "ap": number(row.get("ap")),
+                "said": row.get("why_not") or row.get("remark") or "",
+            }
+        )
+    where = ", ".join(str(page[key]) for key in ("machine", "pictures") if page.get(key))
+    return {"rows": rows, "where": f"Measured on {where}, {page.get('date', '')[:10]}."} if rows else None
 
 
 # -- use and limits ----------------------------------------------------------------------------------------------------
