@@ -36,7 +36,6 @@ Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps tak
     warning     kind, message
     stop        reason: what was asked for, or by which signal
     end         reason ("finished", "stopped", "failed"), message, seconds
-    report      file, seconds, bytes: the page written after the end
 """
 
 import math

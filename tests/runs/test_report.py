@@ -411,9 +411,7 @@ def test_anybodys_detections(dataset: Dataset, tmp_path: Path) -> None:
 def test_a_report_that_fails_is_a_warning(run: Run) -> None:
     log = EventLog(run.path / "events.jsonl")
     report_at_the_end(run, log)
-    written = run.last_event
-    assert (written["event"], written["file"]) == ("report", "report.html")
-    assert written["bytes"] == (run.path / "report.html").stat().st_size
+    assert run.last_event["event"] == "end"
     assert closing_line(run).endswith("\nReport: " + str(run.path / "report.html"))
     (run.path / "report.html").unlink()
     (run.path / "report.html").mkdir()  # in the way

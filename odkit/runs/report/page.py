@@ -62,15 +62,15 @@ def report(of: "Run | Evaluation", path: str | Path | None = None, *, seconds: f
 
 
 def report_at_the_end(run: "Run", log: "EventLog") -> None:
-    """A run's report by the worker that has trained it, within a time; whatever goes wrong is a warning in the log."""
-    began, step = time.monotonic(), run.last_event.get("step", 0)
+    """A run's report by the worker that has trained it, within a time; whatever goes wrong is a warning in the log.
+
+    The page says how long it took; in the log the end of the run stays the last word where all goes well.
+    """
     try:
-        file = report(run, seconds=SECONDS_AT_THE_END)
-        took = time.monotonic() - began
-        log.write("report", file=file.name, step=step, seconds=took, bytes=file.stat().st_size)
+        report(run, seconds=SECONDS_AT_THE_END)
     except Exception as error:  # whatever it is: the run is over, and went well
         why = f"no {REPORT}: {type(error).__name__}: {error}; `odkit report {run.name}` tries again"
-        log.write("warning", kind="report", message=why, step=step)
+        log.write("warning", kind="report", message=why, step=run.last_event.get("step", 0))
 
 
 def report_anew(run: "Run") -> None:
