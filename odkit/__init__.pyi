@@ -64,5 +64,7 @@ from .runs import prelabel as prelabel
 from .runs import read_config as read_config
 from .runs import track as track
 from .runs.dashboard import show_run as show_run
+from .runs.report import model_card as model_card
+from .runs.report import report as report
 from .training import cross_val_predict as cross_val_predict
 from .training import learning_curve as learning_curve

@@ -96,6 +96,18 @@ def test(
 
 
 @command
+def report(run: Positional[str], *, out: Path | None = None) -> int:
+    """Write a run as one page of HTML to keep, mail or print; each run also ends with one.
+
+    Args:
+        run: Run folder, or the name of a run under runs/.
+        out: The page's file; default: report.html in the run's folder, with MODEL_CARD.md beside it.
+    """
+    print(open_run(run).report(out))
+    return 0
+
+
+@command
 def track(run: Positional[str], *, to: str) -> int:
     """Send what a run has logged to a tracker: at once, and while it trains until it has ended.
 

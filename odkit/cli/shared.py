@@ -169,6 +169,8 @@ def say_background(run: Run) -> int:
 
 def say_end(run: Run) -> int:
     print(run)
+    if (page := run.path / "report.html").exists() and not run.alive:
+        print(f"Report: {page}")
     if run.state in ("stopped", "died") and run.checkpoints():
         print(f"Saved: {run.checkpoints()[-1]}\nGo on: odkit resume {run.path}")
     return 0

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from odkit import analysis, detection
-from odkit.analysis import Intervals
+from odkit.analysis import Evaluation, Intervals
 from odkit.data import UNKNOWN_CLASS, Dataset, file_hash
 from odkit.runs.worker import RunError, writing
 from odkit.system import InputError, odkit_version, write_file
@@ -46,6 +46,9 @@ class FinalTest:
         odkit: odkit's version.
         figures: COCO's twelve figures by name, 0 to 1; None where there is no ground truth to measure on.
         intervals: AP, AP50, AP75 and AR with their intervals, over all classes and of each.
+        score: The score threshold with the best F1 on the validation images; None where nothing was written down.
+        found, right: At that threshold, the share of the boxes that are found and the share of the predictions that are
+            right (their class, IoU from 0.5), 0 to 1; None where there are none.
     """
 
     run: str
@@ -64,6 +67,9 @@ class FinalTest:
     odkit: str
     figures: dict[str, float | None]
     intervals: Intervals
+    score: float | None = None
+    found: float | None = None
+    right: float | None = None
 
     @property
     def ap(self) -> float:
@@ -103,6 +109,13 @@ class FinalTest:
             f"In brackets the 95% intervals. The validation images, which chose the epoch, said AP {said}.",
             f"Judged on {self.date[:10]} on {self.device} in {self.precision}, and written down in {FILE}.",
         ]
+        if self.score is not None and self.found is not None:
+            right = "" if self.right is None else f", and {self.right:.0%} of what is drawn is right"
+            notes.insert(
+                0,
+                f"At score {self.score:.2f}, the best on the validation images, {self.found:.0%} of the boxes are "
+                f"found{right}.",
+            )
         if self.look > 1:
             notes.append(
                 f"Look {self.look} at these images, counting the runs beside this one: what was chosen by an earlier "
@@ -151,6 +164,7 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
     if run.alive or file_hash(file) != detector:
         raise RunError(f"{run.name} went on meanwhile; nothing was written down: test it when it has ended")
     figures = evaluation.to_dict()
+    found_share, right_share = shares_at(evaluation, validation["best_score"])
     test = FinalTest(
         run=run.name,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,6 +182,9 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
         odkit=odkit_version(),
         figures={name: figures[name] for name in evaluation.metrics},
         intervals=intervals,
+        score=validation["best_score"],
+        found=found_share,
+        right=right_share,
     )
     tests = [*read_tests(run), test]  # read anew: somebody else may have looked as well
     page = {"format": 1, "tests": [one.to_dict() for one in tests]}
@@ -176,6 +193,18 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
             run.path / FILE, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         )
     return test
+
+
+def shares_at(evaluation: Evaluation, score: float) -> tuple[float | None, float | None]:
+    """The share of the boxes found at a score threshold, and the share of the predictions there that are right."""
+    counts = evaluation.per_image(score)
+    true, false, missed = (
+        int(c.sum()) for c in (counts.true_positives, counts.false_positives, counts.missed)
+    )
+    return (
+        true / (true + missed) if true + missed else None,
+        true / (true + false) if true + false else None,
+    )
 
 
 def _set_aside(run: "Run") -> Dataset:

@@ -12,6 +12,8 @@ line, report. It holds
     test.json           what the test images said, look by look
     track-NAME.json, .log, .lock    how far a tracker has followed, and what it says (`follower.py`)
     benchmark.json      what `od.benchmark()` measured last
+    audit.json          what the audit said of the data before the run began
+    report.html, MODEL_CARD.md    the run as a page to hand on, and as a card for the Hub, written when it ends
     stop                a request to the worker: "now", "epoch" or "checkpoint"
     events.reserve      while a worker is at it: room on the disk for its last words, should the disk fill up
     micro_batch_size    with how many images at once a worker that ran short of memory starts again
@@ -53,6 +55,7 @@ import orjson
 from odkit import analysis, detection
 from odkit.data import Dataset, Predictions
 from odkit.runs import dashboard
+from odkit.runs import report as reports
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests
 from odkit.runs.settings import Settings, make_settings, resumed_settings, with_epochs
@@ -210,7 +213,11 @@ class Run:
             InputError: The run has seen some of the other images, or does not know a class of theirs.
             DatasetFaultError: The audit of the other images has fatal findings.
         """
-        return judge(self, dataset, device)
+        looks = len(self.tests())
+        test = judge(self, dataset, device)
+        if len(self.tests()) > looks:
+            reports.report_anew(self)
+        return test
 
     @property
     def has_test_images(self) -> bool:
@@ -230,6 +237,14 @@ class Run:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the run as one page of HTML, report.html in its folder, and MODEL_CARD.md beside it; see `od.report`.
+
+        Args:
+            path: Another file for the page; no card is written then.
+        """
+        return reports.report(self, path)
 
     # -- doing ---------------------------------------------------------------------------------------------------
 
@@ -505,7 +520,7 @@ def create_run(
         raise InputError(
             f"the {settings.train_split!r} split of {dataset.name} has no boxes: nothing to learn from"
         )
-    require_trainable(dataset.select(use | aside))
+    found = require_trainable(dataset.select(use | aside))
     chosen = [] if settings.epochs else ["epochs"]
     settings = with_epochs(settings, used.split_counts()[settings.train_split])
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
@@ -523,6 +538,8 @@ def create_run(
         "chosen": chosen,
         "track": tracked,
     }
+    audited = {"format": 1, "images": len(found.dataset), "boxes": found.dataset.num_boxes}
+    _write_json(path / "audit.json", {**audited, "findings": found.summary()})
     _write_json(path / "config.json", config)
     return Run(path)
 

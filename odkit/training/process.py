@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from odkit.runs import EventLog, Run, tell
+from odkit.runs.report import report_at_the_end
 from odkit.system import OdkitError, open_all_files
 from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
 from odkit.training.errors import (
@@ -29,7 +30,8 @@ START_AGAIN = 75  # exit status, sysexits' EX_TEMPFAIL: torchrun starts all proc
 def work(path: str | Path) -> int:
     """Train the run in a folder until it is finished, stopped or failed; returns an exit status (0: as wished).
 
-    Every end but a kill leaves an `end` event with its reason, and a checkpoint where there was progress. Under
+    Every end but a kill leaves an `end` event with its reason, and a checkpoint where there was progress. A run that
+    has a detector is then told of in its report: a kill in the midst of that leaves the run finished or stopped. Under
     torchrun a process whose memory, device or peers are gone leaves no end where torchrun may start it again.
     """
     open_all_files()
@@ -70,6 +72,8 @@ def work(path: str | Path) -> int:
         step=run.last_event.get("step", 0),
         seconds=time.monotonic() - began,
     )
+    if rank() == 0 and reason != "failed" and (run.path / "evaluation.json").exists():
+        report_at_the_end(run, log)
     log.close()
     if message:
         tell(message)

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageColor
 
 from odkit.analysis.figures import annotate_video, draw_predictions
+from odkit.analysis.figures.colors import class_color
 from odkit.analysis.figures.drawing import draw_boxes
-from odkit.analysis.figures.grid import class_color
 from odkit.data import Predictions, Video
 from odkit.detection import build_detector
 from tests.helpers import made_video

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from odkit.analysis import figures
 from odkit.analysis.comparison import compare
 from odkit.analysis.evaluation import evaluate
-from odkit.analysis.figures.grid import KIND_COLORS
+from odkit.analysis.figures.colors import KIND_COLORS
 from odkit.analysis.tide import mistakes
 from odkit.data.dataset import Dataset
 from odkit.data.duplicates import SimilarPair

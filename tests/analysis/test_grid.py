@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odkit.analysis.figures.grid import CLASS_COLORS, Sheet, class_color, ink_on, open_picture, shorten
+from odkit.analysis.figures.colors import CLASS_COLORS, class_color, ink_on
+from odkit.analysis.figures.grid import Sheet, open_picture, shorten
 from odkit.data.dataset import Dataset
 
 

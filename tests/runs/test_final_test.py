@@ -17,6 +17,7 @@ from odkit.data.formats import write_dataset
 from odkit.data.images import ImageReadError
 from odkit.detection.detector import build_detector, save_detector
 from odkit.detection.inference import predict
+from odkit.runs.final_test import FinalTest
 from odkit.runs.run import Run, create_run, runs_html
 from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, hold_lock
@@ -68,6 +69,38 @@ def test_it_is_the_best_detector_on_the_images_set_aside(run: Run, dataset: Data
     assert (test.device, test.precision, test.image_size) == ("cpu", "bf16", 64)
     assert (test.dataset, test.fingerprint) == ("squares, test", held.fingerprint())
     assert (test.epoch, test.validation_ap) == (run.best["epoch"], run.best["ap"])
+
+
+def test_it_says_what_a_score_finds(run: Run, dataset: Dataset) -> None:
+    import torch
+
+    test = run.test()
+    held = dataset.split("test")
+    plain = evaluate(held, predict(run.detector(device="cpu"), held, precision=torch.bfloat16))
+    score = run.evaluation().best_score
+    counts = plain.per_image(score)
+    true, false = counts.true_positives.sum(), counts.false_positives.sum()
+    assert test.score == score
+    assert test.found == pytest.approx(true / held.num_boxes)
+    assert test.right == (None if not true + false else pytest.approx(true / (true + false)))
+    assert f"At score {score:.2f}, the best on the validation images, {test.found:.0%} of the boxes" in repr(
+        test
+    )
+    old = test.to_dict()
+    for name in ("score", "found", "right"):  # as it was written down before it said so
+        del old[name]
+    assert "At score" not in repr(FinalTest.from_dict(old))
+
+
+def test_the_report_tells_of_it(run: Run) -> None:
+    page = run.path / "report.html"
+    assert "No test images were looked at." in page.read_text()  # written when the training ended
+    low, high = run.test().interval
+    assert "No test images were looked at." not in page.read_text()
+    assert f"{low:.3f} to {high:.3f}" in page.read_text()
+    page.unlink()
+    run.test()  # nothing new
+    assert not page.exists()
 
 
 def test_it_is_looked_at_once_and_written_down(run: Run, dataset: Dataset) -> None:

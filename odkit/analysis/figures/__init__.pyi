@@ -1,3 +1,6 @@
+from .colors import KIND_COLORS as KIND_COLORS
+from .colors import class_color as class_color
+from .colors import ink_on as ink_on
 from .dataset import box_sizes as box_sizes
 from .dataset import class_distribution as class_distribution
 from .drawing import annotate_video as annotate_video
@@ -6,8 +9,6 @@ from .drawing import draw_found as draw_found
 from .drawing import draw_predictions as draw_predictions
 from .drawing import picture_name as picture_name
 from .grid import Figure as Figure
-from .grid import class_color as class_color
-from .grid import ink_on as ink_on
 from .images import show_images as show_images
 from .images import show_pairs as show_pairs
 from .images import show_predictions as show_predictions

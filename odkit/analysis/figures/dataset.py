@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from odkit.analysis.figures.grid import QUIET, Figure, class_color, class_name, shorten, styled
+from odkit.analysis.figures.colors import class_color
+from odkit.analysis.figures.grid import QUIET, Figure, class_name, shorten, styled
 from odkit.data import Dataset
 
 # -- the dataset ---------------------------------------------------------------------------------------------------

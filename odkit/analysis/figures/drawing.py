@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from odkit import detection
-from odkit.analysis.figures.grid import class_color, ink_on
+from odkit.analysis.figures.colors import class_color, ink_on
 from odkit.data import HeldPicture, Predictions, Video, VideoWriter, open_upright
 from odkit.data.formats import distinct, kept_ids
 from odkit.system import FileInTheWayError, InputError, progress_bar

@@ -1,8 +1,4 @@
-"""Pages of images with boxes drawn on them, and the look that every figure shares.
-
-Colours are safe for colour-blind eyes (M. Okabe and K. Ito, "Color Universal Design", 2008) and follow the class
-index, so that a class looks the same in every picture.
-"""
+"""Pages of images with boxes drawn on them, and the look that every figure shares."""
 
 import io
 import math
@@ -15,12 +11,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from odkit.analysis.figures.colors import ink_on
 from odkit.data import Dataset, ImageReadError, open_upright, upright_size
 
 KIND_WORDS = {
@@ -32,16 +28,6 @@ KIND_WORDS = {
     "Bkg": "Bkg (nothing there)",
     "Miss": "Miss (not found)",
 }
-KIND_COLORS = {
-    "correct": "#7d8894",
-    "Cls": "#cc79a7",
-    "Loc": "#56b4e9",
-    "Both": "#8c6bb1",
-    "Dupe": "#f0e442",
-    "Bkg": "#e69f00",
-    "Miss": "#d55e00",
-}
-CLASS_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#8c6bb1")
 INK, QUIET, GRID = "#22272e", "#6b7480", "#e3e6ea"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -92,30 +78,12 @@ def styled(function: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figur
     return wrapper
 
 
-def class_color(index: int) -> str:
-    """The colour of a class by its 0-based index, as "#rrggbb": eight colours, then darker and lighter rounds.
-
-    White for the unknown class, -1.
-    """
-    if index < 0:
-        return "#ffffff"
-    base = np.array(to_rgb(CLASS_COLORS[index % len(CLASS_COLORS)]))
-    shade = (base, base * 0.6, 1 - (1 - base) * 0.5)[index // len(CLASS_COLORS) % 3]
-    return "#" + "".join(f"{round(float(channel) * 255):02x}" for channel in shade)
-
-
 def class_name(dataset: Dataset, label: int) -> str:
     return dataset.class_names[label] if label >= 0 else "unknown"
 
 
 def in_words(kind: str) -> str:
     return KIND_WORDS.get(kind, kind)
-
-
-def ink_on(color: str) -> str:
-    """Black or white, whichever is easier to read on a colour (WCAG 2.1, relative luminance)."""
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
-    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.22 else "#ffffff"
 
 
 def shorten(text: str, room: int) -> str:

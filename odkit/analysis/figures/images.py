@@ -12,14 +12,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from odkit.analysis.evaluation import Evaluation, evaluate
+from odkit.analysis.figures.colors import CLASS_COLORS, KIND_COLORS, class_color
 from odkit.analysis.figures.grid import (
-    CLASS_COLORS,
-    KIND_COLORS,
     QUIET,
     Figure,
     Panel,
     Sheet,
-    class_color,
     class_name,
     in_words,
     shorten,

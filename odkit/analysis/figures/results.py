@@ -12,14 +12,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from odkit.analysis.calibration import Calibration
 from odkit.analysis.comparison import Comparison
 from odkit.analysis.evaluation import Evaluation
+from odkit.analysis.figures.colors import CLASS_COLORS, KIND_COLORS, class_color
 from odkit.analysis.figures.grid import (
-    CLASS_COLORS,
     GRID,
     INK,
-    KIND_COLORS,
     QUIET,
     Figure,
-    class_color,
     in_words,
     shorten,
     styled,

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, class_color, styled
+from odkit.analysis.figures.colors import CLASS_COLORS, class_color
+from odkit.analysis.figures.grid import INK, QUIET, Figure, styled
 from odkit.analysis.learning_curve import FARTHEST, LearningCurve
 
 # -- training ------------------------------------------------------------------------------------------------------

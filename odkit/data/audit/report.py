@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from html import escape
+from typing import Any
 
 import numpy as np
 import orjson
@@ -112,6 +113,21 @@ class Audit:
             limit: How many examples of each kind; None for all.
         """
         return "\n".join([self._headline(), *group_lines(self.findings, limit), *self._advice()])
+
+    def summary(self, examples: int = 3) -> list[dict[str, Any]]:
+        """One row a kind: kind, severity, title, count, meaning, fix, and the first places with their messages."""
+        return [
+            {
+                "kind": kind,
+                "severity": found[0].severity,
+                "title": finding_title(kind, found),
+                "count": len(found),
+                "meaning": CHECKS[kind].meaning if kind in CHECKS else "",
+                "fix": _remedy(found),
+                "examples": [{"place": f.place, "message": f.message} for f in found[:examples]],
+            }
+            for kind, found in _grouped(self.findings)
+        ]
 
     def to_json(self) -> bytes:
         """The whole audit as UTF-8 JSON: dataset, ok, counts, and each finding with all its fields."""

@@ -54,16 +54,26 @@ class Series:
     dots: bool = False
 
 
-def chart(title: str, series: Sequence[Series], until: float, *, top: float | None = None) -> str:
-    """A line chart over epochs as SVG.
+def chart(
+    title: str,
+    series: Sequence[Series],
+    until: float,
+    *,
+    top: float | None = None,
+    axis: str = "epochs",
+    size: tuple[int, int] = (470, 210),
+) -> str:
+    """A line chart as SVG.
 
     Args:
-        title: Heading.
+        title: Heading; "": none, and no room for one.
         series: The lines; values that are not finite are left out.
-        until: Right end of the x axis, in epochs.
+        until: Right end of the x axis.
         top: Upper end of the y axis; None: the largest value drawn.
+        axis: What the x axis counts.
+        size: Width and height.
     """
-    width, height, left, right, above, below = 470, 210, 44, 12, 30, 34
+    (width, height), left, right, above, below = size, 44, 12, 30 if title else 10, 34
     values = np.concatenate([np.zeros(0), *(s.y[np.isfinite(s.y)] for s in series)])
     if not len(values):
         return _svg(
@@ -88,7 +98,7 @@ def chart(title: str, series: Sequence[Series], until: float, *, top: float | No
     parts += [
         _text(float(place_x(tick)), foot, f"{tick:g}", _FAINT, anchor="middle") for tick in ticks(until)
     ]
-    parts.append(_text(width - right, height - 4, "epochs", _FAINT, anchor="end"))
+    parts.append(_text(width - right, height - 4, axis, _FAINT, anchor="end"))
     label_x = width - right
     for s in reversed([s for s in series if s.label]):
         last = s.y[np.isfinite(s.y)]

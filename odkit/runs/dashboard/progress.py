@@ -197,7 +197,9 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 def closing_line(run: "Run") -> str:
     """What became of the run, and how to go on."""
-    state = run.state
+    state, page = run.state, run.path / "report.html"
+    if state == "finished" and page.exists():
+        return f"{run!r}\nReport: {Path(where(run)) / page.name}"
     if state in ("stopped", "died", "failed") and run.checkpoints():
         return f"{run!r}\nSaved; od.open_run({where(run)!r}).resume() or `odkit resume {where(run)}` goes on."
     return repr(run)
