@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from odkit.analysis.figures.grid import CLASS_COLORS, INK, QUIET, Figure, shorten, styled
+from odkit.analysis.figures.colors import CLASS_COLORS
+from odkit.analysis.figures.grid import INK, QUIET, Figure, shorten, styled
 from odkit.detection import Benchmark, Measured, in_figures
 from odkit.system import machine
 
