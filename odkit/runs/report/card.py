@@ -16,6 +16,7 @@ from markupsafe import Markup
 from odkit.runs.report.facts import licences, limits
 from odkit.runs.report.results import sentence
 from odkit.runs.report.subject import Subject, number
+from odkit.runs.report.words import listed
 from odkit.system import counted
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def card_text(subject: Subject) -> str:
         name=run.name,
         detector=settings.detector,
         dataset=run.config["dataset"],
+        finds=listed(subject.class_names, most=20),
         sentence=sentence(subject)[0],
         images=f"{test.images:,} test images" if test else subject.images if e else "",
         has_test=test is not None,
@@ -96,7 +98,6 @@ def _front_matter(subject: Subject) -> dict[str, Any]:
         "pipeline_tag": "object-detection",
         "tags": ["object-detection", "odkit", settings.detector],
         **_licence(subject),
-        "datasets": [slug],
         "metrics": ["mean_average_precision"],
     }
     if e is None:

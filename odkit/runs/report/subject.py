@@ -37,6 +37,7 @@ class Subject:
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
     missing: list[str] = field(default_factory=list)  # what the report does not say, and why
+    unread: dict[str, str] = field(default_factory=dict)  # pictures that it cannot show, and why
 
     def in_time(self, what: str) -> bool:
         """Whether there is time for a section; else it is noted as missing."""
