@@ -306,6 +306,15 @@ def test_names_stay_text_in_the_card(hostile: Run) -> None:
 # -- the card ----------------------------------------------------------------------------------------------------------
 
 
+def test_an_interval_that_nobody_knows_is_a_dash(run: Run) -> None:
+    test = look(run)
+    plain = test.to_dict()
+    plain["intervals"]["total"] |= {"ap_low": None, "ap_high": None}
+    (run.path / "test.json").write_bytes(orjson.dumps({"format": 1, "tests": [plain]}))
+    assert f"| AP | {test.ap:.3f} | — |" in model_card(run)
+    assert "nan%" not in report(run).read_text(encoding="utf-8")
+
+
 def test_the_hub_reads_the_card(run: Run) -> None:
     hub = pytest.importorskip("huggingface_hub")
     test = look(run)
@@ -445,7 +454,7 @@ def test_a_report_that_fails_is_a_warning(run: Run) -> None:
     report_at_the_end(run, log)
     log.close()
     assert run.last_event["event"] == "warning"
-    assert run.last_event["message"].endswith("`odkit report one` tries again")
+    assert run.last_event["message"].endswith(f"`odkit report {run.path}` tries again")
     assert run.state == "finished"
 
 

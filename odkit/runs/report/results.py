@@ -15,7 +15,7 @@ from odkit.runs.final_test import shares_at
 from odkit.runs.report import words
 from odkit.runs.report.drawings import WHITE, Curves, Mark, Picture, by_score, picture
 from odkit.runs.report.drawings import curves as drawn
-from odkit.runs.report.subject import FEW_BOXES, Subject, number
+from odkit.runs.report.subject import FEW_BOXES, Subject, number, span
 from odkit.system import counted
 
 BEST, WORST, SUSPECTS = 3, 6, 6  # pictures shown
@@ -81,8 +81,7 @@ def result(subject: Subject) -> dict[str, Any]:
 def _interval_text(subject: Subject, figure: str) -> str:
     if subject.intervals is None:
         return ""
-    low, high = subject.intervals.of(figure)
-    return "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    return span(*subject.intervals.of(figure))
 
 
 def test(subject: Subject) -> dict[str, Any]:
@@ -239,9 +238,7 @@ def _count(value: int | None) -> str:
 
 
 def _ends(row: dict[str, Any] | None) -> str:
-    if row is None or math.isnan(row["ap_low"]):
-        return ""
-    return f"{row['ap_low']:.3f} to {row['ap_high']:.3f}"
+    return span(row["ap_low"], row["ap_high"]) if row else ""
 
 
 def _share(value: float | None) -> float:

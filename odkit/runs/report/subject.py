@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from odkit.runs.run import Run
 
 FEW_BOXES = 50  # to learn a class from
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass
@@ -160,3 +162,8 @@ class Subject:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure as text; a dash where there is none."""
     return "—" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval as text; "" where there is none."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
