@@ -131,7 +131,7 @@ def test_it_says_in_words_what_the_figures_say(run: Run) -> None:
         "finished after 3 epochs",
         "No test images were looked at.", f"odkit test {run.name}",
         "4 images a process on a cpu device", "bf16 gains nothing <here>",  # reasons
-        "augment", "flip",  # what a person chose
+        "augment flip odkit's choice", "epochs 3 odkit's choice", "seed 7 0",  # what a person chose
         "a data worker died; started anew",
         "c0ffeec0ffee", run.config["fingerprint"], "Apache-2.0",
         "Every check ran before training",

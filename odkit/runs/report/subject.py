@@ -109,8 +109,7 @@ class Subject:
         """The looks at test images by the best epoch's detector, oldest first."""
         if self.run is None or self.evaluation is None:
             return []
-        own = (self.best["epoch"], self.best["ap"])
-        return [test for test in self.run.tests() if (test.epoch, test.validation_ap) == own]
+        return [test for test in self.run.tests() if test.is_of(self.best)]
 
     @cached_property
     def best(self) -> dict[str, Any]:
