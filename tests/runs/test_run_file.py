@@ -76,6 +76,18 @@ def test_what_is_typed_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(other.config["images"].values()) == 10
 
 
+def test_what_the_file_switches_on_is_switched_off(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images", 8)
+    data.save(tmp_path / "data.npz")
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"compile: true\ndeterministic: yes\ndata: {tmp_path / 'data.npz'}\nfolder: {tmp_path / 'runs'}"
+    )
+    assert main(["train", "--config", str(file), "--no-compile", "--prepare", "--name", "a"]) == 0
+    settings = Run(tmp_path / "runs" / "a").settings
+    assert (settings.compile, settings.deterministic) == (False, True)
+
+
 def test_a_runs_own_config_makes_the_same_run(tmp_path: Path) -> None:
     data = squares(tmp_path / "images", 8)
     names = {"red": "röd 🦊", "blue": "<b>"}
