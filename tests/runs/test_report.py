@@ -251,6 +251,12 @@ def test_it_loads_nothing_and_runs_nothing(run: Run) -> None:
     names = {name for name, _ in page.elements}
     assert names <= ELEMENTS
     assert {"image", "polyline", "table"} <= names
+    drawn = [(place, a) for place, (name, a) in enumerate(page.elements) if name == "svg"]
+    assert len(drawn) > 5
+    for place, a in drawn:  # each says what it shows to who cannot see it
+        assert a["role"] == "img"
+        assert a.get("aria-label") or page.elements[place + 1][0] == "title"
+    assert all(a.get("scope") for name, a in page.elements if name == "th")
     addresses = [value or "" for _, a in page.elements for key, value in a.items() if key in ("href", "src")]
     assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in addresses)
     anchors = {a["id"] for _, a in page.elements if "id" in a}
@@ -356,6 +362,7 @@ def test_pictures_that_are_gone(run: Run, dataset: Dataset) -> None:
     finally:
         away.rename(dataset.root)
     assert page.text.count("could not be shown:") == 1
+    assert "Dotted white" not in page.text
     assert "(file not found)" in page.text
     assert "photo" not in [a.get("class") for name, a in page.elements if name == "svg"]
     assert not [a for name, a in page.elements if name == "image"]

@@ -196,7 +196,15 @@ def curves(
         for name, color, x, y in lines
     ]
     svg = chart("", series, until, top=top, axis=axis, size=(430, 240))
+    spoken = "; ".join([title, *(_in_words(name, y) for name, _, _, y in lines if name)])
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(spoken)}" ', 1)
     return Curves(title, Markup(svg), [(name, color) for name, color, _, _ in lines if name], note)
+
+
+def _in_words(name: str, y: NDArray[np.float64]) -> str:
+    """A line for who cannot see it: where it begins and ends."""
+    known = y[np.isfinite(y)]
+    return f"{name}: from {known[0]:.2f} to {known[-1]:.2f}" if len(known) else f"{name}: nothing"
 
 
 def by_score(evaluation: Evaluation) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
