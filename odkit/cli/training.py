@@ -66,7 +66,7 @@ def train(
     Args:
         path: Folder or label file of a dataset, a saved Dataset (.npz), or "demo"; default: what the config names.
         config: File with settings, data and names (`odkit init` writes one), or a run's config.json. What is typed
-            wins over it.
+            wins over it; --no-compile takes back a `compile: true`.
         settings: Settings of the run.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
         reading: How the dataset is read.
@@ -107,12 +107,22 @@ def train(
 
 
 def with_config(args: Sequence[str]) -> list[str]:
-    """The command line of `odkit train` with what its --config says put before what is typed, which then wins."""
+    """The command line of `odkit train` with what its --config says put before what is typed, which then wins.
+
+    What the file switches on, as `compile: true`, is switched off by `--no-compile`.
+    """
     given = list(args)
     for place, arg in enumerate(given):
         name, _, value = arg.partition("=")
         if name == "--config" and (value or given[place + 1 :]):
-            return [given[0], *read_config(value or given[place + 1]).flags(), *given[1:]]
+            flags = read_config(value or given[place + 1]).flags()
+            off = {f"--no-{flag[2:]}": flag for flag in flags if "=" not in flag}
+            taken_back = {off[arg] for arg in given if arg in off}
+            return [
+                given[0],
+                *(flag for flag in flags if flag not in taken_back),
+                *(arg for arg in given[1:] if arg not in off),
+            ]
     return given
 
 

@@ -7,6 +7,7 @@ same detector is not judged again on the same images, and another one's figures 
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from html import escape
@@ -80,6 +81,10 @@ class FinalTest:
     def interval(self) -> tuple[float, float]:
         """The ends of the AP's 95% interval."""
         return self.intervals.of("ap")
+
+    def is_of(self, best: Mapping[str, Any]) -> bool:
+        """Whether the detector of this best evaluation (its epoch and ap) was judged, not one from before a resume."""
+        return (self.epoch, self.validation_ap) == (best.get("epoch"), best.get("ap"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""

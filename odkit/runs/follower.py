@@ -234,7 +234,7 @@ class Follower:
         _in_time(self.board.end, state, self.when)
         self.trouble = ""
         self._save()
-        self._say(f"the run is {state}; all of it is there")
+        self._say(f"the run has ended ({state}); all of it is there")
         return True
 
     # -- its files in the run's folder -------------------------------------------------------------------------------

@@ -400,12 +400,7 @@ class Run:
 
     def _test_figures(self, best: dict[str, Any]) -> dict[str, float | None]:
         """What the first look at test images said of the best evaluation's detector."""
-        own = (
-            test
-            for test in self.tests()
-            if (test.epoch, test.validation_ap) == (best.get("epoch"), best.get("ap"))
-        )
-        test = next(own, None)
+        test = next((test for test in self.tests() if test.is_of(best)), None)
         low, high = test.interval if test else (None, None)
         return {"test_ap": test.ap if test else None, "test_low": low, "test_high": high}
 

@@ -20,7 +20,19 @@ import yaml
 from odkit.runs.settings import Settings, make_settings, setting_docs
 from odkit.system import FileInTheWayError, InputError, MissingFileError, UnknownSettingError, write_file
 
-MOST_BYTES = 1_000_000
+MOST_BYTES, MOST_LEVELS = 200_000, 8  # reading takes seconds beyond; a run's file has two levels
+EXAMPLES = {
+    "data": "pictures/labels.json",
+    "format": "coco",
+    "first_pixel": "1",
+    "rename": "[hexnut=hex nut, hex-nut=hex nut]",
+    "classes": "[bolt, hex nut]",
+    "repair": "true",
+    "folder": "experiments",
+    "name": "second-try",
+    "track": "[tensorboard, wandb=project]",
+}
+"""What a name of `RunFile` that has no default to be shown could be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +98,8 @@ def read_config(path: str | Path) -> RunFile:
             wrong type or out of range; the message says in which line.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a run's file; `odkit init` writes one to fill in")
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}; `odkit init {path}` writes one to fill in")
     if path.stat().st_size > MOST_BYTES:
@@ -105,9 +119,9 @@ def read_config(path: str | Path) -> RunFile:
         line = node.start_mark.line + 1
         if key not in kinds:
             near = get_close_matches(key, kinds, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UnknownSettingError(
-                f"{path}, line {line}: there is no setting {key!r}{hint}. `odkit init` writes a file with all of them"
+                f"{path}, line {line}: there is no setting {key!r}{hint} `odkit init` writes a file with all of them"
             )
         if key in lines:
             raise InputError(f"{path}, line {line}: {key} stands in line {lines[key]} already")
@@ -143,16 +157,28 @@ def _of_a_run(path: Path, text: str) -> RunFile | None:
 
 def _entries(path: Path, text: str) -> Iterator[tuple[str, yaml.Node]]:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(
-                f"{path}: a run's file has no anchors and aliases (& and *); write the value out"
-            )
+        level = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(
+                    f"{path}: a run's file has no anchors and aliases (& and *); write the value out"
+                )
+            opens = isinstance(event, yaml.CollectionStartEvent)
+            level += opens - isinstance(event, yaml.CollectionEndEvent)
+            if (
+                level > MOST_LEVELS
+            ):  # stopped here, as the time to read brackets grows with their number squared
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise InputError(f"{path}, line {line}: lists within lists: a run's file has none")
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: this is neither YAML nor JSON ({error.problem})") from None
-    except (yaml.YAMLError, RecursionError) as error:
+        problem = error.problem or ""
+        if "'\\t'" in problem:
+            problem = "there is a tab: YAML wants spaces"
+        raise InputError(f"{path}{where}: this is neither YAML nor JSON ({problem})") from None
+    except yaml.YAMLError as error:
         raise InputError(f"{path} is neither YAML nor JSON ({' '.join(str(error).split())[:200]})") from None
     if root is None:
         return
@@ -225,18 +251,22 @@ def write_config(path: str | Path, *, data: str | None = None) -> Path:
         raise FileInTheWayError(f"{path} is there already, and stays as it is; give another name")
     lines = [
         "# A run of odkit: odkit train --config " + path.name,
-        "# Lines that begin with # say what odkit does by itself; take the # away to change it. Flags on the command",
-        "# line win over this file.",
+        "# Lines that begin with # say what odkit does by itself; take the # away to change it, and give several",
+        "# values as [a, b]. Flags on the command line win over this file.",
     ]
     for field_ in dataclasses.fields(RunFile):
         if field_.name == "settings":
             continue
         given = data if field_.name == "data" else None
         lines += ["", *_comment(setting_docs(RunFile)[field_.name]), _line(field_.name, given)]
-    lines += ["", '# -- Settings. 0, -1 or "auto": odkit chooses, and says what and why. --', ""]
+    lines += [
+        "",
+        '# -- Settings: what odkit chooses itself (0, -1 or "auto"), the run says with the reason. --',
+    ]
     for setting in dataclasses.fields(Settings):
         lines += ["", *_comment(setting_docs(Settings)[setting.name])]
         lines += [f"# {setting.name}: {_plain(setting.default)}"]
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, ("\n".join(lines) + "\n").encode())
     return path
 
@@ -248,7 +278,10 @@ def _comment(text: str) -> list[str]:
 
 
 def _line(name: str, value: str | None) -> str:
-    return f"# {name}:" if value is None else f"{name}: {_plain(value)}"
+    if value is not None:
+        return f"{name}: {_plain(value)}"
+    example = EXAMPLES.get(name, "")
+    return f"# {name}:" + (f"    # as {example}" if example else "")
 
 
 def _plain(value: Any) -> str:

@@ -339,6 +339,7 @@ class WandB:
             x_disable_machine_info=True,
             x_disable_meta=True,
             x_disable_stats=True,
+            x_save_requirements=False,
         )
         self.run = wandb.init(
             project=self.place or os.environ.get("WANDB_PROJECT") or "odkit",

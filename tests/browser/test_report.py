@@ -44,6 +44,8 @@ def test_it_fits_and_asks_for_nothing(chrome: Browser, file: Path, width: int) -
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert [url for url in asked if not url.startswith("data:image/jpeg")] == [file.as_uri()]
         assert page.locator("svg.photo image").count() > 0
+        ap = page.locator("table.classes tbody td").first.bounding_box()
+        assert ap and ap["x"] + ap["width"] <= width  # what matters most stands where nobody has to scroll
         backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         ink = page.evaluate("getComputedStyle(document.querySelector('.chart svg text')).fill")
         assert (max(map(int, re.findall(r"\d+", ink))) > 128) == (theme == "dark")  # figures follow the theme
@@ -66,5 +68,8 @@ def test_it_prints(chrome: Browser, file: Path) -> None:
     assert paper.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 12
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 680, "height": 900})  # A4 between its margins
+    for value in page.locator(".tile .value").all():
+        assert value.evaluate("e => e.scrollWidth <= e.clientWidth && e.offsetHeight < 50")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     context.close()

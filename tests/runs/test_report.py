@@ -1,5 +1,6 @@
 """The report: one page that needs nothing, says what is so, escapes everything, and never fails a run."""
 
+import math
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,6 +20,8 @@ from odkit.runs.events import EventLog
 from odkit.runs.final_test import FinalTest
 from odkit.runs.report import model_card, report, report_at_the_end, words
 from odkit.runs.report.drawings import by_score
+from odkit.runs.report.results import WISHES, thresholds
+from odkit.runs.report.subject import Subject
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
 from odkit.system import InputError
@@ -124,11 +127,11 @@ def test_it_says_in_words_what_the_figures_say(run: Run) -> None:
     ) in page.text
     for text in (
         f"{e.ap:.3f}", f"{e.ap50:.3f}",  # figures
-        "Finds blue and red.",
+        "Looks for blue and red.",
         "finished after 3 epochs",
         "No test images were looked at.", f"odkit test {run.name}",
         "4 images a process on a cpu device", "bf16 gains nothing <here>",  # reasons
-        "augment", "flip",  # what a person chose
+        "augment flip odkit's choice", "epochs 3 odkit's choice", "seed 7 0",  # what a person chose
         "a data worker died; started anew",
         "c0ffeec0ffee", run.config["fingerprint"], "Apache-2.0",
         "Every check ran before training",
@@ -137,10 +140,31 @@ def test_it_says_in_words_what_the_figures_say(run: Run) -> None:
     ):  # fmt: skip
         assert text in page.text, text
     (row,) = [row for row in e.per_class if row["class"] == "red"]
+    learnt = run.dataset("train").class_counts()["red"]
     assert (
-        f"red few boxes {run.dataset('train').class_counts()['red']} {row['boxes']} {row['ap']:.3f}"
+        f"red few boxes {row['ap']:.3f} {row['ap50']:.3f} {row['best_score']:.2f} {learnt} {row['boxes']}"
         in page.text
     )
+
+
+def test_it_says_what_scores_mean_and_which_to_choose(run: Run) -> None:
+    e = run.evaluation()
+    page = page_of(run)
+    assert e.calibration().sentence in page.text
+    wish = next(wish for wish in WISHES if not math.isnan(e.score_for(recall=wish).score))
+    least = e.score_for(recall=wish).total
+    for wanted, row in (("best balance (F1)", e.thresholds.total), (f"{wish:.0%} of objects found", least)):
+        found, right = (words.hundred(row[key]) for key in ("recall", "precision"))
+        assert f"{wanted} {row['score']:.2f} {found} {right}" in page.text
+
+
+def test_a_wish_that_no_threshold_grants_is_lowered_or_left_out() -> None:
+    truth = make_dataset([(0, 0, [0, 0, 20, 20]), (0, 1, [40, 40, 60, 60])])
+    wrong = [(0, 0, 0.9, [70, 0, 90, 20]), (0, 0, 0.3, [0, 0, 20, 20])]
+    rows = thresholds(Subject(None, evaluate(truth, make_predictions(wrong))))
+    assert [row["wanted"] for row in rows] == ["best balance (F1)"]
+    rows = thresholds(Subject(None, evaluate(truth, make_predictions([]))))
+    assert rows == []
 
 
 def test_test_images_have_the_first_word(run: Run) -> None:
@@ -176,10 +200,11 @@ def test_the_score_curve_counts_what_is_right_and_what_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0, "none"), (0.001, "1"), (0.934, "93"), (0.999, "99"), (1, "all 100")]
+    ("share", "number", "said"),
+    [(0, 0, "none"), (0.001, 1, "1"), (0.934, 93, "93"), (0.999, 99, "99"), (1, 100, "all 100")],
 )
-def test_of_a_hundred(share: float, said: str) -> None:
-    assert words.of_hundred(share) == said
+def test_of_a_hundred(share: float, number: int, said: str) -> None:
+    assert (words.hundred(share), words.of_hundred(share)) == (number, said)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +251,12 @@ def test_it_loads_nothing_and_runs_nothing(run: Run) -> None:
     names = {name for name, _ in page.elements}
     assert names <= ELEMENTS
     assert {"image", "polyline", "table"} <= names
+    drawn = [(place, a) for place, (name, a) in enumerate(page.elements) if name == "svg"]
+    assert len(drawn) > 5
+    for place, a in drawn:  # each says what it shows to who cannot see it
+        assert a["role"] == "img"
+        assert a.get("aria-label") or page.elements[place + 1][0] == "title"
+    assert all(a.get("scope") for name, a in page.elements if name == "th")
     addresses = [value or "" for _, a in page.elements for key, value in a.items() if key in ("href", "src")]
     assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in addresses)
     anchors = {a["id"] for _, a in page.elements if "id" in a}
@@ -270,7 +301,8 @@ def test_names_stay_text_in_the_card(hostile: Run) -> None:
     _, front, body = card.split("---\n", 2)
     said = yaml.safe_load(front)
     assert said["model-index"][0]["results"][0]["dataset"]["name"].startswith('data"><svg onload=alert(1)>')
-    assert said["datasets"] == ["data-svg-onload-alert-1"]
+    assert said["model-index"][0]["results"][0]["dataset"]["type"] == "data-svg-onload-alert-1"
+    assert "datasets" not in said  # they would be the Hub's
     assert "<" not in body.replace("<br>", "")
     assert "&lt;script&gt;alert" in body
     rows = [line for line in body.splitlines() if line.startswith("| a ")]
@@ -278,6 +310,15 @@ def test_names_stay_text_in_the_card(hostile: Run) -> None:
 
 
 # -- the card ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_that_nobody_knows_is_a_dash(run: Run) -> None:
+    test = look(run)
+    plain = test.to_dict()
+    plain["intervals"]["total"] |= {"ap_low": None, "ap_high": None}
+    (run.path / "test.json").write_bytes(orjson.dumps({"format": 1, "tests": [plain]}))
+    assert f"| AP | {test.ap:.3f} | — |" in model_card(run)
+    assert "nan%" not in report(run).read_text(encoding="utf-8")
 
 
 def test_the_hub_reads_the_card(run: Run) -> None:
@@ -320,8 +361,10 @@ def test_pictures_that_are_gone(run: Run, dataset: Dataset) -> None:
         page = page_of(run)
     finally:
         away.rename(dataset.root)
-    assert "could not be shown:" in page.text
+    assert page.text.count("could not be shown:") == 1
+    assert "Dotted white" not in page.text
     assert "(file not found)" in page.text
+    assert "photo" not in [a.get("class") for name, a in page.elements if name == "svg"]
     assert not [a for name, a in page.elements if name == "image"]
 
 
@@ -359,7 +402,7 @@ def test_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     found = make_predictions(some, names=names, image_ids=tuple(held.image_ids))
     page = page_of(judged(run_without_audit(data, tmp_path), found, epochs=1))
     assert f"class {classes - 1}" in page.text
-    assert f"Finds {words.listed(names)}." in page.text
+    assert f"Looks for {words.listed(names)}." in page.text
     assert "Nothing says how well it finds" in page.text or classes == 1
     assert "Only what labels, sizes and splits say by themselves was checked here" in page.text
 
@@ -418,7 +461,7 @@ def test_a_report_that_fails_is_a_warning(run: Run) -> None:
     report_at_the_end(run, log)
     log.close()
     assert run.last_event["event"] == "warning"
-    assert run.last_event["message"].endswith("`odkit report one` tries again")
+    assert run.last_event["message"].endswith(f"`odkit report {run.path}` tries again")
     assert run.state == "finished"
 
 

@@ -76,6 +76,18 @@ def test_what_is_typed_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(other.config["images"].values()) == 10
 
 
+def test_what_the_file_switches_on_is_switched_off(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images", 8)
+    data.save(tmp_path / "data.npz")
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"compile: true\ndeterministic: yes\ndata: {tmp_path / 'data.npz'}\nfolder: {tmp_path / 'runs'}"
+    )
+    assert main(["train", "--config", str(file), "--no-compile", "--prepare", "--name", "a"]) == 0
+    settings = Run(tmp_path / "runs" / "a").settings
+    assert (settings.compile, settings.deterministic) == (False, True)
+
+
 def test_a_runs_own_config_makes_the_same_run(tmp_path: Path) -> None:
     data = squares(tmp_path / "images", 8)
     names = {"red": "röd 🦊", "blue": "<b>"}
@@ -105,7 +117,7 @@ def test_json_is_read_as_well(tmp_path: Path, indent: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\nepoch: 3", r"line 2: there is no setting 'epoch'; did you mean 'epochs'\?"),
+        ("\nepoch: 3", r"line 2: there is no setting 'epoch'; did you mean 'epochs'\? `odkit init`"),
         ("epochs: 3\nepochs: 4", "line 2: epochs stands in line 1 already"),
         ("seed: 0\nepochs: many", "line 2: epochs is a whole number, not 'many'"),
         ("epochs: 1.5", "line 1: epochs is a whole number, not '1.5'"),
@@ -119,12 +131,14 @@ def test_json_is_read_as_well(tmp_path: Path, indent: str | None) -> None:
         ("epochs: -3", r"run.yaml: epochs must be 0 or more"),
         ("- epochs", "a line `name: value` for each setting"),
         ("epochs: 3\n  x: [", "line 2: this is neither YAML nor JSON"),
+        ("epochs: 3\n\tseed: 1", "line 2: .*there is a tab: YAML wants spaces"),
+        ("xyzzy: 3", r"no setting 'xyzzy'\. `odkit init`"),
         ("a: &a [x]\nb: [*a, *a]", "no anchors and aliases"),
         ("[x]: 3", "line 1: a setting's name is a word"),
         ("classes: [[a]]", "line 1: classes has one value"),
         ("name: !!python/object/apply:os.system [touch pwned]", "line 1: name has one value"),
-        ("a: " + "[" * 5000, "neither YAML nor JSON"),
-        ("x" * 1_000_001, "1,000,001 bytes"),
+        ("a: " + "[" * 90_000, "line 1: lists within lists"),
+        ("x" * 200_001, "200,001 bytes"),
         (b"epochs: \xff", "is not text in UTF-8"),
     ],
     ids=lambda value: str(value)[:20],
@@ -138,6 +152,8 @@ def test_what_is_wrong_is_said_with_its_line(text: str | bytes, said: str, tmp_p
 
 
 def test_errors_reach_a_person_as_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(tmp_path)]) == 1
+    assert "is a folder, not a run's file" in capsys.readouterr().err
     assert main(["train", "--config", str(tmp_path / "none.yaml")]) == 1
     assert "odkit init" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text("epochs: 3")

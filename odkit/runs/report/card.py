@@ -6,7 +6,6 @@ Source of the front matter: huggingface.co/docs/hub/model-cards, and `modelcard.
 import math
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,13 +14,13 @@ from markupsafe import Markup
 
 from odkit.runs.report.facts import licences, limits
 from odkit.runs.report.results import sentence
-from odkit.runs.report.subject import Subject, number
+from odkit.runs.report.subject import TEMPLATES, Subject, number, span
+from odkit.runs.report.words import listed
 from odkit.system import counted
 
 if TYPE_CHECKING:
     from odkit.runs.run import Run
 
-TEMPLATES = Path(__file__).parent / "templates"
 HUB_LICENCES = {
     "Apache-2.0": "apache-2.0",
     "BSD-3-Clause": "bsd-3-clause",
@@ -48,7 +47,7 @@ def card_text(subject: Subject) -> str:
     figures = {
         name: {
             "value": number(source[key]),
-            "interval": "" if test is None else "{:.3f} to {:.3f}".format(*test.intervals.of(key)),
+            "interval": "" if test is None else span(*test.intervals.of(key)),
         }
         for key, name in FIGURES.items()
         if source and source[key] is not None and not math.isnan(source[key])
@@ -58,6 +57,7 @@ def card_text(subject: Subject) -> str:
         name=run.name,
         detector=settings.detector,
         dataset=run.config["dataset"],
+        finds=listed(subject.class_names, most=20),
         sentence=sentence(subject)[0],
         images=f"{test.images:,} test images" if test else subject.images if e else "",
         has_test=test is not None,
@@ -96,7 +96,6 @@ def _front_matter(subject: Subject) -> dict[str, Any]:
         "pipeline_tag": "object-detection",
         "tags": ["object-detection", "odkit", settings.detector],
         **_licence(subject),
-        "datasets": [slug],
         "metrics": ["mean_average_precision"],
     }
     if e is None:

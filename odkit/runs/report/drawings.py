@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from unicodedata import east_asian_width
 
 import numpy as np
 from markupsafe import Markup
@@ -16,9 +17,10 @@ from odkit.analysis import Evaluation
 from odkit.analysis.figures import ink_on
 from odkit.data import Dataset, ImageReadError, open_upright, upright_size
 from odkit.runs.dashboard import Series, chart
+from odkit.runs.report.words import short
 
 WIDE = 420  # pixels of a picture's longer side at most: sharp on a phone, and some 25 kB
-_LETTER, _LINE = 7.0, 17  # width of a letter and height of a line of a label, in a picture's pixels
+_FONT, _LINE, _LETTERS = 15, 19, 28  # a label's font size and height in a picture's pixels, and most letters
 _DASHES = {"solid": "", "dashed": ' stroke-dasharray="7 4"', "dotted": ' stroke-dasharray="2 4"'}
 WHITE = "#ffffff"
 
@@ -127,6 +129,11 @@ def _nothing(size: tuple[int, int], fault: str) -> str:
     )
 
 
+def _wide(text: str) -> float:
+    """About how wide a text is in a picture's pixels; letters of East Asia and emoji are as wide as high."""
+    return sum(_FONT * (1.05 if east_asian_width(letter) in "WF" else 0.56) for letter in text)
+
+
 def _labels(placed: Sequence[tuple[Mark, Sequence[float]]], size: tuple[int, int]) -> list[str]:
     """Labels where there is room: above the box, in its top, below it; large boxes choose first."""
     taken: list[tuple[float, float, float, float]] = []
@@ -134,8 +141,8 @@ def _labels(placed: Sequence[tuple[Mark, Sequence[float]]], size: tuple[int, int
     for mark, (x1, y1, _x2, y2) in sorted(placed, key=lambda p: -(p[1][2] - p[1][0]) * (p[1][3] - p[1][1])):
         if not mark.label:
             continue
-        text = mark.label if len(mark.label) <= 32 else mark.label[:31] + "…"
-        wide = len(text) * _LETTER + 8
+        text = short(mark.label, _LETTERS)
+        wide = _wide(text) + 8
         left = min(max(x1 - 1, 0.0), max(size[0] - wide, 0.0))
         for top in (y1 - _LINE - 1, y1 + 1, y2 + 1, y2 - _LINE - 1):
             spot = (left, top, left + wide, top + _LINE)
@@ -146,7 +153,7 @@ def _labels(placed: Sequence[tuple[Mark, Sequence[float]]], size: tuple[int, int
                 taken.append(spot)
                 parts.append(
                     f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{_LINE}" rx="2" '
-                    f'fill="{mark.color}"/><text x="{left + 4:.1f}" y="{top + 12.6:.1f}" font-size="13" '
+                    f'fill="{mark.color}"/><text x="{left + 4:.1f}" y="{top + 14:.1f}" font-size="{_FONT}" '
                     f'fill="{ink_on(mark.color)}">{escape(text)}</text>'
                 )
                 break
@@ -189,19 +196,22 @@ def curves(
         for name, color, x, y in lines
     ]
     svg = chart("", series, until, top=top, axis=axis, size=(430, 240))
+    spoken = "; ".join([title, *(_in_words(name, y) for name, _, _, y in lines if name)])
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(spoken)}" ', 1)
     return Curves(title, Markup(svg), [(name, color) for name, color, _, _ in lines if name], note)
+
+
+def _in_words(name: str, y: NDArray[np.float64]) -> str:
+    """A line for who cannot see it: where it begins and ends."""
+    known = y[np.isfinite(y)]
+    return f"{name}: from {known[0]:.2f} to {known[-1]:.2f}" if len(known) else f"{name}: nothing"
 
 
 def by_score(evaluation: Evaluation) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Score thresholds, and the shares of all predictions that are right there and of all boxes that are found."""
-    kinds = evaluation.matches().kinds
-    counted = kinds != "ignored"
-    scores = evaluation.predictions.scores[counted].astype(np.float64)
-    right = kinds[counted] == "true_positive"
-    at = np.linspace(0.02, 0.98, 97)
-    order = np.sort(scores)
-    hits = np.sort(scores[right])
-    shown = len(order) - np.searchsorted(order, at)
-    true = len(hits) - np.searchsorted(hits, at)
-    precision = np.where(shown > 0, true / np.maximum(shown, 1), np.nan)
-    return at, precision, true / max(int(evaluation.class_boxes.sum()), 1)
+    curve, at = evaluation.curve, np.linspace(0.02, 0.98, 97)
+    if not len(curve.scores):  # every prediction lies in a crowd
+        return at, np.full(len(at), np.nan), np.zeros(len(at))
+    row = np.searchsorted(-curve.scores, -at, side="right") - 1  # the last one with at least that score
+    there = row >= 0
+    return at, np.where(there, curve.precision[row], np.nan), np.where(there, curve.recall[row], 0.0)

@@ -17,6 +17,9 @@ from odkit.runs.report.subject import FEW_BOXES, Subject, number
 from odkit.runs.settings import Settings
 from odkit.system import InputError, counted, megabytes
 
+LEFT_TO_ODKIT = ("image_size", "tiles", "epochs", "batch_size", "micro_batch_size", "learning_rate", "weight_decay",
+                 "num_workers")  # by 0 or -1  # fmt: skip
+
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +114,7 @@ def settings(subject: Subject) -> dict[str, Any] | None:
     return {
         "chosen": chosen,
         "given": [
-            {"name": name, "value": _value(name, value), "default": _value(name, defaults[name])}
+            {"name": name, "value": _value(name, value), "default": _default(name, defaults[name])}
             for name, value in given.items()
             if name not in auto
         ],
@@ -127,6 +130,11 @@ def settings(subject: Subject) -> dict[str, Any] | None:
         ][-12:],
         "starts": sum(event["event"] == "start" and not event.get("rollback") for event in subject.events),
     }
+
+
+def _default(name: str, value: Any) -> str:
+    """What a setting is where nobody sets it: for many, what odkit makes of the data and the machine."""
+    return "odkit's choice" if value == "auto" or name in LEFT_TO_ODKIT else _value(name, value)
 
 
 def _value(name: str, value: Any) -> str:

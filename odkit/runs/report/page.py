@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from odkit.analysis import Evaluation
-from odkit.runs.report import facts, results
+from odkit.runs.report import facts, results, words
 from odkit.runs.report.card import card_text
-from odkit.runs.report.subject import Subject
+from odkit.runs.report.subject import TEMPLATES, Subject
 from odkit.runs.worker import writing
-from odkit.system import InputError, OdkitError, odkit_version, write_file
+from odkit.system import InputError, OdkitError, counted, odkit_version, write_file
 
 if TYPE_CHECKING:
     from odkit.runs.events import EventLog
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 REPORT, CARD = "report.html", "MODEL_CARD.md"
 SECONDS_AT_THE_END = 20.0  # that a worker which has trained gives to its report
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def report(of: "Run | Evaluation", path: str | Path | None = None, *, seconds: float = 0.0) -> Path:
@@ -69,7 +68,7 @@ def report_at_the_end(run: "Run", log: "EventLog") -> None:
     try:
         report(run, seconds=SECONDS_AT_THE_END)
     except Exception as error:  # whatever it is: the run is over, and went well
-        why = f"no {REPORT}: {type(error).__name__}: {error}; `odkit report {run.name}` tries again"
+        why = f"no {REPORT}: {type(error).__name__}: {error}; `odkit report {run.path}` tries again"
         log.write("warning", kind="report", message=why, step=run.last_event.get("step", 0))
 
 
@@ -95,6 +94,8 @@ def _content(subject: Subject) -> dict[str, Any]:
         "result": results.result(subject),
         "test": results.test(subject),
         "curves": list(results.curves(subject)),
+        "thresholds": results.thresholds(subject),
+        "images": subject.images,
         "classes": results.classes(subject),
         "pictures": results.pictures(subject),
         "mistakes": results.mistakes(subject),
@@ -108,6 +109,11 @@ def _content(subject: Subject) -> dict[str, Any]:
         "limits": facts.limits(subject),
         "by_evaluation": subject.run is None,
     }
+    if subject.unread:
+        faults = [f"{name} ({fault})" for name, fault in subject.unread.items()]
+        subject.missing.append(
+            f"{counted(len(faults), 'picture')} could not be shown: {words.listed(faults, 3)}. Were they moved?"
+        )
     made = datetime.now(UTC)
     return {
         **page,

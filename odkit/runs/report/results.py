@@ -15,7 +15,7 @@ from odkit.runs.final_test import shares_at
 from odkit.runs.report import words
 from odkit.runs.report.drawings import WHITE, Curves, Mark, Picture, by_score, picture
 from odkit.runs.report.drawings import curves as drawn
-from odkit.runs.report.subject import FEW_BOXES, Subject, number
+from odkit.runs.report.subject import FEW_BOXES, Subject, number, span
 from odkit.system import counted
 
 BEST, WORST, SUSPECTS = 3, 6, 6  # pictures shown
@@ -67,10 +67,10 @@ def result(subject: Subject) -> dict[str, Any]:
         tiles.append({"label": f"AP{of}", "value": number(ap), "note": _interval_text(subject, "ap")})
         tiles.append({"label": f"AP50{of}", "value": number(ap50), "note": _interval_text(subject, "ap50")})
     return {
-        "finds": f"Finds {words.listed(subject.class_names)}.",
+        "finds": f"Looks for {words.listed([words.short(name) for name in subject.class_names])}.",
         "sentence": said,
         "dots": [
-            {"share": share, "hundred": round(share * 100), "label": label}
+            {"share": share, "hundred": words.hundred(share), "label": label}
             for share, label in ((found, "of 100 objects are found"), (right, "of 100 boxes drawn are right"))
             if share is not None
         ],
@@ -81,8 +81,7 @@ def result(subject: Subject) -> dict[str, Any]:
 def _interval_text(subject: Subject, figure: str) -> str:
     if subject.intervals is None:
         return ""
-    low, high = subject.intervals.of(figure)
-    return "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    return span(*subject.intervals.of(figure))
 
 
 def test(subject: Subject) -> dict[str, Any]:
@@ -110,8 +109,10 @@ def test(subject: Subject) -> dict[str, Any]:
         )
     if e:
         source = subject.tests[0].figures if subject.tests else e.metrics
+        sizes = {name: number(source[f"ap_{name}"]) for name in ("small", "medium", "large")}
         found["sizes"] = [
-            {"name": name, "value": number(source[f"ap_{name}"])} for name in ("small", "medium", "large")
+            {"name": name, "value": value if value != number(None) else "none there"}
+            for name, value in sizes.items()
         ]
     if run and e:
         found["validation"] = {
@@ -170,6 +171,43 @@ def curves(subject: Subject) -> Iterator[Curves]:
         scores = [("boxes that are right", AP, at, right), ("objects found", LOSS, at, found)]
         note = f"What a score threshold gives, at IoU 0.5. The best balance is at {e.best_score:.2f}."
         yield drawn("Which score to ask for", note, "score threshold", 1.0, scores, top=1.0)
+        calibration = e.calibration()
+        bins = calibration.curve()
+        if bins:
+            score, share = (np.array([row[key] for row in bins]) for key in ("score", "precision"))
+            lines = [("a score that is a chance", "var(--soft)", np.array([0.0, 1.0]), np.array([0.0, 1.0]))]
+            lines += [("boxes that are right", AP, score, share)]
+            note = (
+                f"{calibration.sentence} The mean distance from the straight line is {calibration.error:.2f}."
+            )
+            yield drawn("What a score means", note, "score", 1.0, lines, top=1.0)
+
+
+WISHES = (0.95, 0.9, 0.8)  # of precision, and of recall: the first that some threshold reaches is shown
+
+
+def thresholds(subject: Subject) -> list[dict[str, str]]:
+    """Score thresholds for the best balance, for few false alarms and for few misses, with what they give."""
+    e = subject.evaluation
+    if not e or not e.class_boxes.sum() or not len(e.predictions):
+        return []
+    found = {"best balance (F1)": e.thresholds.total}
+    for key, what in (("precision", "boxes right"), ("recall", "objects found")):
+        for wish in WISHES:
+            row = e.score_for(**{key: wish}).total
+            if not math.isnan(row["score"]):
+                found[f"{wish:.0%} of {what}"] = row
+                break
+    return [
+        {
+            "wanted": wanted,
+            "score": f"{row['score']:.2f}",
+            "found": str(words.hundred(row["recall"])),
+            "right": str(words.hundred(row["precision"])),
+        }
+        for wanted, row in found.items()
+        if not math.isnan(row["score"])
+    ]
 
 
 def classes(subject: Subject) -> list[dict[str, Any]]:
@@ -200,9 +238,7 @@ def _count(value: int | None) -> str:
 
 
 def _ends(row: dict[str, Any] | None) -> str:
-    if row is None or math.isnan(row["ap_low"]):
-        return ""
-    return f"{row['ap_low']:.3f} to {row['ap_high']:.3f}"
+    return span(row["ap_low"], row["ap_high"]) if row else ""
 
 
 def _share(value: float | None) -> float:
@@ -230,15 +266,14 @@ def pictures(subject: Subject) -> dict[str, list[dict[str, Any]]]:
 
 
 def _shown(subject: Subject, drawn: Iterator[tuple[Picture, str, str]]) -> list[dict[str, Any]]:
-    rows, faults = [], []
+    """Pictures to show; those whose files cannot be read are named in the page, and left out."""
+    rows = []
     while subject.in_time("more pictures") and (one := next(drawn, None)):
         svg, name, caption = one
-        rows.append({"svg": svg.svg, "name": name, "caption": caption})
-        faults += [f"{name} ({svg.fault})"] * bool(svg.fault)
-    if faults:
-        subject.missing.append(
-            f"{counted(len(faults), 'picture')} could not be shown: {words.listed(faults, 3)}. Were they moved?"
-        )
+        if svg.fault:
+            subject.unread.setdefault(name, svg.fault)
+        else:
+            rows.append({"svg": svg.svg, "name": name, "caption": caption})
     return rows
 
 

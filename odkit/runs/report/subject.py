@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from odkit.runs.run import Run
 
 FEW_BOXES = 50  # to learn a class from
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Subject:
     seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
     missing: list[str] = field(default_factory=list)  # what the report does not say, and why
+    unread: dict[str, str] = field(default_factory=dict)  # pictures that it cannot show, and why
 
     def in_time(self, what: str) -> bool:
         """Whether there is time for a section; else it is noted as missing."""
@@ -106,8 +109,7 @@ class Subject:
         """The looks at test images by the best epoch's detector, oldest first."""
         if self.run is None or self.evaluation is None:
             return []
-        own = (self.best["epoch"], self.best["ap"])
-        return [test for test in self.run.tests() if (test.epoch, test.validation_ap) == own]
+        return [test for test in self.run.tests() if test.is_of(self.best)]
 
     @cached_property
     def best(self) -> dict[str, Any]:
@@ -159,3 +161,8 @@ class Subject:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure as text; a dash where there is none."""
     return "—" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval as text; "" where there is none."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"

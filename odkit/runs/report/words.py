@@ -39,11 +39,19 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def hundred(share: float) -> int:
+    """A share, 0 to 1, as a whole number of a hundred; 0 and 100 only where they are true."""
+    return round(share * 100) if share in (0, 1) else min(max(round(share * 100), 1), 99)
+
+
 def of_hundred(share: float) -> str:
-    """A share, 0 to 1, as a whole number of a hundred; "all 100" and "none" only where they are true."""
-    if share in (0, 1):
-        return "all 100" if share else "none"
-    return f"{min(max(round(share * 100), 1), 99)}"
+    """A share, 0 to 1, as a whole number of a hundred in words."""
+    return {0: "none", 100: "all 100"}.get(hundred(share), str(hundred(share)))
+
+
+def short(name: str, most: int = 40) -> str:
+    """A name for a sentence: of a long one the beginning."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def result(found: float | None, right: float | None, score: float, images: str) -> str:
@@ -119,7 +127,7 @@ def limits(
     if score is not None:
         said.append(
             f"The score threshold of {score:.2f} balances misses and false alarms on {images}. A lower "
-            "one finds more and is wrong more often; choose it by what a mistake costs you. A score is no probability."
+            "one finds more and is wrong more often; choose it by what a mistake costs you."
         )
     if not tested and epochs_judged > 1:
         said.append(
