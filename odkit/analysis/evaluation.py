@@ -579,7 +579,11 @@ def _coco_arrays(
         iscrowd=dataset.box_crowd,
     )
     found = np.empty((len(predictions), 7))
-    found[:, 0], found[:, 5], found[:, 6] = predictions.images + 1, predictions.scores, predictions.classes + 1
+    found[:, 0], found[:, 5], found[:, 6] = (
+        predictions.images + 1,
+        predictions.scores,
+        predictions.classes + 1,
+    )
     found[:, 1:5] = xyxy_to_xywh(predictions.boxes)
     engine = hotcoco.COCOeval(truth, truth.load_res(found), "bbox")
     engine.params.maxDets = [1, min(10, max_detections), max_detections]

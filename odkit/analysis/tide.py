@@ -212,7 +212,9 @@ def _costs(pairs: Overlaps, kinds: Kinds) -> dict[str, float]:
             fixed, right_classes = np.zeros(len(predictions), bool), predictions.classes.copy()
             fixed[explained] = True
             right_classes[explained] = dataset.box_classes[kinds.box_of[explained]]
-            rows = order if kind == "Loc" else surest  # what gets another class has its place among that one's
+            rows = (
+                order if kind == "Loc" else surest
+            )  # what gets another class has its place among that one's
             code = kinds.prediction_codes[rows]
             right, keep = (code == _CODES["correct"]) | fixed[rows], fixed[rows]
             keep |= (code != _CODES["ignored"]) & (code != _CODES[kind])

@@ -119,7 +119,9 @@ def test_what_cannot_be_read_costs_the_others_nothing(
     with pytest.raises(ImageReadError, match="none of 2 pictures can be read"):
         predict(detector, str(tmp_path / "some" / "00*a.*"))
     (tmp_path / "some" / "003a.jpg").unlink()  # which not even a Dataset can be made of
-    with pytest.raises(ImageReadError, match=r"000a\.png|deep/a\.png"):  # of a dataset it is an error, as ever
+    with pytest.raises(
+        ImageReadError, match=r"000a\.png|deep/a\.png"
+    ):  # of a dataset it is an error, as ever
         predict(detector, images_dataset(tmp_path / "some"))
 
 
