@@ -29,7 +29,7 @@ from odkit.analysis.matching import (
 from odkit.analysis.tables import as_html
 from odkit.analysis.thresholds import Thresholds, find_thresholds
 from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
-from odkit.system import InputError, UnknownNameError
+from odkit.system import InputError, UnknownNameError, counted
 
 
 def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int = 100) -> "Evaluation":
@@ -485,7 +485,8 @@ class Evaluation:
         return as_html(self._rows(), f"Evaluation on {self._caption()}") + f"<p>{notes}</p>"
 
     def _caption(self) -> str:
-        return f"{self.data_name}: {len(self.dataset):,} images, {len(self.predictions):,} predictions"
+        images, found = counted(len(self.dataset), "image"), counted(len(self.predictions), "prediction")
+        return f"{self.data_name}: {images}, {found}"
 
     def _footnote(self) -> str:
         sizes = ", ".join(

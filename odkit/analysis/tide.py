@@ -379,10 +379,11 @@ class Mistakes:
         return f"<table><caption>{escape(self._caption())}</caption>{head}{cells}</table>"
 
     def _caption(self) -> str:
+        ap50 = self.evaluation.ap50
         return (
             f"Mistakes on {self.evaluation.data_name} at score {self.score:.2f} and above: "
             f"{self.counts['correct']:,} of {int(self.evaluation.class_boxes.sum()):,} boxes found, AP50 "
-            f"{self.evaluation.ap50:.3f}"
+            f"{'—' if math.isnan(ap50) else f'{ap50:.3f}'}"
         )
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
