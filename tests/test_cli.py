@@ -126,7 +126,7 @@ def test_help_names_every_setting_and_says_what_it_is(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "args", [["bogus"], ["train", "demo", "--epoch", "3"], ["train"], ["stop", "x", "--when", "later"], []]
+    "args", [["bogus"], ["train", "demo", "--epoch", "3"], ["stop", "x", "--when", "later"], []]
 )
 def test_a_wrong_command_line_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -138,6 +138,7 @@ def test_a_wrong_command_line_exits_with_2(args: list[str], capsys: pytest.Captu
 WRONG = {
     "show nothing": "is not a run folder",
     "stop nothing": "is not a run folder",
+    "train": "nothing is said of the data to train on",
     "resume nothing --epochs 3": "is not a run folder",
     "worker nothing": "is not a run folder",
     "runs . --delete nothing": "is not a run folder",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odkit.analysis.matching import Matches, Overlaps, match_overlaps
 from odkit.analysis.tables import as_html, as_text
 from odkit.data import Dataset, Predictions
-from odkit.system import InputError, cpu_count, progress_bar
+from odkit.system import InputError, counted, cpu_count, progress_bar
 
 IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The overlaps over which COCO's AP and AR are the mean."""
@@ -105,7 +105,7 @@ class Intervals:
         return [f"At score {self.score:.2f} and above: precision {precision}, recall {recall}, F1 {f1}"]
 
     def _caption(self) -> str:
-        return f"95% intervals: {self.images:,} images, drawn anew {self.samples:,} times"
+        return f"95% intervals: {counted(self.images, 'image')}, drawn anew {self.samples:,} times"
 
     def lines(self) -> list[str]:
         """The table as lines of text: a figure and its interval in a cell."""

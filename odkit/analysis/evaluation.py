@@ -22,13 +22,14 @@ from odkit.analysis.matching import (
     match_greedily,
     match_overlaps,
     on_crowd,
+    order_of_classes,
     overlaps,
     within_limit,
 )
 from odkit.analysis.tables import as_html
 from odkit.analysis.thresholds import Thresholds, find_thresholds
 from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
-from odkit.system import InputError, UnknownNameError
+from odkit.system import InputError, UnknownNameError, counted
 
 
 def evaluate(dataset: Dataset, predictions: Predictions, *, max_detections: int = 100) -> "Evaluation":
@@ -242,7 +243,7 @@ class Evaluation:
         """The dataset's name with the split, as "photos, val"."""
         return ", ".join(filter(None, (self.dataset.name, self.split)))
 
-    @property
+    @cached_property
     def class_boxes(self) -> NDArray[np.int64]:
         """Number of ground truth boxes of each class, crowds not counted, int64 [K]."""
         return np.bincount(self.dataset.box_classes[~self.dataset.box_crowd], minlength=len(self.class_names))
@@ -364,7 +365,7 @@ class Evaluation:
     def curves(self) -> dict[str, Curve]:
         """Precision and recall at IoU 0.5 by class name."""
         rows = self._counted
-        order = rows[np.argsort(self.predictions.classes[rows], kind="stable")]
+        order = rows[order_of_classes(self.predictions.classes[rows])]
         ends = np.searchsorted(self.predictions.classes[order], np.arange(len(self.class_names) + 1))
         return {
             name: self._curve(name, order[ends[k] : ends[k + 1]], int(self.class_boxes[k]))
@@ -484,7 +485,8 @@ class Evaluation:
         return as_html(self._rows(), f"Evaluation on {self._caption()}") + f"<p>{notes}</p>"
 
     def _caption(self) -> str:
-        return f"{self.data_name}: {len(self.dataset):,} images, {len(self.predictions):,} predictions"
+        images, found = counted(len(self.dataset), "image"), counted(len(self.predictions), "prediction")
+        return f"{self.data_name}: {images}, {found}"
 
     def _footnote(self) -> str:
         sizes = ", ".join(
@@ -565,23 +567,25 @@ def _coco_arrays(
     curves = np.full((10, classes, 101), np.nan)
     if not classes or not len(dataset):
         return ap, ar, curves
-    xywh, area = xyxy_to_xywh(dataset.boxes).tolist(), box_area(dataset.boxes).tolist()
-    images, labels = (dataset.box_images + 1).tolist(), (dataset.box_classes + 1).tolist()
-    rows = zip(images, labels, xywh, area, dataset.box_crowd.astype(int).tolist(), strict=True)
     sizes = enumerate(dataset.image_sizes.tolist())
-    truth = hotcoco.COCO(
-        {
-            # ids count from 1: COCO's own evaluation takes an annotation with the id 0 for "no match"
-            "images": [{"id": i + 1, "width": width, "height": height} for i, (width, height) in sizes],
-            "categories": [{"id": k + 1, "name": name} for k, name in enumerate(dataset.class_names)],
-            "annotations": [
-                {"id": n + 1, "image_id": i, "category_id": k, "bbox": box, "area": a, "iscrowd": crowd}
-                for n, (i, k, box, a, crowd) in enumerate(rows)
-            ],
-        }
+    truth = hotcoco.COCO.from_arrays(
+        # ids count from 1: COCO's own evaluation takes an annotation with the id 0 for "no match"
+        [{"id": i + 1, "width": width, "height": height} for i, (width, height) in sizes],
+        [{"id": k + 1, "name": name} for k, name in enumerate(dataset.class_names)],
+        dataset.box_images.astype(np.int64) + 1,
+        dataset.box_classes.astype(np.int64) + 1,
+        xyxy_to_xywh(dataset.boxes),
+        ids=np.arange(1, dataset.num_boxes + 1),
+        area=box_area(dataset.boxes),
+        iscrowd=dataset.box_crowd,
     )
-    boxes = xyxy_to_xywh(predictions.boxes)  # float64, as the columns beside it then are
-    found = np.column_stack([predictions.images + 1, boxes, predictions.scores, predictions.classes + 1])
+    found = np.empty((len(predictions), 7))
+    found[:, 0], found[:, 5], found[:, 6] = (
+        predictions.images + 1,
+        predictions.scores,
+        predictions.classes + 1,
+    )
+    found[:, 1:5] = xyxy_to_xywh(predictions.boxes)
     engine = hotcoco.COCOeval(truth, truth.load_res(found), "bbox")
     engine.params.maxDets = [1, min(10, max_detections), max_detections]
     engine.evaluate()

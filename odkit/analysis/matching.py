@@ -64,7 +64,7 @@ class Overlaps:
     @cached_property
     def surest(self) -> Rows:
         """Rows of the predictions in order of score, of equal scores the earlier first (as pycocotools), int64 [P]."""
-        return np.argsort(-self.predictions.scores.astype(np.float64), kind="stable")
+        return order_of_scores(self.predictions.scores)
 
     @cached_property
     def same_class(self) -> NDArray[np.bool_]:
@@ -173,6 +173,26 @@ def within_limit(predictions: Predictions, limit: int) -> NDArray[np.bool_]:
     place = np.arange(len(order)) - np.searchsorted(group[order], group[order], side="left")
     keep[many[order[place >= limit]]] = False
     return keep
+
+
+def order_of_scores(scores: NDArray[np.float32]) -> Rows:
+    """Rows in order of finite scores, the highest first, of equal ones the earlier first, int64 [P].
+
+    As `np.argsort(-scores, kind="stable")`, several times as fast: the bits of a float, read as a whole number, are in
+    the order of the floats (those below 0 the other way round), and with the row in its lower half each is another.
+    """
+    bits = (0 - scores).view(np.int32)  # 0 - 0 and 0 - -0 are the same zero
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = (bits.astype(np.int64) << 32) | np.arange(len(scores))
+    keys.sort()
+    return keys & 0xFFFFFFFF
+
+
+def order_of_classes(classes: NDArray[np.int32]) -> Rows:
+    """Rows in order of class, of equal ones the earlier first, int64 [P]."""
+    # two bytes are sorted by their digits, several times as fast; 32,767 classes are more than anybody has
+    few = not len(classes) or classes.max() < 2**15
+    return np.argsort(classes.astype(np.int16) if few else classes, kind="stable")
 
 
 def _touching(

@@ -24,6 +24,7 @@ from odkit.analysis.matching import (
     best_of_each,
     match_greedily,
     on_crowd,
+    order_of_classes,
     overlaps,
     within_limit,
 )
@@ -53,12 +54,25 @@ class Kinds:
             [B] of str.
         box_of: Ground truth row each prediction is about, -1 for background, int64 [P].
         prediction_of: Row of the best prediction about each ground truth box, -1 for none, int64 [B].
+        prediction_codes, box_codes: `predictions` and `boxes` as places in `_NAMES`, int8.
     """
 
-    predictions: NDArray[np.str_]
-    boxes: NDArray[np.str_]
     box_of: Rows
     prediction_of: Rows
+    prediction_codes: NDArray[np.int8]
+    box_codes: NDArray[np.int8]
+
+    @cached_property
+    def predictions(self) -> NDArray[np.str_]:
+        return _NAMES[self.prediction_codes]
+
+    @cached_property
+    def boxes(self) -> NDArray[np.str_]:
+        return _NAMES[self.box_codes]
+
+
+_NAMES = np.array(["correct", "ignored", "hidden", "crowd", *KINDS])
+_CODES = {name: np.int8(code) for code, name in enumerate(_NAMES.tolist())}  # compared sooner than words
 
 
 def classify(
@@ -81,44 +95,44 @@ def _classify(pairs: Overlaps, within: NDArray[np.bool_], score: float, lowest: 
     dataset, predictions = pairs.dataset, pairs.predictions
     shown = within & (predictions.scores >= score)
     if lowest is None:
-        kinds, box_of = _prediction_kinds(pairs, within, shown)
+        codes, box_of = _prediction_kinds(pairs, within, shown)
     else:
-        kinds, box_of = lowest.predictions.copy(), lowest.box_of
-    kinds[within & ~shown] = "hidden"
+        codes, box_of = lowest.prediction_codes.copy(), lowest.box_of
+    codes[within & ~shown] = _CODES["hidden"]
 
     # a box nothing matched is explained by the surest prediction that is only misnamed or only misplaced
     prediction_of = np.full(dataset.num_boxes, -1)
-    correct = np.flatnonzero(kinds == "correct")
+    correct = np.flatnonzero(codes == _CODES["correct"])
     prediction_of[box_of[correct]] = correct
-    rows = pairs.surest[((kinds == "Cls") | (kinds == "Loc"))[pairs.surest]]
+    rows = pairs.surest[((codes == _CODES["Cls"]) | (codes == _CODES["Loc"]))[pairs.surest]]
     rows = rows[prediction_of[box_of[rows]] < 0]
-    box_kinds = np.where(prediction_of >= 0, "correct", "Miss")
+    box_codes = np.where(prediction_of >= 0, _CODES["correct"], _CODES["Miss"])
     explained, first = np.unique(box_of[rows], return_index=True)
     prediction_of[explained] = rows[first]
-    box_kinds[explained] = kinds[rows[first]]
-    box_kinds[dataset.box_crowd] = "crowd"
-    return Kinds(predictions=kinds, boxes=box_kinds, box_of=box_of, prediction_of=prediction_of)
+    box_codes[explained] = codes[rows[first]]
+    box_codes[dataset.box_crowd] = _CODES["crowd"]
+    return Kinds(box_of=box_of, prediction_of=prediction_of, prediction_codes=codes, box_codes=box_codes)
 
 
 def _prediction_kinds(
     pairs: Overlaps, within: NDArray[np.bool_], shown: NDArray[np.bool_]
-) -> tuple[NDArray[np.str_], Rows]:
-    """Kind of each prediction, and the ground truth row that it is about, -1 for background."""
+) -> tuple[NDArray[np.int8], Rows]:
+    """Code of each prediction's kind, and the ground truth row that it is about, -1 for background."""
     matched, _, _ = match_greedily(pairs, FOREGROUND, shown)
     ignored = shown & (matched < 0) & on_crowd(pairs, FOREGROUND)
     near, near_iou = _best_box(pairs, pairs.same_class)
     other, other_iou = _best_box(pairs, ~pairs.same_class)
 
-    kinds = np.full(len(matched), "Both", "<U12")
-    kinds[np.maximum(near_iou, other_iou) <= BACKGROUND] = "Bkg"
-    kinds[near_iou >= FOREGROUND] = "Dupe"  # not matched though well placed: its box was taken
-    kinds[other_iou >= FOREGROUND] = "Cls"
-    kinds[(near_iou >= BACKGROUND) & (near_iou <= FOREGROUND)] = "Loc"
-    kinds[matched >= 0] = "correct"
-    kinds[ignored | ~within] = "ignored"
-    box_of = np.where(kinds == "Cls", other, np.where(kinds == "Bkg", -1, near))
-    box_of = np.where((kinds == "Both") & (other_iou > near_iou), other, box_of)
-    return kinds, np.where(matched >= 0, matched, box_of)
+    codes = np.full(len(matched), _CODES["Both"])
+    codes[np.maximum(near_iou, other_iou) <= BACKGROUND] = _CODES["Bkg"]
+    codes[near_iou >= FOREGROUND] = _CODES["Dupe"]  # not matched though well placed: its box was taken
+    codes[other_iou >= FOREGROUND] = _CODES["Cls"]
+    codes[(near_iou >= BACKGROUND) & (near_iou <= FOREGROUND)] = _CODES["Loc"]
+    codes[matched >= 0] = _CODES["correct"]
+    codes[ignored | ~within] = _CODES["ignored"]
+    box_of = np.where(codes == _CODES["Cls"], other, np.where(codes == _CODES["Bkg"], -1, near))
+    box_of = np.where((codes == _CODES["Both"]) & (other_iou > near_iou), other, box_of)
+    return codes, np.where(matched >= 0, matched, box_of)
 
 
 def _best_box(pairs: Overlaps, keep: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.float64]]:
@@ -144,10 +158,11 @@ def average_precisions(
         positives: Number of ground truth boxes of each class [K]; without any a class has an AP of 0.
     """
     count = len(positives)
-    # two bytes are sorted by their digits, several times as fast; 32,767 classes are more than anybody has
-    order = np.argsort(classes.astype(np.int16) if count < 2**15 else classes, kind="stable")
-    right = np.flatnonzero(true[order])  # between two right predictions precision only falls
-    first = np.searchsorted(classes[order], np.arange(count + 1))
+    if (classes[1:] < classes[:-1]).any():
+        order = order_of_classes(classes)
+        classes, true = classes[order], true[order]
+    right = np.flatnonzero(true)  # between two right predictions precision only falls
+    first = np.searchsorted(classes, np.arange(count + 1))
     ends = np.searchsorted(right, first)
     values = np.zeros(count)
     for k in np.flatnonzero((np.diff(ends) > 0) & (positives > 0)).tolist():
@@ -168,10 +183,11 @@ def _costs(pairs: Overlaps, kinds: Kinds) -> dict[str, float]:
     The kinds are those of all predictions, none of them hidden.
     """
     dataset, predictions, surest = pairs.dataset, pairs.predictions, pairs.surest
-    kind_of, classes = kinds.predictions[surest], predictions.classes[surest]
-    counted, true = kind_of != "ignored", kind_of == "correct"
+    order = surest[order_of_classes(predictions.classes[surest])]  # once for all of the kinds
+    code_of, classes = kinds.prediction_codes[order], predictions.classes[order]
+    counted, true = code_of != _CODES["ignored"], code_of == _CODES["correct"]
     box_classes = dataset.box_classes[~dataset.box_crowd]
-    box_kinds = kinds.boxes[~dataset.box_crowd]
+    box_codes = kinds.box_codes[~dataset.box_crowd]
     positives = np.bincount(box_classes, minlength=len(dataset.class_names))
 
     def mean_ap(
@@ -189,24 +205,29 @@ def _costs(pairs: Overlaps, kinds: Kinds) -> dict[str, float]:
     base = mean_ap()
     costs = {}
     for kind in KINDS:
-        these = kind_of == kind
+        these = code_of == _CODES[kind]
         if kind in ("Cls", "Loc"):
             # the surest prediction about a box not found otherwise becomes right, the others of the kind vanish
-            explained = kinds.prediction_of[kinds.boxes == kind]
+            explained = kinds.prediction_of[kinds.box_codes == _CODES[kind]]
             fixed, right_classes = np.zeros(len(predictions), bool), predictions.classes.copy()
             fixed[explained] = True
             right_classes[explained] = dataset.box_classes[kinds.box_of[explained]]
-            fixed = fixed[surest]
-            costs[kind] = mean_ap(counted & (~these | fixed), true | fixed, right_classes[surest])
+            rows = (
+                order if kind == "Loc" else surest
+            )  # what gets another class has its place among that one's
+            code = kinds.prediction_codes[rows]
+            right, keep = (code == _CODES["correct"]) | fixed[rows], fixed[rows]
+            keep |= (code != _CODES["ignored"]) & (code != _CODES[kind])
+            costs[kind] = mean_ap(keep, right, right_classes[rows])
         elif kind == "Miss":
-            lost = np.bincount(box_classes[box_kinds == "Miss"], minlength=len(positives))
+            lost = np.bincount(box_classes[box_codes == _CODES["Miss"]], minlength=len(positives))
             costs[kind] = mean_ap(wanted=positives - lost)
         else:
             costs[kind] = mean_ap(counted & ~these)
     right_first = np.argsort(~true, kind="stable")
     costs["FalsePos"] = mean_ap(counted[right_first], true[right_first], classes[right_first])
     costs["FalseNeg"] = mean_ap(
-        wanted=np.bincount(box_classes[box_kinds == "correct"], minlength=len(positives))
+        wanted=np.bincount(box_classes[box_codes == _CODES["correct"]], minlength=len(positives))
     )
     return {kind: max(value - base, 0.0) for kind, value in costs.items()}
 
@@ -244,8 +265,9 @@ class Mistakes:
     @cached_property
     def counts(self) -> dict[str, int]:
         """Number of mistakes of each kind, and of correct predictions."""
-        counts = {kind: int((self.kinds.predictions == kind).sum()) for kind in ("correct", *KINDS)}
-        return {**counts, "Miss": int((self.kinds.boxes == "Miss").sum())}
+        of_code = np.bincount(self.kinds.prediction_codes, minlength=len(_NAMES))
+        counts = {kind: int(of_code[_CODES[kind]]) for kind in ("correct", *KINDS)}
+        return {**counts, "Miss": int((self.kinds.box_codes == _CODES["Miss"]).sum())}
 
     @cached_property
     def suspects(self) -> list[Suspect]:
@@ -357,10 +379,11 @@ class Mistakes:
         return f"<table><caption>{escape(self._caption())}</caption>{head}{cells}</table>"
 
     def _caption(self) -> str:
+        ap50 = self.evaluation.ap50
         return (
             f"Mistakes on {self.evaluation.data_name} at score {self.score:.2f} and above: "
             f"{self.counts['correct']:,} of {int(self.evaluation.class_boxes.sum()):,} boxes found, AP50 "
-            f"{self.evaluation.ap50:.3f}"
+            f"{'—' if math.isnan(ap50) else f'{ap50:.3f}'}"
         )
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
@@ -408,7 +431,9 @@ def mistakes(
         score=score,
         kinds=shown,
         costs=_costs(pairs, everything),
-        found_later=int(((shown.boxes == "Miss") & (everything.boxes == "correct")).sum()),
+        found_later=int(
+            ((shown.box_codes == _CODES["Miss"]) & (everything.box_codes == _CODES["correct"])).sum()
+        ),
     )
 
 

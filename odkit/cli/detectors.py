@@ -115,6 +115,8 @@ def evaluate(
         json: Print JSON.
     """
     foreign = kind_of(detector) != "detector"
+    if out is not None and out.exists():
+        raise InputError(f"--out {out} is there already; give another")
     judge = None if foreign else read_detector(detector, device)
     dataset = read_dataset(path, classes, reading, val=0 if foreign else 0.2)
     read: Predictions | None = None

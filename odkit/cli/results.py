@@ -8,7 +8,7 @@ import numpy as np
 
 from odkit.cli.flags import Numbers
 from odkit.data import Dataset, Predictions
-from odkit.system import InputError, counted
+from odkit.system import InputError, MissingFileError, counted
 
 Kind = Literal["detector", "coco", "yolo", "predictions"]
 _TITLES = {"coco": "COCO results", "yolo": "YOLO's text files", "predictions": "saved Predictions"}
@@ -19,8 +19,11 @@ def kind_of(name: str) -> Kind:
 
     Raises:
         InputError: A folder is a run and holds text files too.
+        MissingFileError: There is no such file of results.
     """
     path = Path(name)
+    if path.suffix.lower() in (".json", ".npz") and not path.exists():
+        raise MissingFileError(f"there is no file {name}")
     if path.is_file() and path.suffix.lower() in (".json", ".npz"):
         return "coco" if path.suffix.lower() == ".json" else "predictions"
     if not path.is_dir():
@@ -76,6 +79,11 @@ def images_judged(
     judged = dataset
     if split:
         judged = dataset.split(split)
+        if splits and split not in splits:
+            others = ", ".join(sorted(other or "no split" for other in splits))
+            raise InputError(
+                f"{name} speaks of images in {others} alone, none of them in {split}; leave --split out"
+            )
     elif split is None and len(splits) == 1 and (splits < set(dataset.image_splits.tolist())):
         (own,) = splits
         judged = dataset.select(dataset.image_splits == own)

@@ -84,9 +84,10 @@ def _rows_of_pixels(picture: Any, name: str) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(picture)
     what, shape = "tensor" if tensor else "array", list(array.shape)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        sixteen = "; divide 16-bit pixels by 65535" if array.dtype == np.uint16 else ""
+        sixteen = array.dtype == np.uint16
+        todo = "divide 16-bit pixels by 65535" if sixteen else "give array.astype(numpy.uint8) of 0 to 255"
         raise InputError(
-            f"{name}: the {what} holds {array.dtype}, where a picture has uint8, 0 to 255, or floats, 0 to 1{sixteen}"
+            f"{name}: the {what} holds {array.dtype}, where a picture has uint8, 0 to 255, or floats, 0 to 1; {todo}"
         )
     if tensor:
         if array.ndim == 3 and array.shape[0] not in _CHANNELS and array.shape[2] in _CHANNELS:

@@ -72,7 +72,8 @@ def predict(
     crowd, more than `od.evaluate` looks at by default (its `max_detections`).
 
     A picture among several that cannot be read is left out of the predictions, and a warning says so. Of a Dataset it
-    is an error: `od.repaired(dataset)` leaves such images out.
+    is an error: `od.repaired(dataset)` leaves such images out. And so it is of an iterator, whose pictures are known by
+    their place alone.
 
     Args:
         detector: Left as it was found: training or evaluation mode, device.
@@ -104,6 +105,7 @@ def predict(
     """
     if not 0 <= score <= 1:
         raise InputError(f"score must be from 0 to 1, not {score}")
+    _refuse_other(detector)
     if isinstance(source, Dataset | Pictures | Stream):
         parts = [Pictures(source) if isinstance(source, Dataset) else source]
     else:
@@ -125,6 +127,14 @@ def predict(
     if unread:
         _say_unread(unread, alone=not found.image_ids)
     return found.above(score)
+
+
+def _refuse_other(detector: Any) -> None:
+    if not isinstance(detector, Detector | OnnxDetector):
+        raise InputError(
+            f"a detector comes first, and this is a {type(detector).__name__}; od.load_detector() opens that of a run "
+            "or a file"
+        )
 
 
 def _say_unread(unread: Sequence[str], *, alone: bool) -> None:
@@ -184,6 +194,7 @@ def predict_stream(
         VideoError: A video or camera cannot be opened.
         MissingPackageError: PyAV is not installed.
     """
+    _refuse_other(detector)
     place = _place(detector, device, batch_size, 0)
     how: dict[str, Any] = {
         "tiles": tiles,
@@ -685,9 +696,16 @@ def _evaluating(detector: Detector | OnnxDetector, device: torch.device) -> Iter
     if isinstance(detector, OnnxDetector):
         yield
         return
-    was_training, here = detector.training, next(detector.parameters()).device
-    detector.to(device).eval()
+    here = next(detector.parameters()).device
+    training = [part for part in detector.modules() if part.training]
+    if here != device:  # moving what is there already costs more than looking at a small picture on a GPU
+        detector.to(device)
+    if training:
+        detector.eval()
     try:
         yield
     finally:
-        detector.to(here).train(was_training)
+        if here != device:
+            detector.to(here)
+        for part in training:
+            part.training = True

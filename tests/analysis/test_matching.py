@@ -101,3 +101,17 @@ def test_the_limit_keeps_the_best_of_each_image_and_class():
             rows = np.flatnonzero((found.images == image) & (found.classes == label))
             best = rows[np.argsort(-found.scores[rows])][:2]
             assert set(rows[keep[rows]]) == set(best)
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_orders_are_those_of_a_stable_sort(digits):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 30, 3000).round(digits).astype(np.float32)
+    scores[:6] = 0.0, -0.0, 1e-42, -1e-42, 3e38, -3e38
+    np.testing.assert_array_equal(matching.order_of_scores(scores), np.argsort(-scores, kind="stable"))
+    for most in (20, 100_000):
+        classes = rng.integers(0, most, 3000, np.int32)
+        expected = np.argsort(classes, kind="stable")
+        np.testing.assert_array_equal(matching.order_of_classes(classes), expected)
+    for order in (matching.order_of_scores(scores[:0]), matching.order_of_classes(classes[:0])):
+        assert order.shape == (0,)

@@ -177,3 +177,9 @@ def test_average_precisions_equal_the_evaluations():
     )
     assert evaluation.class_boxes[-1] == 0
     np.testing.assert_allclose(values, np.nan_to_num(evaluation.class_ap50), atol=1e-9)
+
+
+def test_where_there_is_nothing_it_reads_so():
+    found = mistakes(make_dataset([]), make_predictions([]))
+    assert repr(found).startswith("Mistakes on made at score 0.50 and above: 0 of 0 boxes found, AP50 —\n")
+    assert repr(found.evaluation).startswith("Evaluation on made: 1 image, 0 predictions\n")

@@ -180,9 +180,23 @@ def test_what_is_neither(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (tmp_path / "nothing.npz", "holds no predictions that odkit saved, or is damaged"),
         (tmp_path / "page.json", "holds no list of results, but the keys ['hello']"),
         (tmp_path / "empty", "is not a run folder"),
-        (tmp_path / "gone.json", "neither a run"),
+        (tmp_path / "gone.json", "there is no file"),
     ):
         assert main(["evaluate", str(given), str(data / "data")]) == 1
         said = capsys.readouterr()
         assert message in said.err
         assert "Traceback" not in said.err
+
+
+def test_what_is_refused_before_the_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["evaluate", str(data / "good.json"), str(data / "data")]
+    kept = (data / "good.json").read_bytes()
+    assert main([*args, "--out", str(data / "good.json")]) == 1
+    assert "good.json is there already; give another" in capsys.readouterr().err
+    assert (data / "good.json").read_bytes() == kept
+    assert main([*args, "--split", "train"]) == 1
+    assert (
+        "speaks of images in val alone, none of them in train; leave --split out" in capsys.readouterr().err
+    )

@@ -5,6 +5,7 @@ import pytest
 
 from odkit.data.dataset import Dataset
 from odkit.data.predictions import Predictions
+from tests.helpers import extra
 
 DATASET = Dataset(
     root="/made",
@@ -111,7 +112,7 @@ def test_lots_are_joined_and_no_image_stands_twice():
 
 
 def test_supervision_gets_one_image():
-    supervision = pytest.importorskip("supervision")
+    supervision = extra("supervision")
     found = make(boxes=[[1, 2, 11, 22], [0, 0, 5, 5]], scores=[0.5, 0.75], classes=[1, 0], images=[0, 1])
     detections = found.to_supervision(1)
     assert isinstance(detections, supervision.Detections)

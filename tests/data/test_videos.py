@@ -28,7 +28,9 @@ def test_pictures_come_with_their_time_and_turned_upright(tmp_path: Path) -> Non
     for degrees, turns in ((90, 1), (-90, 3), (180, 2)):
         turned = made_video(tmp_path / f"{degrees}.mp4", 5, turned=degrees, rate=Fraction(30000, 1001))
         with Video(turned) as video:
-            np.testing.assert_array_equal(next(iter(video)).pixels, np.rot90(lying, turns))
+            pixels = next(iter(video)).pixels.astype(int)
+        # x264 does not promise the same bytes twice; the square's red alone is 70 and more below the noise's
+        np.testing.assert_allclose(pixels, np.rot90(lying, turns), atol=20)
 
 
 def test_what_is_damaged_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Prediction: boxes in pixels of the original images, the detector left as it was found; device and data workers."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -83,23 +82,36 @@ def test_an_unreadable_image_is_named_and_the_detector_is_left_as_it_was(
     assert detector.training
 
 
+def test_each_part_of_a_detector_is_left_in_its_own_mode() -> None:
+    detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64).train()
+    parts = list(detector.modules())
+    parts[len(parts) // 2].training = False  # as a part that is not to learn
+    before = [part.training for part in parts]
+    detector.predict(np.zeros((64, 64, 3), np.uint8))
+    assert [part.training for part in parts] == before
+    with pytest.raises(InputError, match=r"a detector comes first, and this is a str; od.load_detector"):
+        predict("run", np.zeros((64, 64, 3), np.uint8))  # type: ignore[arg-type]
+
+
 def test_a_detector_is_moved_where_it_can_still_be_trained_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parameters that come to another device within inference mode could not be."""
     within: list[bool] = []
-    move = Detector.to
 
-    def seen(self: Detector, *args: Any, **kwargs: Any) -> Detector:
+    def seen(self: Detector, device: torch.device) -> Detector:
         within.append(torch.is_inference_mode_enabled())
-        return move(self, *args, **kwargs)
+        self.place = torch.nn.Parameter(torch.empty(0, device=device))
+        return self
 
-    monkeypatch.setattr(Detector, "to", seen)
     detector = build_detector("starter", ["blue", "red"], weights="random", image_size=64)
-    within.clear()
-    predict(detector, squares(tmp_path, 2))
-    assert within
-    assert not any(within)
+    detector.register_parameter(
+        "place", torch.nn.Parameter(torch.empty(0, device="meta"))
+    )  # the first of them
+    monkeypatch.setattr(Detector, "to", seen)
+    predict(detector, squares(tmp_path, 2), device="cpu")
+    assert within == [False, False]  # there and back
+    assert detector.place.device.type == "meta"
 
 
 def test_what_cannot_be_is_said_before_the_work(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from .pbtxt import read_pbtxt as read_pbtxt
 from .reader_base import list_images as list_images
 from .readings import IMAGE_READINGS as IMAGE_READINGS
 from .readings import READINGS as READINGS
-from .results import RESULTS as RESULTS
 from .results import json_objects as json_objects
 from .results import json_rows as json_rows
 from .results import write_predictions as write_predictions

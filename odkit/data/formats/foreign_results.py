@@ -211,9 +211,13 @@ def _columns(
     boxes, good_box = finite_rows(rows.boxes)
     good_box &= (boxes[:, 2:] >= 0).all(1)
     scores, good_score = _numbers(rows.scores)
-    _say_left_out(notes, rows, ~good_box, "without a box of four finite numbers", rows.boxes)
+    _say_left_out(
+        notes, rows, ~good_box, "without a box of four finite numbers, no side below 0,", rows.boxes
+    )
     _say_left_out(notes, rows, good_box & ~good_score, "without a score that is a finite number", rows.scores)
     keep = np.flatnonzero(good_box & good_score)
+    if len(rows.boxes) and not len(keep):
+        raise InputError(f"nothing in {what} can be judged: {'; '.join(notes)}")
     boxes, scores = boxes[keep], scores[keep]
     if len(keep) < len(rows.boxes):
         rows = rows.select(keep)

@@ -358,7 +358,7 @@ ROW = {"image_id": 900, "category_id": 3, "bbox": [0.0, 4.0, 20.0, 24.0], "score
 ODD_ROWS = {
     "1 row left out, as their image id is of no image that is known: 12345": {"image_id": 12345},
     "1 row left out, as their category id is of no class that is known: 99": {"category_id": 99},
-    r"1 row without a box of four finite numbers left out, the first is row 2 \(image 900\): None": {
+    r"1 row without a box of four finite numbers, no side below 0, left out, the first is row 2 \(image 900\): None": {
         "bbox": None
     },
     r"1 row without a box of four .*: \[1, 2, nan, 4\]": {"bbox": [1, 2, float("nan"), 4]},
@@ -379,6 +379,14 @@ def test_rows_that_cannot_be_used_are_counted_and_named(note: str, dataset: Data
     _holds(found.notes, note)
     _holds(od.evaluate(dataset, found).notes, note)
     assert found.notes[0] in repr(found)
+
+
+def test_results_without_a_single_good_row_are_refused(dataset: Dataset) -> None:
+    rows = [{**ROW, "score": 1e40}, {**ROW, "bbox": [5, 5, -3, 2]}]
+    with pytest.raises(
+        ValueError, match=r"nothing in .* can be judged: 1 row without a box .*; 1 row without a score"
+    ):
+        od.Predictions.from_coco(rows, dataset)
 
 
 def _holds(notes: tuple[str, ...], pattern: str) -> None:
