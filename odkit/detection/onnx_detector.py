@@ -11,7 +11,7 @@ from torch import Tensor
 from odkit.detection.batch import Batch
 from odkit.detection.openvino_file import OpenVinoSession
 from odkit.detection.tiles import Tiling
-from odkit.system import InputError, MissingFileError, cpu_count
+from odkit.system import InputError, MissingFileError, counted, cpu_count
 
 if TYPE_CHECKING:
     from odkit.data import Predictions
@@ -83,9 +83,15 @@ class OnnxDetector:
         """What is found in each image of a batch: as `Detector.forward` in evaluation."""
         sizes = np.ascontiguousarray(batch.sizes, np.int64)
         images = np.ascontiguousarray(batch.images.cpu().numpy())
-        boxes, scores, labels = self.session.run(
-            ["boxes", "scores", "labels"], {"images": images, "sizes": sizes}
-        )
+        try:
+            boxes, scores, labels = self.session.run(
+                ["boxes", "scores", "labels"], {"images": images, "sizes": sizes}
+            )
+        except Exception as error:  # of either runtime, which have no base in common
+            count, _, height, width = images.shape
+            raise InputError(
+                f"{self.path} cannot be computed on {counted(count, 'picture')} of {width} x {height} pixels: {error}"
+            ) from error
         counts = (labels >= 0).sum(1)
         return [
             {

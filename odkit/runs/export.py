@@ -117,8 +117,8 @@ class Export:
         for precision, name in FILES.items():
             if name in self.bytes:
                 ap = self.ap[precision]
-                loss = None if ap is None or whole is None else whole - ap
-                size = self.bytes[name] + self.bytes.get(str(Path(name).with_suffix(".bin")), 0)
+                loss = None if ap is None or whole is None else round(whole - ap, 6)
+                size = self.bytes[name] + (self.bytes["detector.bin"] if precision == "openvino" else 0)
                 rows.append({"file": name, "ap": ap, "loss": loss, "size": megabytes(size)})
         return rows
 
@@ -129,7 +129,7 @@ class Export:
         ]
         for row in self.rows():
             ap = "-" if row["ap"] is None else f"{row['ap']:.4f}"
-            loss = "" if row["loss"] is None else f" ({-row['loss']:+.4f})"
+            loss = "" if row["loss"] is None else f" ({-row['loss']:+z.4f})"
             lines.append(f"  {row['file']:20} AP {ap}{loss:12} {row['size']}")
         return "\n".join([*lines, f"AP on {self.judged}", *self.notes])
 
@@ -231,16 +231,15 @@ def _write(
             bar.update()
             bar.set_description(what)
 
-        bar.set_description("writing the graph")
-        graph = detection.onnx_graph(detector, _about(run, held))
+        bar.set_description("judging PyTorch")  # first, since pictures that are gone show here
+        some, seen = _spread(held, pictures), _spread(held, judged)
+        ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
+        step("writing the graph")
+        graph = detection.onnx_graph(detector, _about(run))
         write_file(work / FILES["fp32"], graph.SerializeToString())
         write_file(work / "predict.py", (Path(__file__).parent / "onnx_predict.py").read_bytes())
         step("comparing with PyTorch")
-        some = _spread(held, pictures)
         agreement = _agreement(detector, detection.OnnxDetector(work / FILES["fp32"], device="cpu"), some)
-        step("judging PyTorch")
-        seen = _spread(held, judged)
-        ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
         notes: list[str] = []
         if run is None:
             notes.append("There is no MODEL_CARD.md: it tells of a run, and this is a detector without one.")
@@ -266,6 +265,7 @@ def _write(
             before, after = ap["pytorch"], ap[precision]
             if before is not None and after is not None and before - after > MOST_LOST:
                 path.unlink()
+                path.with_suffix(".bin").unlink(missing_ok=True)  # OpenVINO's weights
                 notes.append(
                     f"{path.name} was left out: its AP is {after:.3f}, PyTorch's {before:.3f}, and a file may lose "
                     f"{MOST_LOST}."
@@ -309,7 +309,7 @@ def _pictures(run: Run | None, dataset: Dataset | None) -> tuple[Dataset, Datase
     return held, shown
 
 
-def _about(run: Run | None, held: Dataset) -> dict[str, Any]:
+def _about(run: Run | None) -> dict[str, Any]:
     """What a file says of where its detector comes from."""
     if run is None:
         return {"run": None, "fingerprint": None, "weights": None}

@@ -90,7 +90,7 @@ def card_text(subject: Subject, exported: Sequence[Mapping[str, Any]] = ()) -> s
             {
                 "file": row["file"],
                 "ap": number(row["ap"], 4),
-                "change": "" if row["loss"] is None else f"{-row['loss']:+.4f}",
+                "change": "" if row["loss"] is None else f"{-row['loss']:+z.4f}",
                 "size": row["size"],
             }
             for row in exported
