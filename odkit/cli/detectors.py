@@ -340,7 +340,8 @@ def chosen(
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
     if isinstance(detector, detection.OnnxDetector):
         place = detector.device
-        print(f"on {place}: computed by onnxruntime ({', '.join(detector.providers)})", file=sys.stderr)
+        by = ", ".join(detector.providers)
+        print(f"on {place}: computed by {detector.runtime} ({by})", file=sys.stderr)
     else:
         place = detection.pick_device(device)
     if device == "auto" and not isinstance(detector, detection.OnnxDetector):

@@ -203,7 +203,7 @@ class _Subject:
         self.pack = Pack(detector.divisible)
         runtime, self.threads = "torch", torch.get_num_threads()
         if isinstance(detector, OnnxDetector):
-            runtime = "openvino" if isinstance(detector.session, OpenVinoSession) else "onnxruntime"
+            runtime = detector.runtime
             self.threads = cpu_count()
         self.runtime = f"{runtime} {version(runtime)}"
         self._next = 0

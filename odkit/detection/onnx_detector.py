@@ -32,7 +32,7 @@ class OnnxDetector:
         tiling: The tiles that images are cut into before that; None: they are seen whole.
         about: All that the file says of itself.
         device: Where it computes: "cpu" or "cuda".
-        providers: What onnxruntime computes with, by its own names; ["OpenVINO"] where that computes.
+        providers: What onnxruntime computes with, by its own names; ["CPU"] in OpenVINO.
 
     Raises:
         MissingFileError: There is no such file.
@@ -47,7 +47,7 @@ class OnnxDetector:
         self.session: Any
         if self.path.suffix == ".xml":
             self.session = OpenVinoSession(self.path, str(device), threads)
-            text, self.providers = self.session.about(KEY), ["OpenVINO"]
+            text, self.providers = self.session.about(KEY), ["CPU"]
         else:
             self.session = _onnx_session(self.path, str(device), threads)
             text, self.providers = (
@@ -78,6 +78,11 @@ class OnnxDetector:
                 f"{path} cannot be computed on {device}: onnxruntime found no GPU that it can use; pip install "
                 "onnxruntime-gpu in its place, or take device='cpu'"
             )
+
+    @property
+    def runtime(self) -> str:
+        """What computes: "onnxruntime" or "openvino"."""
+        return "openvino" if isinstance(self.session, OpenVinoSession) else "onnxruntime"
 
     def __call__(self, batch: Batch) -> list[dict[str, Tensor]]:
         """What is found in each image of a batch: as `Detector.forward` in evaluation."""
@@ -115,10 +120,9 @@ class OnnxDetector:
 
     def __repr__(self) -> str:
         tiles = f" from tiles of {self.tiling.size} px" if self.tiling else ""
-        runtime = "OpenVINO" if isinstance(self.session, OpenVinoSession) else "onnxruntime"
         return (
             f"OnnxDetector {self.name!r} ({self.about['precision']}, {self.path.name}): {self.image_size} px{tiles}, "
-            f"computed by {runtime} on {self.device}, classes {', '.join(self.class_names)}"
+            f"computed by {self.runtime} on {self.device}, classes {', '.join(self.class_names)}"
         )
 
 

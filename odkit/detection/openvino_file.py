@@ -67,7 +67,7 @@ class OpenVinoSession:
         except RuntimeError as error:
             last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
             raise InputError(
-                f"{path} is no file that OpenVINO {openvino.__version__} reads: {' '.join(last)}"
+                f"{path} is no file that OpenVINO {openvino.__version__.partition('-')[0]} reads: {' '.join(last)}"
             ) from None
 
     def about(self, key: str) -> str | None:
