@@ -418,20 +418,29 @@ def _asking_line() -> str:
 
 @torch.no_grad()
 def spread_weights(detector: Detector, seed: int = 0) -> Detector:
-    """A detector of random weights whose scores and boxes differ: each layer's outputs are given a spread of 1."""
-    generator = torch.Generator().manual_seed(seed)
+    """A detector of random weights whose scores and boxes differ: each layer's outputs are given a spread of 1.
 
-    def scaled(layer: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    A layer that sees several feature maps is fitted to the first; a bias, where it would drown the rest, is taken out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen: set[torch.nn.Module] = set()
+
+    def scaled(layer: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         weight: torch.Tensor = layer.weight
+        if layer in seen:
+            return output
+        seen.add(layer)
         if not weight.any():  # D-FINE's last layers start at nothing
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
             return output
+        if layer.bias is not None:
+            shift = layer.bias if isinstance(layer, torch.nn.Linear) else layer.bias[:, None, None]
+            output = output - shift
+            layer.bias.zero_()
         spread = output.std()
         if not spread.isfinite() or spread < 1e-12:
             return output
         weight.div_(spread)
-        if layer.bias is not None:
-            layer.bias.div_(spread)
         return output / spread
 
     kinds = torch.nn.Conv2d, torch.nn.Linear

@@ -180,20 +180,20 @@ def export(
     run: Positional[str],
     *,
     out: Path | None = None,
-    formats: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8"),
+    formats: tuple[Literal["fp32", "fp16", "int8", "openvino"], ...] = ("fp32", "fp16", "int8"),
     data: str | None = None,
     reading: Reading = Reading(),
 ) -> int:
     """Write a run's best detector as a folder that does without odkit and PyTorch, checked against PyTorch.
 
     It holds detector.onnx, the same in float16 and with 8-bit layers, predict.py, which needs onnxruntime, NumPy and
-    Pillow alone, and export.json with the checks and the AP of each file. `odkit predict` and `odkit evaluate` take
-    these files as detectors.
+    Pillow alone, MODEL_CARD.md, and export.json with the checks and the AP of each file. `odkit predict` and `odkit
+    evaluate` take these files as detectors.
 
     Args:
         run: Run folder, or the name of a run under runs/; or a detector file, with --data.
         out: Folder to write, new or empty; default: export in the run's folder.
-        formats: Which files; detector.onnx (fp32) is always there.
+        formats: Which files; detector.onnx (fp32) is always there. openvino writes detector.xml and .bin besides.
         data: Other labelled images to check and judge on, folder or label file; default: the run's own.
         reading: How those are read.
     """
@@ -342,7 +342,8 @@ def chosen(
     """Arguments of `detection.predict`; what odkit chooses in them is said, with the reason, on stderr."""
     if isinstance(detector, detection.OnnxDetector):
         place = detector.device
-        print(f"on {place}: computed by onnxruntime ({', '.join(detector.providers)})", file=sys.stderr)
+        by = ", ".join(detector.providers)
+        print(f"on {place}: computed by {detector.runtime} ({by})", file=sys.stderr)
     else:
         place = detection.pick_device(device)
     if device == "auto" and not isinstance(detector, detection.OnnxDetector):

@@ -54,6 +54,8 @@ from .onnx_graph import limits as limits
 from .onnx_graph import onnx_graph as onnx_graph
 from .onnx_smaller import as_float16 as as_float16
 from .onnx_smaller import as_int8 as as_int8
+from .openvino_file import require_openvino as require_openvino
+from .openvino_file import write_openvino as write_openvino
 from .pictures import Pictures as Pictures
 from .pictures import Stream as Stream
 from .pictures import find_pictures as find_pictures

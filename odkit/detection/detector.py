@@ -232,7 +232,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
 
     Args:
         path: Detector file; a run folder is understood as the best detector in it. A file that ends in `.onnx` is
-            opened by onnxruntime.
+            opened by onnxruntime, one that ends in `.xml` by OpenVINO.
         device: Where it is put: "auto" (what training would choose), "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
@@ -240,7 +240,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
         InputError: The file is not a detector saved by this odkit, or there is no such device.
     """
     path = Path(path)
-    if path.suffix == ".onnx":
+    if path.suffix in (".onnx", ".xml"):
         return OnnxDetector(path, device=device)
     place = pick_device(device)
     if path.is_dir():

@@ -13,7 +13,8 @@ Two things are computed otherwise than in `DFineForObjectDetection.forward` of t
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -294,9 +295,28 @@ def _forward(module: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]
     ]
     maps = [one.float() for one in model.encoder(projected).last_hidden_state]
     model.config.num_queries = min(QUERIES, sum(one[0, 0].numel() for one in maps))
-    with _float32(images):
+    with _float32(images), _lengths_of_graphs() if torch.compiler.is_exporting() else nullcontext():
         # instead of the images, which it looks at for their number and their device
         return model(None, inputs_embeds=images, encoder_outputs=(maps,), labels=targets)
+
+
+@contextmanager
+def _lengths_of_graphs() -> Iterator[None]:
+    """Inside, transformers' `len(tensor)` may be a symbol: as a number it would make a graph of one batch size alone.
+
+    `DFineModel.forward` asks for a batch's length, and has no use for it in models as these are.
+    """
+    from transformers.models.d_fine import modeling_d_fine
+
+    def length(of: Any) -> Any:
+        return of.shape[0] if isinstance(of, Tensor) else len(of)
+
+    code: Any = modeling_d_fine
+    code.len = length  # found before Python's
+    try:
+        yield
+    finally:
+        del code.len
 
 
 def _targets(inputs: Inputs) -> list[dict[str, Tensor]]:

@@ -197,9 +197,10 @@ def _two_stage_fixed(
     chosen = torch.cat(rows, 1).gather(1, place[..., None].expand(-1, -1, 4))
     boxes = decode_offsets(rpn.box_coder, chosen, _anchors(rpn.anchor_generator, images, maps)[place])
     boxes = boxes.clamp(min=0).minimum(limits)
+    sure = torch.cat(scores, 1)
     proposals = best_apart(
         boxes,
-        _without_small(boxes, torch.cat(scores, 1), rpn.min_size),
+        _without_small(boxes, sure.masked_fill(sure < rpn.score_thresh, -1), rpn.min_size),
         torch.cat(groups, 1),
         torch.zeros_like(place),
         overlap=rpn.nms_thresh,

@@ -30,6 +30,7 @@ from odkit.detection.devices import DTYPES
 from odkit.detection.inference import _evaluating, _found, _Merged, autocast, predict
 from odkit.detection.loading import DetectionImages, Pack, read_image
 from odkit.detection.onnx_detector import OnnxDetector
+from odkit.detection.openvino_file import OpenVinoSession
 from odkit.system import OdkitError, cpu_count, end_with_parent, machine, package_path, write_file
 
 LARGEST_BATCH = 64
@@ -178,28 +179,13 @@ def _place(row: Measured) -> torch.device:
 def _opened(row: Measured, place: torch.device) -> Detector | OnnxDetector:
     detector = load_detector(row.file, device=place)
     if row.runtime == "openvino" and isinstance(detector, OnnxDetector):
-        detector.session = _OpenVino(detector.path)
+        detector.session = OpenVinoSession(detector.path)
     return detector
-
-
-class _OpenVino:
-    """An exported file in OpenVINO, in the place of a session of onnxruntime."""
-
-    def __init__(self, path: Path) -> None:
-        import openvino
-
-        # it computes in bf16 where the processor can, unless told that the file's own format is meant
-        how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cpu_count()}
-        self._compiled = openvino.Core().compile_model(str(path), "CPU", how)
-
-    def run(self, names: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
-        found = self._compiled(inputs)
-        return [found[name] for name in names]
 
 
 def _precision(row: Measured) -> torch.dtype | None:
     """What autocast takes; an exported file has its number format in itself."""
-    return None if Path(row.file).suffix == ".onnx" else DTYPES[row.precision]
+    return None if Path(row.file).suffix in (".onnx", ".xml") else DTYPES[row.precision]
 
 
 class _Subject:
@@ -217,7 +203,7 @@ class _Subject:
         self.pack = Pack(detector.divisible)
         runtime, self.threads = "torch", torch.get_num_threads()
         if isinstance(detector, OnnxDetector):
-            runtime = "openvino" if isinstance(detector.session, _OpenVino) else "onnxruntime"
+            runtime = detector.runtime
             self.threads = cpu_count()
         self.runtime = f"{runtime} {version(runtime)}"
         self._next = 0

@@ -1,7 +1,7 @@
-"""A detector as a file that onnxruntime computes: takes batches as a Detector does, without any of torch's layers."""
+"""A detector as a file that onnxruntime or OpenVINO computes; takes batches as a Detector does."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from odkit.detection.batch import Batch
+from odkit.detection.openvino_file import OpenVinoSession
 from odkit.detection.tiles import Tiling
-from odkit.system import InputError, MissingFileError, cpu_count
+from odkit.system import InputError, MissingFileError, counted, cpu_count
+
+if TYPE_CHECKING:
+    from odkit.data import Predictions
 
 KEY = "odkit"  # of what odkit knows of a file, in its metadata
 
 
 class OnnxDetector:
-    """A detector in an ONNX file written by `od.export`; `od.predict` and what stands on it take it like a Detector.
+    """A detector in a file written by `od.export`; `od.predict` and what stands on it take it like a Detector.
 
     Attributes:
-        path: The file.
+        path: The file: .onnx, or OpenVINO's .xml with its .bin beside it.
         name: Name in the catalogue.
         class_names: Class table; index i of a label is `class_names[i]`.
         image_size: Longer side in pixels that images are resized to before they come here.
@@ -28,43 +32,46 @@ class OnnxDetector:
         tiling: The tiles that images are cut into before that; None: they are seen whole.
         about: All that the file says of itself.
         device: Where it computes: "cpu" or "cuda".
-        providers: What onnxruntime computes with, by its own names.
+        providers: What onnxruntime computes with, by its own names; ["CPU"] in OpenVINO.
 
     Raises:
         MissingFileError: There is no such file.
+        MissingPackageError: The file is OpenVINO's, which is not installed.
         InputError: The file was not written by `od.export`, or there is no such device for it.
     """
 
     def __init__(self, path: str | Path, *, device: str | torch.device = "auto", threads: int = 0) -> None:
-        import onnxruntime
-
         self.path = Path(path)
         if not self.path.is_file():
             raise MissingFileError(f"no detector file at {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cpu_count()
-        options.log_severity_level = 3  # its warnings are about the order of its own optimizations
-        wanted = _providers(str(device), onnxruntime.get_available_providers())
-        try:
-            self.session = onnxruntime.InferenceSession(str(self.path), options, providers=wanted)
-        except Exception as error:  # its errors have no base of their own
-            raise InputError(
-                f"{path} is no ONNX file that onnxruntime {onnxruntime.__version__} reads: {error}"
-            ) from None
-        text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.session: Any
+        if self.path.suffix == ".xml":
+            self.session = OpenVinoSession(self.path, str(device), threads)
+            text, self.providers = self.session.about(KEY), ["CPU"]
+        else:
+            self.session = _onnx_session(self.path, str(device), threads)
+            text, self.providers = (
+                self.session.get_modelmeta().custom_metadata_map.get(KEY),
+                self.session.get_providers(),
+            )
         if text is None:
             raise InputError(
                 f"{path} does not say which classes it finds and how pictures are prepared for it (no {KEY!r} in its "
                 "metadata): od.export() writes files that do"
             )
-        self.about: dict[str, Any] = orjson.loads(text)
-        self.name: str = self.about["detector"]
-        self.class_names: tuple[str, ...] = tuple(self.about["class_names"])
-        self.image_size: int = self.about["image_size"]
-        self.square: bool = self.about["square"]
-        self.divisible: int = self.about["divisible"]
-        self.tiling = Tiling(**self.about["tiles"]) if self.about["tiles"] else None
-        self.providers: list[str] = self.session.get_providers()
+        try:
+            self.about: dict[str, Any] = orjson.loads(text)
+            self.name: str = self.about["detector"]
+            self.class_names: tuple[str, ...] = tuple(self.about["class_names"])
+            self.image_size: int = self.about["image_size"]
+            self.square: bool = self.about["square"]
+            self.divisible: int = self.about["divisible"]
+            self.tiling = Tiling(**self.about["tiles"]) if self.about["tiles"] else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"what {path} says of its classes and pictures ({KEY!r} in its metadata) is not as this odkit writes "
+                f"it: {type(error).__name__} {error}; export the detector again"
+            ) from None
         self.device = torch.device("cuda" if self.providers[0].startswith("CUDA") else "cpu")
         if str(device).startswith("cuda") and self.device.type != "cuda":
             raise InputError(
@@ -72,13 +79,24 @@ class OnnxDetector:
                 "onnxruntime-gpu in its place, or take device='cpu'"
             )
 
+    @property
+    def runtime(self) -> str:
+        """What computes: "onnxruntime" or "openvino"."""
+        return "openvino" if isinstance(self.session, OpenVinoSession) else "onnxruntime"
+
     def __call__(self, batch: Batch) -> list[dict[str, Tensor]]:
         """What is found in each image of a batch: as `Detector.forward` in evaluation."""
         sizes = np.ascontiguousarray(batch.sizes, np.int64)
         images = np.ascontiguousarray(batch.images.cpu().numpy())
-        boxes, scores, labels = self.session.run(
-            ["boxes", "scores", "labels"], {"images": images, "sizes": sizes}
-        )
+        try:
+            boxes, scores, labels = self.session.run(
+                ["boxes", "scores", "labels"], {"images": images, "sizes": sizes}
+            )
+        except Exception as error:  # of either runtime, which have no base in common
+            count, _, height, width = images.shape
+            raise InputError(
+                f"{self.path} cannot be computed on {counted(count, 'picture')} of {width} x {height} pixels: {error}"
+            ) from error
         counts = (labels >= 0).sum(1)
         return [
             {
@@ -89,12 +107,38 @@ class OnnxDetector:
             for index, count in enumerate(counts.tolist())
         ]
 
+    def predict(self, source: Any, **how: Any) -> "Predictions":
+        """What this detector finds in pictures, videos, a dataset: `odkit.predict(detector, source)`, see there.
+
+        Args:
+            source: A path, folder, pattern, array, tensor, PIL image, video, camera, Dataset, or a list.
+            **how: `score`, `tiles`, `batch_size`, `num_workers`, `stop`.
+        """
+        from odkit.detection.inference import predict
+
+        return predict(self, source, **how)
+
     def __repr__(self) -> str:
         tiles = f" from tiles of {self.tiling.size} px" if self.tiling else ""
         return (
             f"OnnxDetector {self.name!r} ({self.about['precision']}, {self.path.name}): {self.image_size} px{tiles}, "
-            f"computed by onnxruntime on {self.device}, classes {', '.join(self.class_names)}"
+            f"computed by {self.runtime} on {self.device}, classes {', '.join(self.class_names)}"
         )
+
+
+def _onnx_session(path: Path, device: str, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cpu_count()
+    options.log_severity_level = 3  # its warnings are about the order of its own optimizations
+    wanted = _providers(device, onnxruntime.get_available_providers())
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # its errors have no base of their own
+        raise InputError(
+            f"{path} is no ONNX file that onnxruntime {onnxruntime.__version__} reads: {error}"
+        ) from None
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:

@@ -115,6 +115,13 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
             model = program.model_proto
     finally:
         detector.to(device).train(was_training)
+    for given in model.graph.input:  # torch falls back on less than was asked for without a word
+        wanted = {"images": images, "sizes": {0: batch}}[given.name]
+        if any(not given.type.tensor_type.shape.dim[axis].dim_param for axis in wanted):
+            raise ExportError(
+                f"torch writes {detector.name} for pictures of one number and size alone: something in it turns a "
+                "symbol into a number"
+            )
     _rename(model, detector)
     entry = catalogue_entry(detector.name)
     facts = {

@@ -193,6 +193,8 @@ def _rows(subjects: Sequence[_Subject], place: str, device: str) -> list[tuple[_
                 runtimes = (
                     ["onnxruntime", "openvino"] if _for_openvino(formats[0], place) else ["onnxruntime"]
                 )
+            elif file.suffix == ".xml":
+                where, formats, runtimes = "cpu", ["fp32"], ["openvino"]
             else:
                 where, formats, runtimes = place, list(dict.fromkeys(("fp32", fast))), ["torch"]
             for runtime, precision in itertools.product(runtimes, formats):

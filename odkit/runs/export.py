@@ -3,7 +3,9 @@
     detector.onnx         the detector, its classes and how pictures are prepared for it
     detector.fp16.onnx    the same in float16 but for pixels, half the size: for GPUs
     detector.int8.onnx    the same with 8-bit layers, a quarter of the size: for CPUs
+    detector.xml, .bin    the same for OpenVINO, where that is asked for
     predict.py            finds objects in a picture; needs onnxruntime, NumPy and Pillow
+    MODEL_CARD.md         what the detector is, how good, made from what; of a run
     export.json           what was checked, the AP of each file, versions
 
 Nothing is called good that was not held against PyTorch on real pictures: the folder is there whole or not at all.
@@ -27,11 +29,13 @@ from numpy.typing import NDArray
 
 from odkit import analysis, detection
 from odkit.data import Dataset, Predictions, box_iou, file_hash
+from odkit.runs.report.card import model_card
 from odkit.runs.run import Run, open_run
 from odkit.runs.worker import RunError
 from odkit.system import (
     FileInTheWayError,
     InputError,
+    counted,
     megabytes,
     odkit_version,
     progress_bar,
@@ -43,15 +47,17 @@ from odkit.system import (
 if TYPE_CHECKING:
     from odkit.detection import Detector, Limits, OnnxDetector
 
-FILES = {"fp32": "detector.onnx", "fp16": "detector.fp16.onnx", "int8": "detector.int8.onnx"}
+FILES = {
+    "fp32": "detector.onnx",
+    "fp16": "detector.fp16.onnx",
+    "int8": "detector.int8.onnx",
+    "openvino": "detector.xml",
+}
 BOX_PIXELS, SCORE = 0.5, 1e-3  # what a file may differ by from PyTorch
 OVERLAP = 0.01  # how near an IoU must be to the limit of suppression to be a tie
 MOST_LOST = 0.05  # AP
-PICTURES, JUDGED, CALIBRATION = (
-    32,
-    500,
-    100,
-)  # compared, judged by AP, and looked at before rounding to 8 bits
+PICTURES, JUDGED = 32, 500  # that are compared, and judged by AP
+CALIBRATION = 100  # that are looked at before rounding to 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,14 @@ class Agreement:
     ties: int
     differing: int
 
+    @property
+    def said(self) -> str:
+        """The same in words, after the name of a file."""
+        return (
+            f"against PyTorch, {self.detections:,} detections in {counted(self.images, 'picture')}: boxes within "
+            f"{self.box_pixels:.2g} px, scores within {self.score:.1g}, classes equal, {counted(self.ties, 'tie')}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Export:
@@ -83,7 +97,7 @@ class Export:
         detector: Name in the catalogue.
         agreement: How `detector.onnx` agrees with PyTorch.
         ap: AP on held-out pictures by precision, "pytorch" for the detector itself, 0 to 1; None without boxes there.
-        bytes: Size of each file by its name.
+        bytes: Size of each file by its name, but for export.json and MODEL_CARD.md, which tell of the others.
         judged: How many pictures the AP is of, and which: "500 of 812 images of cells (val)".
         notes: What there is to know besides, in sentences.
     """
@@ -103,21 +117,19 @@ class Export:
         for precision, name in FILES.items():
             if name in self.bytes:
                 ap = self.ap[precision]
-                loss = None if ap is None or whole is None else whole - ap
-                rows.append({"file": name, "ap": ap, "loss": loss, "size": megabytes(self.bytes[name])})
+                loss = None if ap is None or whole is None else round(whole - ap, 6)
+                size = self.bytes[name] + (self.bytes["detector.bin"] if precision == "openvino" else 0)
+                rows.append({"file": name, "ap": ap, "loss": loss, "size": megabytes(size)})
         return rows
 
     def __repr__(self) -> str:
-        same = self.agreement
-        found = f"{same.detections:,} detections in {same.images} pictures"
-        near = f"boxes within {same.box_pixels:.2g} px, scores within {same.score:.1g}"
         lines = [
             f"Export of {self.detector!r} in {self.folder}",
-            f"detector.onnx against PyTorch, {found}: {near}, classes equal, {same.ties} ties",
+            f"detector.onnx {self.agreement.said}",
         ]
         for row in self.rows():
             ap = "-" if row["ap"] is None else f"{row['ap']:.4f}"
-            loss = "" if row["loss"] is None else f" ({-row['loss']:+.4f})"
+            loss = "" if row["loss"] is None else f" ({-row['loss']:+z.4f})"
             lines.append(f"  {row['file']:20} AP {ap}{loss:12} {row['size']}")
         return "\n".join([*lines, f"AP on {self.judged}", *self.notes])
 
@@ -148,7 +160,7 @@ def export(
         folder: Where to write; it must be new or empty. Default: `export` in the run's folder.
         dataset: Labelled pictures to check and judge on: their split "val" if they have one, else all of them; a
             split "train" is what 8-bit layers are fitted on. Default: the run's own. A detector without a run needs it.
-        formats: Of "fp32" (always written), "fp16" and "int8".
+        formats: Of "fp32" (always written), "fp16", "int8" and "openvino" (its own format, by its own converter).
         pictures: On how many pictures each detection is compared with PyTorch's.
         judged: On how many pictures, at most, the AP is measured.
         calibration: On how many pictures 8-bit layers are fitted.
@@ -157,6 +169,7 @@ def export(
         ExportError: The detector cannot be written as a graph, or does not find what PyTorch finds. Nothing is left.
         FileInTheWayError: There is something in the folder.
         InputError: A format is unknown, there are no pictures, or classes do not fit.
+        MissingPackageError: OpenVINO is asked for and not installed.
         RunError: The run has no detector yet.
     """
     unknown = [name for name in formats if name not in FILES]
@@ -164,6 +177,8 @@ def export(
         raise InputError(f"formats are {', '.join(FILES)}, not {', '.join(map(repr, unknown))}")
     if min(pictures, judged, calibration) < 1:
         raise InputError("pictures, judged and calibration must be 1 or more")
+    if "openvino" in formats:
+        detection.require_openvino()
     run, detector = _detector(run_or_detector)
     if folder is None:
         if run is None:
@@ -186,7 +201,10 @@ def export(
             calibration,
         )
         exported = Export(folder=target, **made)
-        page = {"format": 1, **exported.to_dict(), "versions": _versions()}
+        if run is not None:
+            card = model_card(run, exported=exported.rows())
+            write_file(work / "MODEL_CARD.md", card.encode())
+        page = {"format": 1, **exported.to_dict(), "versions": _versions(formats)}
         del page["folder"]  # it may be moved
         write_file(
             work / "export.json", orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -213,17 +231,18 @@ def _write(
             bar.update()
             bar.set_description(what)
 
-        bar.set_description("writing the graph")
-        graph = detection.onnx_graph(detector, _about(run, held))
+        bar.set_description("judging PyTorch")  # first, since pictures that are gone show here
+        some, seen = _spread(held, pictures), _spread(held, judged)
+        ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
+        step("writing the graph")
+        graph = detection.onnx_graph(detector, _about(run))
         write_file(work / FILES["fp32"], graph.SerializeToString())
         write_file(work / "predict.py", (Path(__file__).parent / "onnx_predict.py").read_bytes())
         step("comparing with PyTorch")
-        some = _spread(held, pictures)
         agreement = _agreement(detector, detection.OnnxDetector(work / FILES["fp32"], device="cpu"), some)
-        step("judging PyTorch")
-        seen = _spread(held, judged)
-        ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
         notes: list[str] = []
+        if run is None:
+            notes.append("There is no MODEL_CARD.md: it tells of a run, and this is a detector without one.")
         if detector.tiling is not None:
             notes.append(
                 f"The detector looks at tiles of {detector.tiling.size} px: odkit cuts and merges them, predict.py "
@@ -237,11 +256,16 @@ def _write(
             elif precision == "int8":
                 fitted = _spread(shown, calibration)
                 write_file(path, detection.as_int8(graph, detector, fitted).SerializeToString())
+            elif precision == "openvino":
+                detection.write_openvino(work / FILES["fp32"], path)
+                same = _agreement(detector, detection.OnnxDetector(path, device="cpu"), some)
+                notes.append(f"{path.name} {same.said}")
             step(f"judging {path.name}")
             ap[precision] = _ap(detection.OnnxDetector(path, device="cpu"), seen)
             before, after = ap["pytorch"], ap[precision]
             if before is not None and after is not None and before - after > MOST_LOST:
                 path.unlink()
+                path.with_suffix(".bin").unlink(missing_ok=True)  # OpenVINO's weights
                 notes.append(
                     f"{path.name} was left out: its AP is {after:.3f}, PyTorch's {before:.3f}, and a file may lose "
                     f"{MOST_LOST}."
@@ -285,7 +309,7 @@ def _pictures(run: Run | None, dataset: Dataset | None) -> tuple[Dataset, Datase
     return held, shown
 
 
-def _about(run: Run | None, held: Dataset) -> dict[str, Any]:
+def _about(run: Run | None) -> dict[str, Any]:
     """What a file says of where its detector comes from."""
     if run is None:
         return {"run": None, "fingerprint": None, "weights": None}
@@ -293,8 +317,9 @@ def _about(run: Run | None, held: Dataset) -> dict[str, Any]:
     return {"run": run.name, "fingerprint": run.config["fingerprint"], "weights": weights}
 
 
-def _versions() -> dict[str, str]:
-    names = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+def _versions(formats: Sequence[str]) -> dict[str, str]:
+    names = ["torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow"]
+    names += ["openvino"] * ("openvino" in formats)
     python = ".".join(map(str, sys.version_info[:3]))
     return {"odkit": odkit_version(), "python": python, **{name: version(name) for name in names}}
 
@@ -325,7 +350,7 @@ def _agreement(detector: "Detector", file: "OnnxDetector", dataset: Dataset) -> 
     agreement = agree(first, second, detection.limits(detector), images=len(dataset))
     if agreement.differing or agreement.box_pixels > BOX_PIXELS or agreement.score > SCORE:
         raise detection.ExportError(
-            f"the graph of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "
+            f"{file.path.name} of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "
             f"{dataset.name}: of {agreement.detections} detections {agreement.differing} differ (boxes may by "
             f"{BOX_PIXELS} pixels, scores by {SCORE}). Nothing was kept; please report it with the detector's name"
         )

@@ -16,7 +16,9 @@ from PIL import Image, ImageOps
 @functools.cache
 def load(model):
     """A session of onnxruntime, and what the file says of the detector."""
-    session = onnxruntime.InferenceSession(str(model), providers=onnxruntime.get_available_providers())
+    here = onnxruntime.get_available_providers()
+    wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in here]
+    session = onnxruntime.InferenceSession(str(model), providers=wanted)
     return session, json.loads(session.get_modelmeta().custom_metadata_map["odkit"])
 
 

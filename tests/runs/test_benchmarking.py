@@ -36,6 +36,8 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     made = trained(dataset, folder, "one", weights="pretrained", epochs=1, device="cpu")
     export(made, formats=["fp32"], pictures=2)
+    card = (made.path / "export" / "MODEL_CARD.md").read_text()
+    assert "python predict.py picture.jpg" in card and "| detector.onnx | " in card
     return made
 
 

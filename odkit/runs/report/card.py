@@ -5,6 +5,7 @@ Source of the front matter: huggingface.co/docs/hub/model-cards, and `modelcard.
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,20 @@ HUB_LICENCES = {
 FIGURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar": "AR"}
 
 
-def model_card(run: "Run") -> str:
+def model_card(run: "Run", *, exported: Sequence[Mapping[str, Any]] = ()) -> str:
     """A run's model card as Markdown: what the detector is, how good, made from what, how to use it, its limits.
 
     Its front matter is what the Hugging Face Hub reads, so that it can be uploaded as the README.md of a repository.
+
+    Args:
+        run: The run.
+        exported: The files of an export, beside which the card is to lie, as `Export.rows()` has them; else it lies in
+            the run's folder.
     """
-    return card_text(Subject(run, None))
+    return card_text(Subject(run, None), exported)
 
 
-def card_text(subject: Subject) -> str:
+def card_text(subject: Subject, exported: Sequence[Mapping[str, Any]] = ()) -> str:
     """The card of a run whose report is being written."""
     run, settings, e = subject.run, subject.settings, subject.evaluation
     assert run is not None
@@ -80,6 +86,15 @@ def card_text(subject: Subject) -> str:
         licences=licences(subject),
         limits=limits(subject),
         score=f"{subject.score:.2f}" if subject.score is not None else "",
+        exported=[
+            {
+                "file": row["file"],
+                "ap": number(row["ap"], 4),
+                "change": "" if row["loss"] is None else f"{-row['loss']:+z.4f}",
+                "size": row["size"],
+            }
+            for row in exported
+        ],
     )
     front = yaml.safe_dump(_front_matter(subject), sort_keys=False, allow_unicode=True, width=10_000)
     return f"---\n{front}---\n\n{body}"
