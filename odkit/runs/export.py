@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from odkit import analysis, detection
 from odkit.data import Dataset, Predictions, box_iou, file_hash
-from odkit.runs.report.card import model_card
+from odkit.runs.report import model_card
 from odkit.runs.run import Run, open_run
 from odkit.runs.worker import RunError
 from odkit.system import (
