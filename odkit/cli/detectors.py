@@ -1,8 +1,6 @@
 """Commands for detectors."""
 
 import hashlib
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from odkit import analysis, detection
 from odkit.cli.flags import Classes, Further, Numbers, Reading, Writable
 from odkit.cli.results import images_judged, kind_of, read_results
 from odkit.cli.shared import (
+    Stop,
     command,
     means_the_demo,
     print_json,
@@ -269,26 +268,13 @@ def prelabel(
     weights = file_hash(run.path / "detector.safetensors" if run else detector)
     same = f"{weights} {root.resolve()!a} {tiles} {how['precision']} {score}"  # whose beginning this can go on with
     keep = out.with_name(f".{out.name}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.npz")
-    asked: list[int] = []
-    looking = False
-
-    def stop() -> bool:
-        nonlocal looking
-        looking = True
-        return bool(asked)
-
-    def ask(number: int, frame: Any) -> None:
-        if not looking or (asked and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        asked.append(number)
-        os.write(2, b"\nStopping after this batch.\n")
-
+    stop = Stop()
     try:
-        with signals_to(ask):
+        with signals_to(stop.ask):
             made = suggest(pictures, run or found, score=score, tiles=tiles, keep=keep, stop=stop, **how)
     except Interrupted as ended:
         print(ended, file=sys.stderr)
-        return 128 + asked[0]
+        return 128 + stop.signal
     with warnings_said():  # what the format cannot hold
         write_dataset(made.as_labels(), out, to, images=images)
     write_file(out / "suggestions.json", orjson.dumps(made.to_dict(), option=orjson.OPT_INDENT_2))

@@ -1,7 +1,6 @@
 """The command that finds objects in pictures and videos."""
 
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from tyro.conf import Positional
 
 from odkit import detection
 from odkit.cli.detectors import chosen
-from odkit.cli.shared import command, read_detector, signals_to, warnings_said
+from odkit.cli.shared import Stop, command, read_detector, signals_to, warnings_said
 from odkit.data import ImageReadError, Predictions, VideoError, is_camera
 from odkit.data.formats import json_objects, json_rows, write_predictions
 from odkit.system import FileInTheWayError, InputError, write_file
@@ -71,24 +70,11 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     count = sum(1 if isinstance(part, detection.Stream) else len(part.dataset) for part in parts)
     how = chosen(found, run, device, precision, count, batch_size, num_workers)
-    asked: list[int] = []
-    looking = False
-
-    def stop() -> bool:
-        nonlocal looking
-        looking = True
-        return bool(asked)
-
-    def ask(number: int, frame: Any) -> None:
-        if not looking or (asked and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        asked.append(number)
-        os.write(2, b"\nStopping after this batch.\n")
-
+    stop = Stop()
     how |= {"score": score, "tiles": tiles, "stop": stop}
     lots: list[Predictions] = []
     rows: list[dict[str, Any]] = []
-    with signals_to(ask), warnings_said():
+    with signals_to(stop.ask), warnings_said():
         for part in parts:
             try:
                 lot, its_rows = _look(found, part, out, to, how)
@@ -99,7 +85,7 @@ def predict(
                 continue
             lots.append(lot)
             rows += its_rows
-            if asked:
+            if stop.signal:
                 break
         if not lots:
             raise InputError("nothing of this can be read; see the warnings")
@@ -108,7 +94,7 @@ def predict(
     if out is not None:
         print(f"written to {out}", file=sys.stderr)
     ended = any(isinstance(part, detection.Stream) and is_camera(part.source) for part in parts)
-    return 128 + asked[0] if asked and not ended else 0
+    return 128 + stop.signal if stop.signal and not ended else 0
 
 
 def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Stream]") -> None:

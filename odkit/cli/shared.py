@@ -213,6 +213,30 @@ def watch(run: Run, start: Callable[[], object]) -> int:
     return 128 + asked[0] if asked and run.state != "finished" else 0
 
 
+class Stop:
+    """Whether Ctrl-C or SIGTERM (`signals_to(stop.ask)`) asked a loop to end, which it asks after each batch.
+
+    Before the first batch there is nothing to keep, and a second Ctrl-C does not wait for the batch: both interrupt.
+
+    Attributes:
+        signal: Number of the first signal; 0: none came.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._looking = False
+
+    def __call__(self) -> bool:
+        self._looking = True
+        return bool(self.signal)
+
+    def ask(self, number: int, frame: Any) -> None:
+        if not self._looking or (self.signal and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+        os.write(2, b"\nStopping after this batch.\n")
+
+
 @contextmanager
 def signals_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM call `handler`."""
