@@ -44,9 +44,11 @@ def annotate(app: Frame, number: int = 0) -> None:
 
 
 def close(page: Page, app: Frame) -> None:
-    """Close the image that is open: Escape leaves what is edited first, and is lost while the App is busy."""
-    modal = app.locator('[data-cy="modal"]')
+    """Close the image that is open: back from what is edited, then Escape, which is lost while the App is busy."""
+    modal, back = app.locator('[data-cy="modal"]'), app.locator('[data-cy="annotate-edit-back"]')
     for _ in range(20):
+        if back.is_visible():
+            back.click()
         page.keyboard.press("Escape")
         with contextlib.suppress(PlaywrightTimeout):
             modal.wait_for(state="detached", timeout=2_000)

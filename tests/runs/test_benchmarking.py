@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,18 @@ def check_figures(row: Measured) -> None:
 
 
 @pytest.mark.slow
+def without_openvino(rows: Sequence[Measured]) -> list[Measured]:
+    """The rows that are there on every machine: OpenVINO adds its own where it is installed."""
+    return [row for row in rows if "OpenVINO" not in row.name]
+
+
 def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_the_others(
     run: Run, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing of the kind")
     found = benchmark([run, broken], **QUICK)
-    good, file, bad = found.rows
+    good, file, bad = without_openvino(found.rows)
     check_figures(good)
     check_figures(file)
     assert min(good.memory, file.memory) > 1_000_000
@@ -100,7 +106,7 @@ def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_t
     assert bad.latency is bad.best is bad.ap is None
     text, page = repr(found), found._repr_html_()
     assert f"broken: PyTorch fp32: not measured, {broken}" in text
-    assert page.count("<tr>") == 4
+    assert page.count("<tr>") == 1 + len(found.rows)
     assert f"{good.ap:.3f}" in text
     assert "AP is of 4 images: squares, val." in " ".join(text.split())
     again = Benchmark.from_dict(orjson.loads(orjson.dumps(found.to_dict())))
@@ -119,7 +125,7 @@ def test_ap_is_that_of_the_files_own_predictions(run: Run, dataset: Dataset, her
 def test_of_many_images_some_are_judged(run: Run, dataset: Dataset, here: list[Measured]) -> None:
     found = benchmark(run, dataset.replace(image_splits=None), images=5, **QUICK)
     assert found.images == 5
-    assert [row.ap is None for row in found.rows] == [False, False]
+    assert [row.ap is None for row in without_openvino(found.rows)] == [False, False]
     assert here[1].device == "cpu"
 
 
@@ -221,7 +227,8 @@ def test_the_command_prints_json_keeps_it_and_draws(
     kept = read_benchmark(run)
     assert kept is not None
     assert said == orjson.loads(orjson.dumps(kept.to_dict()))
-    assert [row["name"] for row in said["rows"]] == ["PyTorch fp32", "ONNX Runtime fp32"]
+    names = [row["name"] for row in said["rows"] if "OpenVINO" not in row["name"]]
+    assert names == ["PyTorch fp32", "ONNX Runtime fp32"]
     for row in said["rows"]:
         assert row["latency"]["median"] <= row["latency"]["p95"]
         assert row["best_batch_size"] in (1, 2)

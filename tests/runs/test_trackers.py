@@ -440,7 +440,7 @@ def test_followers_import_no_torch_and_end_with_a_worker_that_dies(run: Run, tmp
         holder.kill()
         holder.communicate()
     assert trackers.children[-1].wait(60) == 0
-    assert "the run is died" in (run.path / "track-tensorboard.log").read_text()
+    assert "the run has ended (died)" in (run.path / "track-tensorboard.log").read_text()
     assert tensorboard_loss(run, str(tmp_path / "board")) == [(1, 1.0), (3, 0.25)]
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from odkit.data import Dataset, Predictions
-from odkit.data.formats import RESULTS, load_dataset, write_predictions
+from odkit.data.formats import load_dataset, write_predictions
+from odkit.data.formats.results import RESULTS
 from odkit.system import FileInTheWayError, InputError
 
 NAMES = ("cat", "guinea pig")
