@@ -1,6 +1,5 @@
 """Does a score mean what it says: of the predictions with a score of 0.8, are 80% right?"""
 
-import math
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from odkit.analysis.bootstrap import without_nan
 from odkit.analysis.matching import Matches
-from odkit.analysis.tables import as_html, as_text
+from odkit.analysis.tables import as_figure, as_html, as_text
 from odkit.data import Predictions
 from odkit.system import InputError, UnknownNameError
 
@@ -134,7 +133,7 @@ class Calibration:
         return [
             ("class", "predictions", "mean score", "precision", "D-ECE", "LaECE"),
             *(
-                (row["class"], f"{row['predictions']:,}", *(_text(row[key]) for key in keys))
+                (row["class"], f"{row['predictions']:,}", *(as_figure(row[key]) for key in keys))
                 for row in (*self.per_class, self.total)
             ),
         ]
@@ -195,7 +194,3 @@ def measure_calibration(
         total=table[-1],
         per_class=table[:-1],
     )
-
-
-def _text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.3f}"

@@ -26,7 +26,7 @@ from odkit.analysis.matching import (
     overlaps,
     within_limit,
 )
-from odkit.analysis.tables import as_html
+from odkit.analysis.tables import as_figure, as_html
 from odkit.analysis.thresholds import Thresholds, find_thresholds
 from odkit.data import Dataset, Predictions, box_area, near_name, xyxy_to_xywh
 from odkit.system import InputError, UnknownNameError, counted
@@ -490,14 +490,14 @@ class Evaluation:
 
     def _footnote(self) -> str:
         sizes = ", ".join(
-            f"{size} {_text(getattr(self, 'ap_' + size))}" for size in ("small", "medium", "large")
+            f"{size} {as_figure(getattr(self, 'ap_' + size))}" for size in ("small", "medium", "large")
         )
         return f"AP by box size: {sizes}. Score threshold with the best F1: {self.best_score:.2f}"
 
     def _rows(self) -> list[tuple[str, ...]]:
         keys = ("ap", "ap50", "ap75", "ar")
-        rows = [(r["class"], f"{r['boxes']:,}", *(_text(r[key]) for key in keys)) for r in self.per_class]
-        total = ("all", f"{int(self.class_boxes.sum()):,}", *(_text(getattr(self, key)) for key in keys))
+        rows = [(r["class"], f"{r['boxes']:,}", *(as_figure(r[key]) for key in keys)) for r in self.per_class]
+        total = ("all", f"{int(self.class_boxes.sum()):,}", *(as_figure(getattr(self, key)) for key in keys))
         return [("class", "boxes", "AP", "AP50", "AP75", "AR"), *rows, total]
 
 
@@ -608,7 +608,3 @@ def _pick(values: NDArray[Any], rows: NDArray[np.int64], other: Any) -> NDArray[
 def _mean(values: NDArray[np.float64]) -> float:
     valid = values[~np.isnan(values)]
     return float(valid.mean()) if len(valid) else math.nan
-
-
-def _text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.3f}"

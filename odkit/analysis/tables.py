@@ -1,9 +1,15 @@
 """Tables of results as text and as HTML."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
 Row = Sequence[str]
+
+
+def as_figure(value: float) -> str:
+    """A figure with three digits behind the point; a dash for nan."""
+    return "—" if math.isnan(value) else f"{value:.3f}"
 
 
 def as_text(rows: Sequence[Row], sides: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis.bootstrap import without_nan
-from odkit.analysis.tables import as_html, as_text
+from odkit.analysis.tables import as_figure, as_html, as_text
 from odkit.system import InputError, UnknownNameError
 
 _SAID = 8  # classes for which a sentence each says why they have no threshold
@@ -94,7 +94,7 @@ class Thresholds:
         return [
             ("class", "boxes", "score", "precision", "recall", "F1"),
             *(
-                (row["class"], f"{row['boxes']:,}", *(_text(row[key]) for key in ("score", *keys)))
+                (row["class"], f"{row['boxes']:,}", *(as_figure(row[key]) for key in ("score", *keys)))
                 for row in (*self.per_class, self.total)
             ),
         ]
@@ -167,7 +167,3 @@ def _why_not(curve: PrecisionRecall, what: str, least: float | None) -> str:
         f"no threshold gives {what} {least:g}; the most is {values[most]:.3f}, at score "
         f"{curve.scores[most]:.2f}."
     )
-
-
-def _text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.3f}"

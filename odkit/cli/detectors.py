@@ -19,6 +19,7 @@ from odkit.cli.shared import (
     print_json,
     read_dataset,
     read_detector,
+    refuse_filled,
     said_further,
     signals_to,
     table,
@@ -262,8 +263,7 @@ def prelabel(
     root, out = pictures.pictures.root, Path.cwd() / (out or f"{Path(path).stem}-suggestions")
     if out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"--out {out} is in the folder of the data, which stays as it is; give another")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"--out {out} is there already; give a new or an empty folder")
+    refuse_filled(out)
     how = chosen(found, run, device, precision, len(pictures.pictures), batch_size, num_workers)
     weights = file_hash(run.path / "detector.safetensors" if run else detector)
     same = f"{weights} {root.resolve()!a} {tiles} {how['precision']} {score}"  # whose beginning this can go on with

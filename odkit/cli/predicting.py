@@ -13,10 +13,10 @@ from tyro.conf import Positional
 
 from odkit import detection
 from odkit.cli.detectors import chosen
-from odkit.cli.shared import Stop, command, read_detector, signals_to, warnings_said
+from odkit.cli.shared import Stop, command, read_detector, refuse_filled, signals_to, warnings_said
 from odkit.data import ImageReadError, Predictions, VideoError, is_camera
 from odkit.data.formats import json_objects, json_rows, write_predictions
-from odkit.system import FileInTheWayError, InputError, write_file
+from odkit.system import InputError, write_file
 
 if TYPE_CHECKING:
     from odkit.detection import Detector, OnnxDetector, Pictures, SeenFrame, Stream
@@ -106,8 +106,7 @@ def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Strea
         Path(file).resolve().parent for file in files
     }:
         raise InputError(f"--out {out} is where the images are, which stay as they are; give another folder")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise FileInTheWayError(f"--out {out} is there already; give a new or an empty folder")
+    refuse_filled(out)
 
 
 def _files(part: "Pictures | Stream") -> list[str]:

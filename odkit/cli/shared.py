@@ -17,8 +17,8 @@ from tyro.extras import SubcommandApp
 from odkit import detection
 from odkit.cli.flags import Classes, Further, Reading
 from odkit.data import Dataset
-from odkit.runs import RUNS, Run, RunError, dashboard, open_run
-from odkit.system import InputError, MissingFileError, write_file
+from odkit.runs import RUNS, Run, dashboard, open_run
+from odkit.system import FileInTheWayError, InputError, MissingFileError, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
@@ -91,8 +91,7 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
     if not path.exists() and not (RUNS / path).exists():
         raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
     run = open_run(path)
-    if not (run.path / "detector.safetensors").exists():
-        raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
+    run.detector_file()  # is there, or the error says so
     return run, run.detector(device=device)
 
 
@@ -211,6 +210,12 @@ def watch(run: Run, start: Callable[[], object]) -> int:
         return 130
     say_end(run)
     return 128 + asked[0] if asked and run.state != "finished" else 0
+
+
+def refuse_filled(out: Path) -> None:
+    """A folder that is written to is new or empty, so that nothing in it is written over."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise FileInTheWayError(f"--out {out} is there already; give a new or an empty folder")
 
 
 class Stop:

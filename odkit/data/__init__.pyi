@@ -12,6 +12,7 @@ from .dataset import UNKNOWN_CLASS as UNKNOWN_CLASS
 from .dataset import Dataset as Dataset
 from .dataset import SourceProblem as SourceProblem
 from .dataset import concatenate as concatenate
+from .dataset import evenly as evenly
 from .dataset import near_name as near_name
 from .duplicates import SimilarPair as SimilarPair
 from .duplicates import near_duplicates as near_duplicates

@@ -423,6 +423,11 @@ _NUMBER_COLUMNS = ("image_sizes", "boxes", "box_classes", "box_images", "box_cro
 _TEXT_COLUMNS = ("image_paths", "image_ids", "image_splits", "box_ids")
 
 
+def evenly(dataset: Dataset, count: int) -> Dataset:
+    """So many images of a dataset at most, evenly over it."""
+    return dataset if len(dataset) <= count else dataset.select(np.arange(count) * len(dataset) // count)
+
+
 def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dataset:
     """Several datasets as one, each image's split set to its part's key; class tables are merged by name.
 

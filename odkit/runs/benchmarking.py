@@ -12,14 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
 import orjson
 
 from odkit import analysis, detection
-from odkit.data import Dataset, Predictions
+from odkit.data import Dataset, Predictions, evenly
 from odkit.detection import Benchmark, Measured
 from odkit.runs.run import RUNS, Run, open_run
-from odkit.runs.worker import RunError, prepare_torch
+from odkit.runs.worker import prepare_torch
 from odkit.system import (
     InputError,
     MissingFileError,
@@ -97,7 +96,7 @@ def benchmark(
             raise InputError("nothing was given to measure: a run, a detector or a file")
         runs = [subject.run for subject in subjects if subject.run]
         data = _images(dataset, runs)
-        judged = None if data is None or not images else _some(data, images)
+        judged = None if data is None or not images else evenly(data, images)
         rows = [
             _measured(row, subject.run, data, judged, seconds, largest_batch)
             for subject, row in progress_bar(
@@ -163,12 +162,7 @@ def _subject(given: "Given", folder: Path) -> _Subject:
             )
         given = open_run(path)
     if isinstance(given, Run):
-        file = given.path / "detector.safetensors"
-        if not file.exists():
-            raise RunError(
-                f"{given.name} has no detector yet: it is saved with the first evaluation ({given.state})"
-            )
-        return _Subject(given.name, [file, *_exported(given.path / "export")], given)
+        return _Subject(given.name, [given.detector_file(), *_exported(given.path / "export")], given)
     if isinstance(given, detection.OnnxDetector):
         return _Subject(given.path.stem, [given.path])
     return _Subject(given.name, [detection.save_detector(given, folder / "detector.safetensors")])
@@ -272,11 +266,6 @@ def _images(dataset: Dataset | str | Path | None, runs: Sequence[Run]) -> Datase
     if not len(chosen):
         raise InputError(f"{dataset.name} has no images to measure on")
     return chosen
-
-
-def _some(dataset: Dataset, images: int) -> Dataset:
-    """So many images of a dataset at most, evenly over it: those that `od.export` judges by."""
-    return dataset if len(dataset) <= images else dataset.select(np.arange(images) * len(dataset) // images)
 
 
 def _machine(place: str) -> str:

@@ -28,10 +28,9 @@ import orjson
 from numpy.typing import NDArray
 
 from odkit import analysis, detection
-from odkit.data import Dataset, Predictions, box_iou, file_hash
+from odkit.data import Dataset, Predictions, box_iou, evenly, file_hash
 from odkit.runs.report import model_card
 from odkit.runs.run import Run, open_run
-from odkit.runs.worker import RunError
 from odkit.system import (
     FileInTheWayError,
     InputError,
@@ -232,14 +231,19 @@ def _write(
             bar.set_description(what)
 
         bar.set_description("judging PyTorch")  # first, since pictures that are gone show here
-        some, seen = _spread(held, pictures), _spread(held, judged)
+        some, seen = evenly(held, pictures), evenly(held, judged)
         ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
         step("writing the graph")
         graph = detection.onnx_graph(detector, _about(run))
         write_file(work / FILES["fp32"], graph.SerializeToString())
         write_file(work / "predict.py", (Path(__file__).parent / "onnx_predict.py").read_bytes())
         step("comparing with PyTorch")
-        agreement = _agreement(detector, detection.OnnxDetector(work / FILES["fp32"], device="cpu"), some)
+        expected = detection.predict(detector, some, device="cpu")
+
+        def compared(path: Path) -> Agreement:
+            return _agreement(detector, expected, detection.OnnxDetector(path, device="cpu"), some)
+
+        agreement = compared(work / FILES["fp32"])
         notes: list[str] = []
         if run is None:
             notes.append("There is no MODEL_CARD.md: it tells of a run, and this is a detector without one.")
@@ -254,12 +258,11 @@ def _write(
             if precision == "fp16":
                 write_file(path, detection.as_float16(graph).SerializeToString())
             elif precision == "int8":
-                fitted = _spread(shown, calibration)
+                fitted = evenly(shown, calibration)
                 write_file(path, detection.as_int8(graph, detector, fitted).SerializeToString())
             elif precision == "openvino":
                 detection.write_openvino(work / FILES["fp32"], path)
-                same = _agreement(detector, detection.OnnxDetector(path, device="cpu"), some)
-                notes.append(f"{path.name} {same.said}")
+                notes.append(f"{path.name} {compared(path).said}")
             step(f"judging {path.name}")
             ap[precision] = _ap(detection.OnnxDetector(path, device="cpu"), seen)
             before, after = ap["pytorch"], ap[precision]
@@ -286,8 +289,7 @@ def _detector(given: "Run | Detector | str | Path") -> tuple[Run | None, "Detect
     if isinstance(given, detection.Detector):
         return None, given
     run = given if isinstance(given, Run) else open_run(given)
-    if not (run.path / "detector.safetensors").exists():
-        raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
+    run.detector_file()  # is there, or the error says so
     return run, run.detector(device="cpu")
 
 
@@ -313,7 +315,7 @@ def _about(run: Run | None) -> dict[str, Any]:
     """What a file says of where its detector comes from."""
     if run is None:
         return {"run": None, "fingerprint": None, "weights": None}
-    weights = file_hash(run.path / "detector.safetensors")
+    weights = file_hash(run.detector_file())
     return {"run": run.name, "fingerprint": run.config["fingerprint"], "weights": weights}
 
 
@@ -322,13 +324,6 @@ def _versions(formats: Sequence[str]) -> dict[str, str]:
     names += ["openvino"] * ("openvino" in formats)
     python = ".".join(map(str, sys.version_info[:3]))
     return {"odkit": odkit_version(), "python": python, **{name: version(name) for name in names}}
-
-
-def _spread(dataset: Dataset, count: int) -> Dataset:
-    """So many pictures of a dataset, evenly over it."""
-    if len(dataset) <= count:
-        return dataset
-    return dataset.select((np.arange(count) * len(dataset)) // count)
 
 
 def _ap(detector: "Detector | OnnxDetector", dataset: Dataset) -> float | None:
@@ -340,14 +335,16 @@ def _ap(detector: "Detector | OnnxDetector", dataset: Dataset) -> float | None:
 # -- comparing -------------------------------------------------------------------------------------------------------
 
 
-def _agreement(detector: "Detector", file: "OnnxDetector", dataset: Dataset) -> Agreement:
-    """A file against PyTorch.
+def _agreement(
+    detector: "Detector", expected: Predictions, file: "OnnxDetector", dataset: Dataset
+) -> Agreement:
+    """A file against PyTorch, which found what is expected in these pictures.
 
     Raises:
         ExportError: They do not agree.
     """
-    first, second = (detection.predict(one, dataset, device="cpu") for one in (detector, file))
-    agreement = agree(first, second, detection.limits(detector), images=len(dataset))
+    found = detection.predict(file, dataset, device="cpu")
+    agreement = agree(expected, found, detection.limits(detector), images=len(dataset))
     if agreement.differing or agreement.box_pixels > BOX_PIXELS or agreement.score > SCORE:
         raise detection.ExportError(
             f"{file.path.name} of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "

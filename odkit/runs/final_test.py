@@ -147,7 +147,7 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
         )
     file, judged = run.path / "detector.safetensors", run.path / "evaluation.json"
     if not judged.exists():
-        raise RunError(f"{run.name} has no detector yet: it is saved with the first evaluation ({run.state})")
+        raise run.no_detector()
     data = _set_aside(run) if given is None else _fitting(run, given)
     if data.box_crowd.all():
         raise InputError(

@@ -162,6 +162,23 @@ class Run:
         judged = [e for e in self.events() if e["event"] == "evaluation"]
         return max(judged, key=lambda e: (e["ap"] or 0.0, -e["step"]), default={})
 
+    def no_detector(self) -> RunError:
+        """What is raised where the run has no detector yet."""
+        return RunError(
+            f"{self.name} has no detector yet: it is saved with the first evaluation ({self.state})"
+        )
+
+    def detector_file(self) -> Path:
+        """The file of the best epoch's detector.
+
+        Raises:
+            RunError: The run has no detector yet.
+        """
+        file = self.path / "detector.safetensors"
+        if not file.exists():
+            raise self.no_detector()
+        return file
+
     def detector(self, *, device: str = "auto") -> "Detector":
         """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose."""
         found = detection.load_detector(self.path / "detector.safetensors", device=device)

@@ -55,6 +55,15 @@ class About(NamedTuple):
     settings: Mapping[str, Any]
     began: float | None  # Unix seconds; None before the first event
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """By which the run and its data are found again at a board."""
+        return {
+            FOLDER_TAG: str(self.path),
+            "odkit.dataset": self.dataset,
+            "odkit.fingerprint": self.fingerprint,
+        }
+
 
 class Board(Protocol):
     """A run at a tracker. Any of these may raise whatever the tracker's own package raises."""
@@ -277,13 +286,8 @@ class MLflow:
         quoted = str(self.about.path).replace("'", "\\'")
         for old in self.client.search_runs([place], filter_string=f"tags.`{FOLDER_TAG}` = '{quoted}'"):
             self.client.delete_run(old.info.run_id)
-        tags = {
-            FOLDER_TAG: str(self.about.path),
-            "odkit.dataset": self.about.dataset,
-            "odkit.fingerprint": self.about.fingerprint,
-        }
         self.identity = self.client.create_run(
-            place, start_time=_milliseconds(self.about.began), tags=tags, run_name=self.about.name
+            place, start_time=_milliseconds(self.about.began), tags=self.about.marks, run_name=self.about.name
         ).info.run_id
         parameters = [self.entities.Param(key, str(value)) for key, value in self.about.settings.items()]
         for some in _parts(parameters, PARAMETERS_A_CALL):
@@ -346,12 +350,7 @@ class WandB:
             id=self.identity,
             name=self.about.name,
             group=self.about.name,
-            config={
-                **self.about.settings,
-                FOLDER_TAG: str(self.about.path),
-                "odkit.dataset": self.about.dataset,
-                "odkit.fingerprint": self.about.fingerprint,
-            },
+            config={**self.about.settings, **self.about.marks},
             resume="allow" if goes_on else None,
             settings=settings,
         )
@@ -397,12 +396,7 @@ class Trackio:
         self.run = self.trackio.init(
             project=self.place,
             name=self.identity,
-            config={
-                **self.about.settings,
-                FOLDER_TAG: str(self.about.path),
-                "odkit.dataset": self.about.dataset,
-                "odkit.fingerprint": self.about.fingerprint,
-            },
+            config={**self.about.settings, **self.about.marks},
             resume="allow" if goes_on else "never",
             embed=False,
             auto_log_gpu=False,

@@ -24,6 +24,7 @@ from odkit.data.formats.readings import (
     finished,
     hits_of,
     image_readings,
+    kept,
     refuse_unknown_reading,
     say_unknown,
 )
@@ -239,14 +240,7 @@ def _columns(
     say_unknown(notes, inside & unknown, rows.classes, "category id", "class")
     keep = np.flatnonzero(inside & ~unknown)
     table = _class_table(names, dataset, rows.class_table.values())
-    place = {name: k for k, name in enumerate(table)}
-    columns = {
-        "boxes": corners[keep],
-        "scores": scores[keep],
-        "classes": [place[str(names[k])] for k in keep.tolist()],
-        "images": images[keep],
-    }
-    return finished(columns, table, dataset, notes)
+    return finished(kept(keep, table, names, corners, scores, images), table, dataset, notes)
 
 
 def _numbers(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.boxes import box_iou
+from odkit.data.boxes import Boxes, box_iou
 from odkit.data.dataset import Dataset
 from odkit.data.formats.reader_base import folder_of, is_float, mostly_shares, name_of, stem_of
 from odkit.data.formats.writer_base import known_sizes
@@ -55,6 +55,24 @@ class Rows:
 def refuse_unknown_reading(argument: str, given: Any, readings: Sequence[str]) -> None:
     if given is not None and not isinstance(given, Mapping) and given not in readings:
         raise InputError(f"{argument}={given!r} must be one of {', '.join(readings)}, or a table")
+
+
+def kept(
+    keep: NDArray[np.int64],
+    table: Sequence[str],
+    names: Sequence[str | None],
+    boxes: Boxes,
+    scores: NDArray[np.float64],
+    images: NDArray[np.int64],
+) -> Columns:
+    """Of the rows of all columns those to keep, each class name as its place in the table."""
+    place = {name: k for k, name in enumerate(table)}
+    return {
+        "boxes": boxes[keep],
+        "scores": scores[keep],
+        "classes": [place[str(names[k])] for k in keep.tolist()],
+        "images": images[keep],
+    }
 
 
 def finished(columns: Columns, table: Sequence[str], dataset: Dataset, notes: list[str]) -> Columns:

@@ -19,6 +19,7 @@ from odkit.data.formats.readings import (
     Rows,
     finished,
     hits_of,
+    kept,
     named,
     say_unknown,
 )
@@ -91,14 +92,7 @@ def yolo_results(
         notes.append(f"{counted(elsewhere, 'line')} of other images of the label files left aside")
     keep = np.flatnonzero((at >= 0) & ~unknown)
     listed = list(dict.fromkeys(table.values()))
-    place = {name: k for k, name in enumerate(listed)}
-    columns = {
-        "boxes": corners[keep],
-        "scores": scores[keep],
-        "classes": [place[str(found[k])] for k in keep.tolist()],
-        "images": at[keep],
-    }
-    return finished(columns, listed, dataset, notes)
+    return finished(kept(keep, listed, found, corners, scores, at), listed, dataset, notes)
 
 
 def _text_files(folder: Folder) -> list[str]:

@@ -48,8 +48,7 @@ def card_text(subject: Subject, exported: Sequence[Mapping[str, Any]] = ()) -> s
     run, settings, e = subject.run, subject.settings, subject.evaluation
     assert run is not None
     assert settings is not None
-    test = subject.tests[0] if subject.tests else None
-    source: dict[str, Any] = test.figures if test else e.metrics if e else {}
+    test, source = subject.test, subject.figures
     figures = {
         name: {
             "value": number(source[key]),
@@ -115,8 +114,7 @@ def _front_matter(subject: Subject) -> dict[str, Any]:
     }
     if e is None:
         return front
-    test = subject.tests[0] if subject.tests else None
-    source: dict[str, Any] = test.figures if test else e.metrics
+    test, source = subject.test, subject.figures
     split = run.settings.test_split if test else run.settings.val_split
     name = test.dataset if test else e.data_name
     metrics = [

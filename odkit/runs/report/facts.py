@@ -166,7 +166,7 @@ def machine(subject: Subject) -> list[tuple[str, str]]:
         ("Seed", str(config["settings"].get("seed", ""))),
         ("Data fingerprint", config["fingerprint"]),
         ("Best epoch", str(subject.best.get("epoch", ""))),
-        ("Detector, SHA-256", subject.tests[0].detector if subject.tests else ""),
+        ("Detector, SHA-256", subject.test.detector if subject.test else ""),
     ]
     return [(name, value) for name, value in rows if value]
 

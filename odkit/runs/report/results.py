@@ -42,7 +42,7 @@ def subtitle(subject: Subject) -> str:
 
 def sentence(subject: Subject) -> tuple[str, float | None, float | None]:
     """The result in a sentence, and the shares that it speaks of: found, and right."""
-    e, test = subject.evaluation, subject.tests[0] if subject.tests else None
+    e, test = subject.evaluation, subject.test
     if e is None or subject.score is None:
         return "", None, None
     if test and test.score is not None:
@@ -59,7 +59,7 @@ def sentence(subject: Subject) -> tuple[str, float | None, float | None]:
 
 def result(subject: Subject) -> dict[str, Any]:
     said, found, right = sentence(subject)
-    e, test = subject.evaluation, subject.tests[0] if subject.tests else None
+    e, test = subject.evaluation, subject.test
     tiles = []
     if e:
         ap, of = (test.ap, ", test") if test else (e.ap, ", validation" if subject.run else "")
@@ -108,8 +108,7 @@ def test(subject: Subject) -> dict[str, Any]:
             f"{number(test.ap)}"
         )
     if e:
-        source = subject.tests[0].figures if subject.tests else e.metrics
-        sizes = {name: number(source[f"ap_{name}"]) for name in ("small", "medium", "large")}
+        sizes = {name: number(subject.figures[f"ap_{name}"]) for name in ("small", "medium", "large")}
         found["sizes"] = [
             {"name": name, "value": value if value != number(None) else "none there"}
             for name, value in sizes.items()

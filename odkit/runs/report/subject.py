@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from odkit import analysis
 from odkit.analysis import Evaluation, Intervals, Mistakes, Suspect
 from odkit.data import Dataset
 from odkit.runs.events import epoch_rows
+from odkit.runs.final_test import IMAGES
 from odkit.runs.settings import Settings
 from odkit.system import OdkitError
 
@@ -111,6 +113,17 @@ class Subject:
             return []
         return [test for test in self.run.tests() if test.is_of(self.best)]
 
+    @property
+    def test(self) -> "FinalTest | None":
+        """The first look, which nothing was chosen by."""
+        return self.tests[0] if self.tests else None
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """COCO's figures by name: the test images' where they were looked at, else of what was judged."""
+        e = self.evaluation
+        return self.test.figures if self.test else e.metrics if e else {}
+
     @cached_property
     def best(self) -> dict[str, Any]:
         """What evaluation.json says of the best epoch; empty where nothing was judged yet."""
@@ -120,8 +133,8 @@ class Subject:
     @cached_property
     def intervals(self) -> Intervals | None:
         """Of the first look at test images; of an evaluation without a run, its own."""
-        if self.tests:
-            return self.tests[0].intervals
+        if self.test:
+            return self.test.intervals
         e = self.given
         return e.intervals() if e and len(e.dataset) > 1 and self.in_time("intervals") else None
 
@@ -144,8 +157,9 @@ class Subject:
             return {e.split or "judged": e.dataset} if e else {}
         splits = self.run.dataset()
         found = {name: splits.split(name) for name in splits.split_counts()}
-        if (self.run.path / "test.npz").exists():
-            found[self.run.settings.test_split] = Dataset.load(self.run.path / "test.npz")
+        if (self.run.path / IMAGES).exists():
+            aside = self.run.settings.test_split
+            found[aside] = self.run.dataset(aside)
         return found
 
     @property
