@@ -145,6 +145,13 @@ def print_json(value: Any) -> None:
     print(orjson.dumps(value, option=options, default=str).decode())
 
 
+def check_further(further: Further) -> None:
+    """Raises InputError where a wanted precision or recall is none: said before hours of work."""
+    for what, wanted in (("precision", further.want_precision), ("recall", further.want_recall)):
+        if wanted is not None and not 0 < wanted <= 1:
+            raise InputError(f"--want-{what}: a share above 0 and at most 1, not {wanted:g}")
+
+
 def said_further(
     evaluation: "Evaluation", further: Further
 ) -> "dict[str, Thresholds | Intervals | Calibration]":
