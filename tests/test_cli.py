@@ -330,9 +330,9 @@ def test_what_else_an_evaluation_says(
     assert page["for_precision"]["wanted"] == "precision 0.9"
     assert page["for_recall"]["total"]["boxes"] == page["boxes"] == page["intervals"]["total"]["boxes"]
     assert page["calibration"]["per_class"][0]["class"] == "blue"
-    for flag in ("--want-precision", "--want-recall"):  # before anything is opened
-        assert main(["evaluate", "nowhere.safetensors", "nowhere", flag, "9"]) == 1
-        assert f"{flag}: a share above 0 and at most 1, not 9" in capsys.readouterr().err
+    for what in ("precision", "recall"):  # before anything is opened
+        assert main(["evaluate", "nowhere.safetensors", "nowhere", f"--want-{what}", "9"]) == 1
+        assert f"a wanted {what} is above 0 and at most 1, not 9" in capsys.readouterr().err
 
 
 def test_classes_under_other_names(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

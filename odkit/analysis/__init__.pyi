@@ -16,6 +16,7 @@ from .learning_curve import fit_learning_curve as fit_learning_curve
 from .matching import Matches as Matches
 from .matching import match as match
 from .thresholds import Thresholds as Thresholds
+from .thresholds import check_wanted as check_wanted
 from .tide import KINDS as KINDS
 from .tide import Mistakes as Mistakes
 from .tide import classify as classify

@@ -100,6 +100,12 @@ class Thresholds:
         ]
 
 
+def check_wanted(what: str, least: float | None) -> None:
+    """Raises InputError where a wanted precision or recall is not above 0 and at most 1; None wants nothing."""
+    if least is not None and not 0 < least <= 1:
+        raise InputError(f"a wanted {what} is above 0 and at most 1, not {least:g}")
+
+
 def find_thresholds(
     curves: Sequence[PrecisionRecall],
     boxes: Sequence[int],
@@ -118,8 +124,7 @@ def find_thresholds(
             "a threshold is for a wanted precision or for a wanted recall, not for both; ask twice"
         )
     what, least = ("recall", recall) if recall is not None else ("precision", precision)
-    if least is not None and not 0 < least <= 1:
-        raise InputError(f"a wanted {what} is above 0 and at most 1, not {least:g}")
+    check_wanted(what, least)
     rows, notes = [], []
     for curve, count in zip(curves, boxes, strict=True):
         point = _best_f1(curve) if least is None else _best_other(curve, what, least)

@@ -14,7 +14,6 @@ from odkit.cli.flags import Classes, Further, Numbers, Reading, Writable
 from odkit.cli.results import images_judged, kind_of, read_results
 from odkit.cli.shared import (
     Stop,
-    check_further,
     command,
     means_the_demo,
     print_json,
@@ -118,7 +117,8 @@ def evaluate(
     foreign = kind_of(detector) != "detector"
     if out is not None and out.exists():
         raise InputError(f"--out {out} is there already; give another")
-    check_further(further)
+    analysis.check_wanted("precision", further.want_precision)  # said before hours of work
+    analysis.check_wanted("recall", further.want_recall)
     judge = None if foreign else read_detector(detector, device)
     dataset = read_dataset(path, classes, reading, val=0 if foreign else 0.2)
     read: Predictions | None = None

@@ -91,7 +91,6 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
     if not path.exists() and not (RUNS / path).exists():
         raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
     run = open_run(path)
-    run.detector_file()  # is there, or the error says so
     return run, run.detector(device=device)
 
 
@@ -143,13 +142,6 @@ def print_json(value: Any) -> None:
     """A value as JSON, arrays included."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
     print(orjson.dumps(value, option=options, default=str).decode())
-
-
-def check_further(further: Further) -> None:
-    """Raises InputError where a wanted precision or recall is none: said before hours of work."""
-    for what, wanted in (("precision", further.want_precision), ("recall", further.want_recall)):
-        if wanted is not None and not 0 < wanted <= 1:
-            raise InputError(f"--want-{what}: a share above 0 and at most 1, not {wanted:g}")
 
 
 def said_further(

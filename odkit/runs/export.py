@@ -289,7 +289,6 @@ def _detector(given: "Run | Detector | str | Path") -> tuple[Run | None, "Detect
     if isinstance(given, detection.Detector):
         return None, given
     run = given if isinstance(given, Run) else open_run(given)
-    run.detector_file()  # is there, or the error says so
     return run, run.detector(device="cpu")
 
 

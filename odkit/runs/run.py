@@ -180,8 +180,12 @@ class Run:
         return file
 
     def detector(self, *, device: str = "auto") -> "Detector":
-        """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose."""
-        found = detection.load_detector(self.path / "detector.safetensors", device=device)
+        """The best epoch's detector, in evaluation mode, on a device; "auto": the one that training would choose.
+
+        Raises:
+            RunError: The run has no detector yet.
+        """
+        found = detection.load_detector(self.detector_file(), device=device)
         assert isinstance(found, detection.Detector)
         return found
 

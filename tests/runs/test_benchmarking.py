@@ -214,8 +214,10 @@ def test_what_is_asked_wrongly_is_said_before_anything_is_measured(
 
 
 def test_a_run_without_a_detector_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has no detector yet"):
-        benchmark(create_run(dataset, Settings(epochs=1), tmp_path, "new"))
+    new = create_run(dataset, Settings(epochs=1), tmp_path, "new")
+    for use in (benchmark, Run.detector):
+        with pytest.raises(RunError, match="has no detector yet"):
+            use(new)
 
 
 def test_the_command_prints_json_keeps_it_and_draws(
