@@ -21,7 +21,7 @@ from PIL import Image
 from odkit.analysis import Suspect
 from odkit.data import Dataset, Predictions, box_iou
 from odkit.data.demo.faults import demo_faults
-from odkit.detection import Detector
+from odkit.detection import Detector, build_detector
 from odkit.runs import Run, Settings, create_run
 
 
@@ -417,11 +417,14 @@ def _asking_line() -> str:
 
 
 @torch.no_grad()
-def spread_weights(detector: Detector, seed: int = 0) -> Detector:
+def spread_detector(name: str, class_names: Sequence[str], image_size: int, seed: int = 0) -> Detector:
     """A detector of random weights whose scores and boxes differ: each layer's outputs are given a spread of 1.
 
     A layer that sees several feature maps is fitted to the first; a bias, where it would drown the rest, is taken out.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = build_detector(name, class_names, weights="random", image_size=image_size)
     generator = torch.Generator().manual_seed(seed)
     seen: set[torch.nn.Module] = set()
 
@@ -445,8 +448,7 @@ def spread_weights(detector: Detector, seed: int = 0) -> Detector:
 
     kinds = torch.nn.Conv2d, torch.nn.Linear
     hooks = [layer.register_forward_hook(scaled) for layer in detector.modules() if type(layer) in kinds]
-    size = detector.image_size
-    detector.eval()([torch.rand(3, size, size, generator=generator)])
+    detector.eval()([torch.rand(3, image_size, image_size, generator=generator)])
     for hook in hooks:
         hook.remove()
     return detector

@@ -16,7 +16,7 @@ from odkit.detection import ExportError, Limits, limits, write_openvino
 from odkit.detection.onnx_graph import Graph
 from odkit.runs.export import agree
 from odkit.system import FileInTheWayError, InputError, MissingFileError, MissingPackageError
-from tests.helpers import extra, make_predictions, spread_weights, squares
+from tests.helpers import extra, make_predictions, spread_detector, squares
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(data):
-    return spread_weights(od.build_detector("starter", data.class_names, weights="random", image_size=96))
+    return spread_detector("starter", data.class_names, 96)
 
 
 @pytest.fixture(scope="module")  # half a minute of computing, for all tests here
@@ -213,7 +213,7 @@ def test_openvino_is_an_extra(detector, data, tmp_path, monkeypatch):
 def test_other_kinds_are_written_as_they_are(name, data, tmp_path):
     """Three pictures: a graph that is of the example's two alone would fail."""
     some = data.select(range(3))
-    made = spread_weights(od.build_detector(name, data.class_names, weights="random", image_size=128))
+    made = spread_detector(name, data.class_names, 128)
     exported = od.export(made, tmp_path / "out", dataset=some, formats=("fp32",))
     assert exported.agreement.differing == 0 and exported.agreement.detections > 5
     found = od.predict(made, some)
@@ -233,7 +233,7 @@ def test_other_kinds_are_written_as_they_are(name, data, tmp_path):
 def test_fixed_shapes_hold_what_is_found(name):
     """What a graph is made of, as PyTorch computes it: quicker than writing a file of each."""
     size = 300 if name == "ssd300_vgg16" else 128
-    made = spread_weights(od.build_detector(name, ["a", "b"], weights="random", image_size=size))
+    made = spread_detector(name, ["a", "b"], size)
     images = torch.randint(0, 256, (2, 3, size, size), generator=torch.manual_seed(0), dtype=torch.uint8)
     sizes = torch.tensor([[size, size - 20], [size, size]])
     with torch.no_grad():
