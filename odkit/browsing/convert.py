@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from odkit.analysis import Evaluation, Suspect
 from odkit.browsing import annotate, fo_dataset
 from odkit.browsing.fo_dataset import GROUND_TRUTH, UNKNOWN_LABEL
-from odkit.data import UNKNOWN_CLASS, Dataset, Predictions, SourceProblem, relative_xywh_to_xyxy, upright_size
+from odkit.data import (
+    UNKNOWN_CLASS,
+    Dataset,
+    Predictions,
+    SourceProblem,
+    Texts,
+    relative_xywh_to_xyxy,
+    upright_size,
+)
 from odkit.runs import Prelabels
 from odkit.system import InputError
 
@@ -160,15 +168,15 @@ def from_fiftyone(view: Any, *, field: str = GROUND_TRUTH) -> Dataset:
         root=root,
         format="fiftyone",
         class_names=class_names,
-        image_paths=_text(paths),
-        image_ids=_text(_image_ids(columns["image_id"], paths, root)),
+        image_paths=Texts.of(paths),
+        image_ids=Texts.of(_image_ids(columns["image_id"], paths, root)),
         image_sizes=sizes,
         image_splits=_text(splits),
         boxes=boxes,
         box_classes=classes,
         box_images=images.astype(np.int32),
         box_crowd=np.array([bool(value) for value in _flat(columns["iscrowd"], counts)], bool),
-        box_ids=_text(_box_ids(columns, counts)),
+        box_ids=Texts.of(_box_ids(columns, counts)),
         notes=tuple(notes),
         source_problems=tuple(problems),
     )

@@ -26,6 +26,7 @@ from .images import open_upright as open_upright
 from .images import read_pixels as read_pixels
 from .images import upright_size as upright_size
 from .predictions import Predictions as Predictions
+from .texts import Texts as Texts
 from .videos import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from .videos import Video as Video
 from .videos import VideoError as VideoError

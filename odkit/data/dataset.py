@@ -1,12 +1,14 @@
 """Dataset: images, boxes and class names as columns.
 
-A dataset is a handful of NumPy arrays, so that checks are vector expressions, COCO's 860,000 boxes fit in tens of
-megabytes, and every step (split, select, repair) is a new view of the same columns. Nothing here changes an image:
+A dataset is a handful of arrays, so that checks are vector expressions, COCO's 860,000 boxes fit in tens of megabytes,
+all processes of a machine share one copy of a saved one, and every step (split, select, repair) is a new view of the
+same columns. Nothing here changes an image:
 files belong to their owner. Dealing splits looks at them, and nothing else here does.
 """
 
 import dataclasses
 import hashlib
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -18,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import as_boxes
+from odkit.data.columns import load_columns, save_columns
 from odkit.data.splits import Deal, deal
-from odkit.system import InputError, OutOfRangeError, UnknownNameError, replacing
+from odkit.data.texts import CHUNK, Numbered, Texts
+from odkit.system import InputError, OutOfRangeError, UnknownNameError
 
 UNKNOWN_CLASS = -1
 """Class index of a box whose class is not in the class table; `audit()` lists such boxes, training refuses them."""
@@ -60,8 +63,8 @@ class Dataset:
     """Labelled images as columns; every method returns a new Dataset and leaves this one and the files alone.
 
     Attributes:
-        image_paths: Absolute path of each image, object array [N] of str.
-        image_ids: Stable id of each image, object array [N] of str: its path relative to `root` with "/" between.
+        image_paths: Absolute path of each image, Texts [N].
+        image_ids: Stable id of each image, Texts [N]: its path relative to `root` with "/" between.
         image_sizes: Width and height in pixels of the upright image as the labels declare them (from the file's
             header where they do not), int32 [N, 2]; (0, 0) where unknown.
         image_splits: "train", "val", "test" or another name; "" where the dataset has no splits; object array [N].
@@ -69,14 +72,14 @@ class Dataset:
         box_classes: 0-based index into `class_names`, int32 [B]; -1 for a class that is not in the table.
         box_images: Index into the images, int32 [B], non-decreasing.
         box_crowd: True where one box stands for a group (COCO's iscrowd), bool [B].
-        box_ids: Where the box stands in its source ("object 12", "line 3", a COCO annotation id), object array [B].
+        box_ids: Where the box stands in its source ("object 12", "line 3", a COCO annotation id), Texts [B].
 
     Raises:
         ValueError: A column has the wrong length, shape or range; the message says which, expected and actual.
     """
 
     class_names: tuple[str, ...]
-    image_paths: NDArray[np.object_]
+    image_paths: Texts
     image_sizes: NDArray[np.int32]
     boxes: NDArray[np.float32]
     box_classes: NDArray[np.int32]
@@ -84,10 +87,10 @@ class Dataset:
     name: str = "dataset"
     root: Path = Path()
     format: str = ""  # what it was read from: "coco", "voc", "yolo", "csv", "demo", "fiftyone"
-    image_ids: NDArray[np.object_] = None  # type: ignore[assignment]  # default: from image_paths and root
+    image_ids: Texts = None  # type: ignore[assignment]  # default: from image_paths and root
     image_splits: NDArray[np.object_] = None  # type: ignore[assignment]  # default: "" for all
     box_crowd: NDArray[np.bool_] = None  # type: ignore[assignment]  # default: False for all
-    box_ids: NDArray[np.object_] = None  # type: ignore[assignment]  # default: "box 1", "box 2", ... within an image
+    box_ids: Texts = None  # type: ignore[assignment]  # default: "box 1", "box 2", ... within an image
     notes: tuple[str, ...] = ()  # what was recognised, chosen or repaired, and why
     source_problems: tuple[SourceProblem, ...] = field(default=(), repr=False)
     source_ids: SourceIds = field(default=SourceIds(), repr=False)  # of COCO's and YOLO's files; else empty
@@ -96,32 +99,32 @@ class Dataset:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (the class is frozen)
         put("class_names", tuple(str(name) for name in self.class_names))
         put("root", Path(self.root))
-        put("image_paths", _strings(self.image_paths))
+        put("image_paths", Texts.of(self.image_paths))
         put("image_sizes", np.asarray(self.image_sizes, np.int32).reshape(-1, 2))
         put("boxes", as_boxes(self.boxes))
         put("box_classes", np.asarray(self.box_classes, np.int32).reshape(-1))
         put("box_images", np.asarray(self.box_images, np.int32).reshape(-1))
         images, boxes = len(self.image_paths), len(self.boxes)
         if self.image_ids is None:
-            put("image_ids", _strings([_relative(path, self.root) for path in self.image_paths]))
+            put("image_ids", Texts.of(_relative(path, self.root) for path in self.image_paths))
         else:
-            put("image_ids", _strings(self.image_ids))
-        put("image_splits", _strings([""] * images if self.image_splits is None else self.image_splits))
+            put("image_ids", Texts.of(self.image_ids))
+        put("image_splits", _objects([""] * images if self.image_splits is None else self.image_splits))
         crowd = (
             np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
         )
         put("box_crowd", crowd)
         if self.box_ids is not None:
-            put("box_ids", _strings(self.box_ids))
+            put("box_ids", Texts.of(self.box_ids))
         _validate_lengths(self)  # sorting by image needs whole columns
-        order = np.argsort(self.box_images, kind="stable")
-        if not np.array_equal(order, np.arange(boxes)):
+        if (np.diff(self.box_images) < 0).any():
+            order = np.argsort(self.box_images, kind="stable")
             for column in ("boxes", "box_classes", "box_images", "box_crowd", "box_ids"):
                 if getattr(self, column) is not None:
                     put(column, getattr(self, column)[order])
         if self.box_ids is None:
             first = np.searchsorted(self.box_images, self.box_images)
-            put("box_ids", _strings([f"box {k + 1}" for k in (np.arange(boxes) - first).tolist()]))
+            put("box_ids", Numbered("box ", np.arange(1, boxes + 1, dtype=np.int32) - first.astype(np.int32)))
         _validate(self)
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Dataset:
         found = np.flatnonzero(self.image_ids == image_id)
         if len(found):
             return int(found[0])
-        near = get_close_matches(image_id, list(self.image_ids), n=3, cutoff=0.4)
+        near = get_close_matches(image_id, self.image_ids, n=3, cutoff=0.4)
         raise UnknownNameError(f"no image {image_id!r} in {self.name}; near it: {', '.join(near) or 'none'}")
 
     def fingerprint(self) -> str:
@@ -178,7 +181,10 @@ class Dataset:
         """
         digest = hashlib.sha256()
         for part in (self.class_names, self.image_ids, self.image_splits):
-            digest.update("\x00".join(map(str, part)).encode() + b"\x01")
+            for first in range(0, len(part), CHUNK):
+                some = "\x00".join(part[first : first + CHUNK])
+                digest.update(b"\x00" * (first > 0) + some.encode("utf-8", "surrogatepass"))
+            digest.update(b"\x01")
         for array in (self.image_sizes, self.boxes, self.box_classes, self.box_images, self.box_crowd):
             digest.update(np.ascontiguousarray(array).tobytes() + b"\x01")
         return digest.hexdigest()[:16]
@@ -197,7 +203,7 @@ class Dataset:
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         keep = place[self.box_images] >= 0
-        kept_ids = set(self.image_ids[chosen])
+        kept_ids = set(self.image_ids[chosen]) if self.source_problems else set()
         problems = tuple(p for p in self.source_problems if not p.image or p.image in kept_ids)
         return self.replace(
             image_paths=self.image_paths[chosen],
@@ -348,9 +354,7 @@ class Dataset:
 
     def save(self, path: str | Path) -> Path:
         """The columns as one `.npz` file (plain arrays, no pickle), whole or not at all (`replacing`)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = {
+        about = {
             "class_names": self.class_names,
             "name": self.name,
             "root": str(self.root),
@@ -358,35 +362,25 @@ class Dataset:
             "notes": self.notes,
             "source_problems": [dataclasses.asdict(p) for p in self.source_problems],
             "source_ids": {"images": self.source_ids.images, "classes": self.source_ids.classes},
-            **{column: self._column_list(column) for column in _TEXT_COLUMNS},
         }
-        arrays = {column: getattr(self, column) for column in _NUMBER_COLUMNS}
-        with replacing(path) as file:
-            np.savez_compressed(file, text=np.frombuffer(orjson.dumps(text), np.uint8), **arrays)
-        return path
+        return save_columns(path, about, {column: getattr(self, column) for column in _COLUMNS})
 
     @classmethod
     def load(cls, path: str | Path) -> "Dataset":
-        """A dataset as `save()` wrote it.
+        """A dataset as `save()` wrote it; its columns stay in the file (read-only) until they are looked at.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a saved dataset.
         """
         try:
-            # not np.load, which takes any file that NumPy ever wrote
-            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-                text = orjson.loads(arrays["text"].tobytes())
-                columns: dict[str, Any] = {column: arrays[column] for column in _NUMBER_COLUMNS}
-            text["source_problems"] = tuple(SourceProblem(**p) for p in text["source_problems"])
-            text["notes"] = tuple(text["notes"])
-            text["source_ids"] = SourceIds(**text.get("source_ids", {}))  # older files have none
-            return cls(**text, **columns)
+            about, columns = load_columns(path)
+            about["source_problems"] = tuple(SourceProblem(**p) for p in about["source_problems"])
+            about["notes"] = tuple(about["notes"])
+            about["source_ids"] = SourceIds(**about.get("source_ids", {}))  # older files have none
+            return cls(**about, **columns)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
-
-    def _column_list(self, column: str) -> list[str]:
-        return [str(value) for value in getattr(self, column)]
 
     # -- showing -------------------------------------------------------------------------------------------------
 
@@ -419,8 +413,10 @@ class Dataset:
         return {key: value for key, value in facts.items() if value}
 
 
-_NUMBER_COLUMNS = ("image_sizes", "boxes", "box_classes", "box_images", "box_crowd")
-_TEXT_COLUMNS = ("image_paths", "image_ids", "image_splits", "box_ids")
+_COLUMNS = (
+    *("image_paths", "image_ids", "image_sizes", "image_splits"),
+    *("boxes", "box_classes", "box_images", "box_crowd", "box_ids"),
+)
 
 
 def evenly(dataset: Dataset, count: int) -> Dataset:
@@ -444,7 +440,7 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
     for part in parts.values():
         for class_name in part.class_names:
             names.setdefault(class_name, len(names))
-    joined: dict[str, list[Any]] = {column: [] for column in (*_NUMBER_COLUMNS, *_TEXT_COLUMNS)}
+    joined: dict[str, list[Any]] = {column: [] for column in _COLUMNS}
     offset = 0
     for split, part in parts.items():
         table = np.array(
@@ -470,8 +466,12 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
             {image: key for part in parts.values() for image, key in part.source_ids.images.items()},
             one_table(part.source_ids.classes for part in parts.values()),
         ),
-        **{column: np.concatenate(values) for column, values in joined.items()},
+        **{column: _end_to_end(values) for column, values in joined.items()},
     )
+
+
+def _end_to_end(parts: Sequence[Any]) -> Any:
+    return Texts.join(parts) if isinstance(parts[0], Texts) else np.concatenate(parts)
 
 
 def one_table(tables: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -539,18 +539,20 @@ def _validate(dataset: Dataset) -> None:
     repeated = [name for name, count in Counter(dataset.class_names).items() if count > 1]
     if repeated:
         raise InputError(f"class names must differ; {', '.join(map(repr, repeated))} stands more than once")
-    if len(set(dataset.image_ids)) != images:
-        twice = next(i for i, count in Counter(dataset.image_ids).items() if count > 1)
+    if (twice := dataset.image_ids.repeated()) is not None:
         raise InputError(f"image ids must differ; {twice!r} stands more than once")
 
 
-def _strings(values: Any) -> NDArray[np.object_]:
+def _objects(values: Any) -> NDArray[np.object_]:
     array = np.empty(len(values), object)
     array[:] = [str(value) for value in values]
     return array
 
 
 def _relative(path: str, root: Path) -> str:
+    start = f"{root}{os.sep}"
+    if os.sep == "/" and path.startswith(start) and os.path.normpath(path) == path:
+        return path[len(start) :]
     try:
         return Path(path).relative_to(root).as_posix()
     except ValueError:

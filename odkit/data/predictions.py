@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
 from odkit.data.dataset import Dataset
+from odkit.data.texts import Texts
 from odkit.system import InputError, MissingPackageError, OutOfRangeError, replacing
 
 
@@ -291,8 +292,8 @@ class Predictions:
         return Dataset(
             name="predicted",
             class_names=self.class_names,
-            image_paths=np.array(self.image_paths, object),
-            image_ids=np.array(self.image_ids, object),
+            image_paths=Texts.of(self.image_paths),
+            image_ids=Texts.of(self.image_ids),
             image_sizes=self.image_sizes,
             boxes=np.zeros((0, 4), np.float32),
             box_classes=np.zeros(0, np.int32),

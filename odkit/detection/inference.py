@@ -21,6 +21,7 @@ from odkit.data import (
     HeldPicture,
     ImageReadError,
     Predictions,
+    Texts,
     Video,
     VideoFrame,
     is_camera,
@@ -370,8 +371,8 @@ def _look_at_frames(
     held = {row: HeldPicture(frame.pixels, "picture") for row, frame in enumerate(frames)}
     dataset = Dataset(
         class_names=detector.class_names,
-        image_paths=np.full(len(frames), "", object),
-        image_ids=np.arange(len(frames)).astype(object),
+        image_paths=Texts.of([""] * len(frames)),
+        image_ids=Texts.of(range(len(frames))),
         image_sizes=np.array([picture.size for picture in held.values()], np.int32),
         boxes=np.zeros((0, 4), np.float32),
         box_classes=np.zeros(0, np.int32),

@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from odkit.data import Dataset, Predictions
+from odkit.data import Dataset, Predictions, Texts
 from odkit.detection.benchmark import Measured, Pace, Timing
 from odkit.detection.detector import Detector, load_detector
 from odkit.detection.devices import DTYPES
@@ -257,7 +257,7 @@ def _pictures(dataset: Dataset | None) -> tuple[Dataset, list[Tensor]]:
         name="drawn",
         root=Path(),
         class_names=("object",),
-        image_paths=np.array([f"{k}.png" for k in range(_PICTURES)], object),
+        image_paths=Texts.of(f"{k}.png" for k in range(_PICTURES)),
         image_sizes=np.array([DRAWN] * _PICTURES, np.int32),
         boxes=np.zeros((0, 4), np.float32),
         box_classes=np.zeros(0, np.int32),

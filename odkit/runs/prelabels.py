@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit import detection
-from odkit.data import IMAGE_SUFFIXES, Dataset, Predictions, box_iou, upright_size
+from odkit.data import IMAGE_SUFFIXES, Dataset, Predictions, Texts, box_iou, upright_size
 from odkit.data.audit import repaired
 from odkit.data.formats import list_images, load_dataset
 from odkit.runs.run import Run
@@ -84,7 +84,7 @@ class Prelabels:
             box_classes=found.classes,
             box_images=found.images,
             box_crowd=np.zeros(len(found), bool),
-            box_ids=np.array(suggestion_ids(found), object),
+            box_ids=Texts.of(suggestion_ids(found)),
             notes=(*self.pictures.notes, NOT_LABELS),
         )
 
@@ -230,8 +230,8 @@ def find_unlabelled(source: Dataset | str | Path, every_picture: bool = False, *
         root=dataset.root,
         format="images",
         class_names=dataset.class_names,
-        image_paths=np.array(paths, object),
-        image_ids=np.array([*empty.image_ids, *extra], object),
+        image_paths=Texts.of(paths),
+        image_ids=Texts.of([*empty.image_ids, *extra]),
         image_sizes=np.array([*empty.image_sizes, *map(upright_size, paths[len(empty) :])], np.int32),
         boxes=np.zeros((0, 4), np.float32),
         box_classes=np.zeros(0, np.int32),

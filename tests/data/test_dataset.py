@@ -9,6 +9,7 @@ import pytest
 
 from odkit.data.dataset import Dataset, SourceProblem, concatenate
 from odkit.data.image_facts import file_hash
+from odkit.data.texts import Texts
 
 
 def made(**columns: Any) -> Dataset:
@@ -53,11 +54,13 @@ def test_types_of_the_columns() -> None:
     dataset = made()
     types = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
     found = {name: value.dtype for name, value in types.items() if isinstance(value, np.ndarray)}
+    assert {name for name, value in types.items() if isinstance(value, Texts)} == {
+        "image_paths",
+        "image_ids",
+        "box_ids",
+    }
     assert found == {
-        "image_paths": object,
-        "image_ids": object,
         "image_splits": object,
-        "box_ids": object,
         "image_sizes": np.int32,
         "boxes": np.float32,
         "box_classes": np.int32,
@@ -454,6 +457,9 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         if isinstance(was, np.ndarray):
             assert was.dtype == now.dtype
             np.testing.assert_array_equal(was, now)
+        elif isinstance(was, Texts):
+            assert type(was) is type(now)
+            assert was.tolist() == now.tolist()
         else:
             assert was == now, field.name
     assert again.fingerprint() == dataset.fingerprint()

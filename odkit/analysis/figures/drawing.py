@@ -79,7 +79,7 @@ def draw_predictions(
     dataset = found.dataset()
     if pictures is not None and len(pictures) != len(dataset):
         raise InputError(f"{len(pictures)} pictures were given for predictions of {len(dataset)}")
-    if pictures is None and not dataset.image_paths.all():
+    if pictures is None and not all(dataset.image_paths):
         raise InputError("some of these pictures were in no file: give them as pictures=, in the same order")
     targets = [Path(folder) / name for name in distinct([picture_name(name) for name in kept_ids(dataset)])]
     for target in targets:

@@ -19,6 +19,7 @@ import orjson
 from odkit.data.dataset import Dataset
 from odkit.data.demo.faults import Label, Picture, Planting
 from odkit.data.demo.parts import PARTS, demo_image, save_jpeg
+from odkit.data.texts import Texts
 from odkit.system import FileInTheWayError, InputError, cache_folder, progress_bar, sync_folder, sync_tree
 
 DEMO_VERSION = 4
@@ -59,7 +60,7 @@ def demo_dataset(
 
         return load_dataset(root).replace(name="demo with faults")
     dataset = Dataset.load(root / "dataset.npz")
-    paths = np.array([str(root / image_id) for image_id in dataset.image_ids], object)
+    paths = Texts.of(root / image_id for image_id in dataset.image_ids)
     return dataset.replace(root=root, image_paths=paths)
 
 
@@ -226,13 +227,13 @@ def _columns(folder: Path, pictures: Sequence[Picture], names: Sequence[str]) ->
         root=folder,
         format="demo",
         class_names=tuple(names),
-        image_paths=np.array([str(folder / p.id) for p in pictures], object),
+        image_paths=Texts.of(folder / p.id for p in pictures),
         image_sizes=np.array([(p.width, p.height) for p in pictures], np.int32),
         image_splits=np.array([p.split for p in pictures], object),
         boxes=np.array([label.box for _, label in labels], np.float32),
         box_classes=np.array([names.index(label.name) for _, label in labels], np.int32),
         box_images=np.array([k for k, _ in labels], np.int32),
-        box_ids=np.array([str(label.number) for _, label in labels], object),
+        box_ids=Texts.of(label.number for _, label in labels),
         notes=(f"drawn by odkit (demo version {DEMO_VERSION})",),
     )
 

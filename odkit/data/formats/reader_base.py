@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
+from odkit.data.texts import Texts
 from odkit.system import OdkitError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -425,15 +426,15 @@ class Gathered:
             root=self.folder.root,
             format=self.format,
             class_names=tuple(map(encodable, self.class_names)),
-            image_paths=_objects([self.file_of(path) for path in self.paths]),
-            image_ids=_objects(list(map(encodable, self.paths))),
+            image_paths=Texts.of(map(self.file_of, self.paths)),
+            image_ids=Texts.of(map(encodable, self.paths)),
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
             image_splits=_objects(list(map(encodable, self.splits))),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
             box_crowd=_joined(self.crowd, np.zeros(0, bool)),
-            box_ids=_objects(list(map(encodable, self.box_ids))),
+            box_ids=Texts.of(map(encodable, self.box_ids)),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
             source_ids=SourceIds(

@@ -1,0 +1,113 @@
+"""Columns of strings: what an array of strings answers, without one."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from odkit.data import Dataset, Texts
+from odkit.data.columns import load_columns, save_columns
+from odkit.data.texts import CHUNK, Numbered
+from tests.helpers import make_dataset
+
+ROWS = ["b/1.jpg", "", "ö.jpg", "b/1.jpg", "\udcff odd", "日本", "c"]
+COLUMNS = {
+    "spelled": (Texts.of(ROWS), ROWS),
+    "ascii": (Texts.of(["x", "yy", "x"]), ["x", "yy", "x"]),
+    "a part": (Texts.of(["away", *ROWS, "away"])[1:-1], ROWS),
+    "numbered": (Numbered("box ", np.array([3, 1, 12, 3])), ["box 3", "box 1", "box 12", "box 3"]),
+    "numbers": (Numbered("", np.array([7, 0], np.int32)), ["7", "0"]),
+    "none": (Texts.of([]), []),
+}
+
+
+@pytest.mark.parametrize(("texts", "rows"), COLUMNS.values(), ids=COLUMNS)
+def test_a_column_answers_as_an_array_of_strings(texts, rows, tmp_path):
+    array = np.array(rows, object).reshape(-1)
+    assert len(texts) == len(rows)
+    assert texts.tolist() == list(texts) == [texts[i] for i in range(len(rows))] == rows
+    assert [texts[-1 - i] for i in range(len(rows))] == rows[::-1]
+    assert np.array_equal(np.asarray(texts), array)
+    rng = np.random.default_rng(0)
+    for chosen in (
+        slice(1, 3),
+        slice(None, None, -2),
+        rng.random(len(rows)) < 0.5,
+        np.zeros(0, int),
+        slice(5, 2),
+    ):
+        assert texts[chosen].tolist() == array[chosen].tolist()
+    assert texts[[]].tolist() == []
+    if rows:
+        twice = rng.integers(len(rows), size=9)
+        assert texts[twice].tolist() == array[twice].tolist()
+        assert texts[twice.tolist()].tolist() == array[twice].tolist()
+    for text in {*rows, "box 03", "box", "box 4", "z"}:
+        assert (texts == text).tolist() == [row == text for row in rows]
+        assert (texts != text).tolist() == [row != text for row in rows]
+        assert (text in texts) == (text in rows)
+    assert (texts == array).tolist() == [True] * len(rows)
+    assert Texts.join([texts, texts]).tolist() == rows * 2
+    assert Texts.join([texts, Texts.of(["end"])]).tolist() == [*rows, "end"]
+    assert pickle.loads(pickle.dumps(texts)).tolist() == rows
+    assert (texts.repeated() is None) == (len(set(rows)) == len(rows))
+    few = np.array([str(len(row) % 2) for row in rows], object)
+    save_columns(tmp_path / "a.npz", {"said": 1}, {"texts": texts, "few": few})
+    about, columns = load_columns(tmp_path / "a.npz")
+    assert about == {"said": 1}
+    assert columns["texts"].tolist() == rows
+    assert columns["few"].tolist() == few.tolist()
+
+
+def test_a_row_that_is_not_there_is_an_error():
+    for texts, rows in COLUMNS.values():
+        for row in (len(rows), -len(rows) - 1):
+            with pytest.raises(IndexError, match="row"):
+                texts[row]
+
+
+def test_repeated_texts_are_found_after_any_choice_of_rows():
+    texts = Texts.of(f"{k}.jpg" for k in range(CHUNK + 5))
+    assert texts.repeated() is None
+    assert texts[texts != "7.jpg"].repeated() is None
+    assert texts[[5, 4, 5]].repeated() == "5.jpg"
+    assert Texts.join([texts, texts[CHUNK:]]).repeated() is not None
+
+
+def test_a_saved_dataset_is_shared_and_read_only(tmp_path):
+    dataset = make_dataset([(0, 0, (1, 1, 9, 9)), (2, 1, (2, 2, 8, 8))], images=3)
+    again = Dataset.load(dataset.save(tmp_path / "data.npz"))
+    for column in ("boxes", "image_sizes", "box_images", "box_crowd"):
+        array = getattr(again, column)
+        assert np.array_equal(array, getattr(dataset, column))
+        assert array.ctypes.data % 64 == 0, column
+        assert not array.flags.writeable, "it is the file's"
+    assert again.fingerprint() == dataset.fingerprint()
+    assert again.box_ids.tolist() == dataset.box_ids.tolist()
+    assert np.load(tmp_path / "data.npz")["boxes"].tolist() == dataset.boxes.tolist()
+
+
+def test_a_dataset_that_an_older_version_saved_is_read(tmp_path):
+    dataset = make_dataset([(0, 0, (1, 1, 9, 9)), (2, 1, (2, 2, 8, 8))], images=3)
+    text = {
+        "class_names": dataset.class_names,
+        "name": "old",
+        "root": "/made",
+        "format": "",
+        "notes": [],
+        "source_problems": [],
+        "image_paths": list(dataset.image_paths),
+        "image_ids": list(dataset.image_ids),
+        "image_splits": ["train", "train", "val"],
+        "box_ids": ["5", "odd"],
+    }
+    numbers = ("image_sizes", "boxes", "box_classes", "box_images", "box_crowd")
+    np.savez_compressed(
+        tmp_path / "old.npz",
+        text=np.frombuffer(json.dumps(text).encode(), np.uint8),
+        **{name: getattr(dataset, name) for name in numbers},
+    )
+    again = Dataset.load(tmp_path / "old.npz")
+    assert again.box_ids.tolist() == ["5", "odd"]
+    assert again.fingerprint() == dataset.replace(image_splits=text["image_splits"]).fingerprint()
