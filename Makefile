@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 
 # More options for JupyterLab, pytest and nbconvert, for example LAB_FLAGS="--port 9000 --no-browser".
 LAB_FLAGS ?=
-PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile -ra
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -ra
 CHECK_FLAGS ?= -n auto --maxprocesses 4 --dist worksteal -q --no-showlocals
 RUN_FLAGS ?=
 

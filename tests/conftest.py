@@ -128,6 +128,17 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_watch)
 
 
+# -- the long ones first -----------------------------------------------------------------------------------------------
+
+_LONG = {"notebook", "browser", "slow", "worker", "database"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first, notebooks before all, so that no core waits at the end for one that began last."""
+    long = {item.path for item in items if _LONG & {mark.name for mark in item.iter_markers()}}
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path not in long))  # else as they were
+
+
 # -- where the real things are -----------------------------------------------------------------------------------------
 
 
