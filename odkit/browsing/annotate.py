@@ -72,7 +72,7 @@ def put_predictions(
         evaluation = None
     columns = (all_found.boxes, all_found.scores, all_found.classes, all_found.images)
     digest = digest_of(score, limit, *columns)
-    if untouched and made.info["odkit"].get("put", {}).get(label) == digest and _is_whole(made, label, key):
+    if untouched and is_put(made, label, digest) and _is_whole(made, label, key):
         return False
     from odkit.browsing import fo_evaluation
 
@@ -236,6 +236,10 @@ def _write(made: Any, operations: Iterable[Any]) -> None:
     while some := list(itertools.islice(left, IMAGES_A_WRITE)):
         fo_private.samples(made).bulk_write(some, ordered=False)
     made.reload()
+
+
+def is_put(made: Any, what: str, digest: str) -> bool:
+    return bool(made.info["odkit"].get("put", {}).get(what) == digest)
 
 
 def remember(made: Any, what: str, digest: str) -> None:
@@ -467,7 +471,12 @@ def put_findings(made: Any, dataset: Dataset, audit: "Audit", *, untouched: bool
     from pymongo import UpdateOne
 
     digest = digest_of([(one.kind, one.image_index, one.box_index) for one in audit.findings])
-    if untouched and made.info["odkit"].get("put", {}).get(AUDIT) == digest:
+    views = {
+        AUDIT + one.kind.replace("_", " ")
+        for one in audit.findings
+        if max(one.image_index, one.box_index) >= 0
+    }
+    if untouched and is_put(made, AUDIT, digest) and views <= set(made.list_saved_views()):
         return False
     forget(made, AUDIT)
 
