@@ -102,7 +102,7 @@ def by_samples(fo: Any, dataset: od.Dataset, found: od.Predictions | None) -> An
     there = fo.Dataset()
     there.add_samples(samples, progress=False)
     if found is not None:
-        options = {"gt_field": "ground_truth", "eval_key": "eval", "compute_mAP": True, "progress": False}
+        options = {"gt_field": "ground_truth", "eval_key": "eval", "progress": False}
         there.evaluate_detections("predictions", **options)
     return there
 
@@ -161,6 +161,7 @@ def main() -> None:
             f"with {len(found):,} predictions, matched and judged",
             *(fresh, adding),
             beside=f"{version}, add_samples and evaluate_detections",
+            note="odkit's has AP and kinds of mistake besides",
         )
         added.delete()
 
