@@ -188,7 +188,9 @@ def main() -> None:
                 dataset_type=coco, labels_path=str(folder / "out.json"), progress=False
             )
         )
-        written, _ = seconds(lambda: od.write_dataset(od.from_fiftyone(made), folder / "out", "coco"))
+        written, _ = seconds(
+            lambda: od.write_dataset(od.from_fiftyone(made), folder / "out", "coco", images="none")
+        )
         row(
             f"back, as a COCO file, {len(few):,} images",
             *(written, exported),
