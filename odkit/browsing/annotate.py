@@ -5,19 +5,21 @@ say what kind of mistake they are (see `odkit.mistakes`).
 """
 
 import hashlib
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from odkit.analysis import KINDS, Evaluation, Suspect, classify, evaluate, match, rows_of_boxes
+from odkit.browsing import fo_private
 from odkit.browsing.fo_dataset import (
-    BATCH,
     GROUND_TRUTH,
     annotation,
     arrange,
+    object_ids,
     offer_classes,
     relative_boxes,
     rows_there,
@@ -30,6 +32,8 @@ from odkit.system import InputError
 if TYPE_CHECKING:
     from odkit.data.audit import Audit
 
+IMAGES_A_WRITE = 100
+VIEWS = ("worst first", "false positives", "missed")  # saved beside one for each kind of mistake
 AUDIT = "audit: "  # how the tags and saved views made from an audit begin
 SUSPECTS = "suspects"
 SUGGESTIONS = "suggestions"
@@ -38,16 +42,24 @@ TO_DO = "to do, least sure first"  # the saved view of pictures with neither
 
 
 def put_predictions(
-    fo: Any, made: Any, dataset: Dataset, label: str, predictions: Predictions | Evaluation, score: float
-) -> None:
+    fo: Any,
+    made: Any,
+    dataset: Dataset,
+    label: str,
+    predictions: Predictions | Evaluation,
+    score: float,
+    *,
+    untouched: bool,
+) -> bool:
     """One detector's predictions as a field, each with what it is: a hit, or which kind of mistake.
 
-    And the evaluation as FiftyOne keeps one: made here of predictions that come without.
-    """
-    from bson import ObjectId
-    from pymongo import UpdateOne
+    And the evaluation as FiftyOne keeps one: made here of predictions that come without. Where these very predictions
+    are there already, and nothing was touched since, nothing is written.
 
-    from odkit.browsing import fo_evaluation
+    Returns:
+        Whether something was written.
+    """
+    from pymongo import UpdateOne
 
     label, key, kind = names_of(label)
     if isinstance(predictions, Evaluation):
@@ -57,6 +69,14 @@ def put_predictions(
         all_found, limit = predictions.predictions, predictions.max_detections
     else:
         all_found, limit = predictions.for_dataset(dataset), 100
+        evaluation = None
+    columns = (all_found.boxes, all_found.scores, all_found.classes, all_found.images)
+    digest = digest_of(score, limit, *columns)
+    if untouched and is_put(made, label, digest) and _is_whole(made, label, key):
+        return False
+    from odkit.browsing import fo_evaluation
+
+    if not isinstance(predictions, Evaluation):
         evaluation = _evaluation(dataset, all_found)
     found = all_found.above(score)
     matches = match(dataset, found, max_detections=limit)
@@ -70,53 +90,60 @@ def put_predictions(
     box_ious[hit] = matches.ious[matches.predictions[hit]]
 
     tagged = _tagged(made, label)
+    forget(made, label)
     _declare(fo, made, label, key, kind)
-    pattern = _pattern(fo)
-    boxes = relative_boxes(dataset, found.boxes, found.images, sizes_to_draw(dataset))
-    values = zip(
-        *(found.classes.tolist(), boxes, found.scores.tolist()),
-        *(marks.tolist(), matches.ious.tolist(), kinds.predictions.tolist()),
-        strict=True,
-    )
-    rows = [
-        {
-            **pattern,
-            "_id": ObjectId(),
-            "tags": [],
-            "label": dataset.class_names[c],
-            "bounding_box": box,
-            "confidence": confidence,
-            key: mark,
-            f"{key}_iou": iou,
-            f"{key}_id": "",
-            kind: what,
-        }
-        for c, box, confidence, mark, iou, what in values
-    ]
+    pattern, names = _pattern(fo), np.array(dataset.class_names, object)
+    boxes = relative_boxes(found.boxes, found.images, sizes_to_draw(dataset))
     totals = _totals(dataset, found, marks, box_marks, matches.ious, key)
-
+    ids = object_ids(len(found))
     box_ids: list[str | None] = [None] * dataset.num_boxes
-    place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
+    place = dict(zip(dataset.image_ids, range(len(dataset)), strict=True))
     there = f"{GROUND_TRUTH}.detections"
-    operations = []
-    for sample in made._sample_collection.find({}, {"image_id": 1, f"{there}.box_id": 1, f"{there}._id": 1}):
-        i = place.get(sample.get("image_id"), -1)
-        if i < 0:
-            continue  # added in the App: the detector has not seen it
-        for row_found in rows[found.of(i)] if tagged else ():
-            row_found["tags"] = tagged.get((sample["_id"], *_place(row_found)), [])
-        changed: dict[str, Any] = {name: column[i] for name, column in totals.items()}
-        changed[label] = {"_cls": "Detections", "detections": rows[found.of(i)]}
-        for position, row in rows_there(dataset, i, sample):
-            by, box = int(matches.predictions[row]), f"{there}.{position}"
-            box_ids[row] = str(sample[GROUND_TRUTH]["detections"][position]["_id"])
+
+    def operation(image: int, sample: Mapping[str, Any]) -> Any:
+        here, first = found.of(image), dataset.boxes_of(image).start
+        values = (
+            *(ids[here], names[found.classes[here]].tolist(), boxes[here].tolist()),
+            *(found.scores[here].tolist(), marks[here].tolist(), matches.ious[here].tolist()),
+            kinds.predictions[here].tolist(),
+        )
+        rows = [
+            {
+                **pattern,
+                "_id": id_,
+                "tags": [],
+                "label": name,
+                "bounding_box": box,
+                "confidence": confidence,
+                key: mark,
+                f"{key}_iou": iou,
+                f"{key}_id": "",
+                kind: what,
+            }
+            for id_, name, box, confidence, mark, iou, what in zip(*values, strict=True)
+        ]
+        for row in rows if tagged else ():
+            row["tags"] = tagged.get((sample["_id"], *_place(row)), [])
+        changed: dict[str, Any] = {name: column[image] for name, column in totals.items()}
+        changed[label] = {"_cls": "Detections", "detections": rows}
+        these = dataset.boxes_of(image)
+        columns = (matches.predictions, box_marks, box_ious, kinds.boxes)
+        of_boxes = list(zip(*(column[these].tolist() for column in columns), strict=True))
+        for position, box_row in rows_there(dataset, image, sample):
+            by, mark, iou, what = of_boxes[box_row - first]
+            box_ids[box_row] = box_id = str(sample[GROUND_TRUTH]["detections"][position]["_id"])
             if by >= 0:
-                rows[by][f"{key}_id"] = box_ids[row]
-            changed[f"{box}.{key}"] = str(box_marks[row])
-            changed[f"{box}.{key}_iou"] = float(box_ious[row])
-            changed[f"{box}.{key}_id"] = str(rows[by]["_id"]) if by >= 0 else ""
-            changed[f"{box}.{kind}"] = str(kinds.boxes[row])
-        operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
+                rows[by - here.start][f"{key}_id"] = box_id
+            box = f"{there}.{position}"
+            changed[f"{box}.{key}"], changed[f"{box}.{key}_iou"] = mark, iou
+            changed[f"{box}.{key}_id"] = str(ids[by]) if by >= 0 else ""
+            changed[f"{box}.{kind}"] = what
+        return UpdateOne({"_id": sample["_id"]}, {"$set": changed})
+
+    wanted = {"image_id": 1, f"{there}.box_id": 1, f"{there}._id": 1}
+    samples = ((place.get(one.get("image_id"), -1), one) for one in fo_private.samples(made).find({}, wanted))
+    # what was added in the App has no place: the detector has not seen it
+    operations = (operation(image, one) for image, one in samples if image >= 0)
     _write(made, operations)
     arrange(fo, made, color_by="field")
     fo_evaluation.store(
@@ -124,9 +151,29 @@ def put_predictions(
         score=score,
         matches=matches,
         box_ids=box_ids,
-        prediction_ids=[str(row["_id"]) for row in rows],
+        prediction_ids=list(map(str, ids)),
     )
     _save_views(fo, made, label, key, kind)
+    remember(made, label, digest)
+    return True
+
+
+def _is_whole(made: Any, label: str, key: str) -> bool:
+    """Whether predictions have all that goes with them: somebody may have deleted the evaluation or a view."""
+    views = {_prefix(label) + name for name in VIEWS}
+    return made.has_field(label) and made.has_evaluation(key) and views <= set(made.list_saved_views())
+
+
+def digest_of(*values: Any) -> str:
+    """What tells one set of predictions or findings from another."""
+    digest = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value)
+        else:
+            value = repr(value).encode()
+        digest.update(value)
+    return digest.hexdigest()
 
 
 def _tagged(made: Any, label: str) -> dict[tuple[Any, ...], list[str]]:
@@ -134,7 +181,7 @@ def _tagged(made: Any, label: str) -> dict[tuple[Any, ...], list[str]]:
     there = f"{label}.detections"
     return {
         (sample["_id"], *_place(row)): row["tags"]
-        for sample in made._sample_collection.find({f"{there}.tags": {"$type": "string"}}, {there: 1})
+        for sample in fo_private.samples(made).find({f"{there}.tags": {"$type": "string"}}, {there: 1})
         for row in sample[label]["detections"]
         if row.get("tags") and row.get("label") and row.get("bounding_box")
     }
@@ -183,10 +230,28 @@ def _pattern(fo: Any) -> dict[str, Any]:
     return pattern
 
 
-def _write(made: Any, operations: Sequence[Any]) -> None:
-    for start in range(0, len(operations), BATCH):
-        made._sample_collection.bulk_write(operations[start : start + BATCH], ordered=False)
+def _write(made: Any, operations: Iterable[Any]) -> None:
+    """Write a change an image as they come, so that not all of them are there at once."""
+    left = iter(operations)
+    while some := list(itertools.islice(left, IMAGES_A_WRITE)):
+        fo_private.samples(made).bulk_write(some, ordered=False)
     made.reload()
+
+
+def is_put(made: Any, what: str, digest: str) -> bool:
+    return bool(made.info["odkit"].get("put", {}).get(what) == digest)
+
+
+def remember(made: Any, what: str, digest: str) -> None:
+    """Which predictions or findings were written last; `note` saves it with the time."""
+    made.info["odkit"].setdefault("put", {})[what] = digest
+    made.save()
+
+
+def forget(made: Any, what: str) -> None:
+    """Before they are written: a writer that is ended in the middle must not be believed."""
+    if made.info["odkit"].get("put", {}).pop(what, None):
+        made.save()
 
 
 def _declare(fo: Any, made: Any, label: str, key: str, kind: str) -> None:
@@ -210,12 +275,13 @@ def _remember(made: Any, *fields: str) -> None:
 
 
 def _save_views(fo: Any, made: Any, label: str, key: str, kind: str) -> None:
-    prefix = "" if label == "predictions" else f"{label}: "
+    prefix = _prefix(label)
     mark, mistake = fo.ViewField(key), fo.ViewField(kind)
+    worst, wrong, missed = VIEWS
     views = {
-        "worst first": made.sort_by(f"{key}_loss", reverse=True),
-        "false positives": made.filter_labels(label, mark == "fp").sort_by(f"{key}_fp", reverse=True),
-        "missed": made.filter_labels(GROUND_TRUTH, mark == "fn").sort_by(f"{key}_fn", reverse=True),
+        worst: made.sort_by(f"{key}_loss", reverse=True),
+        wrong: made.filter_labels(label, mark == "fp").sort_by(f"{key}_fp", reverse=True),
+        missed: made.filter_labels(GROUND_TRUTH, mark == "fn").sort_by(f"{key}_fn", reverse=True),
     }
     counts = made.count_values(f"{label}.detections.{kind}")
     for what in KINDS:
@@ -230,6 +296,10 @@ def _save_views(fo: Any, made: Any, label: str, key: str, kind: str) -> None:
         made.save_view(prefix + name, view, overwrite=True)
 
 
+def _prefix(label: str) -> str:
+    return "" if label == "predictions" else f"{label}: "
+
+
 def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspect]) -> None:
     """Labels that are probably wrong as a field of boxes (as the detector sees them), and a view, worst first."""
     from bson import ObjectId
@@ -242,7 +312,7 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
     _remember(made, SUSPECTS, "suspicion")
     xyxy = [dataset.boxes[one.box] if one.suggestion is None else one.suggestion for one in suspects]
     images = np.array([one.image for one in suspects], np.int64)
-    boxes = relative_boxes(dataset, xyxy, images, sizes_to_draw(dataset))
+    boxes = relative_boxes(xyxy, images, sizes_to_draw(dataset)).tolist()
     pattern = _pattern(fo)
     by_image: dict[int, list[Any]] = {}
     for one, box in zip(suspects, boxes, strict=True):
@@ -251,7 +321,7 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
         by_image.setdefault(one.image, []).append(row)
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     operations = []
-    for sample in made._sample_collection.find({}, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
+    for sample in fo_private.samples(made).find({}, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
         rows = by_image.get(place.get(sample.get("image_id"), -1), [])
         tagged = {_same(row): row["tags"] for row in (sample.get(SUSPECTS) or {}).get("detections", ())}
         for row in rows:
@@ -279,7 +349,7 @@ def suspects_tagged(made: Any, dataset: Dataset, tag: str) -> list[Suspect]:
     rows, sizes = rows_of_boxes(dataset), sizes_to_draw(dataset)
     found = []
     wanted = {f"{SUSPECTS}.detections.tags": tag}
-    for sample in made._sample_collection.find(wanted, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
+    for sample in fo_private.samples(made).find(wanted, {"image_id": 1, f"{SUSPECTS}.detections": 1}):
         image = place.get(sample.get("image_id"), -1)
         for row in sample[SUSPECTS]["detections"] if image >= 0 else ():
             if tag not in row["tags"]:
@@ -318,7 +388,7 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
     made.add_sample_field("doubt", fo.FloatField)
     made.add_sample_field("suggested", fo.StringField)
     _remember(made, SUGGESTIONS, "doubt", "suggested")
-    boxes = relative_boxes(pictures, found.boxes, found.images, sizes_to_draw(pictures))
+    boxes = relative_boxes(found.boxes, found.images, sizes_to_draw(pictures)).tolist()
     pattern = _pattern(fo)
     rows = [
         {
@@ -337,7 +407,7 @@ def put_suggestions(fo: Any, made: Any, prelabels: Prelabels) -> None:
     place = {image_id: i for i, image_id in enumerate(pictures.image_ids)}
     operations = []
     wanted = {"image_id": 1, "tags": 1, "suggested": 1, f"{SUGGESTIONS}.detections": 1}
-    for sample in made._sample_collection.find({}, wanted):
+    for sample in fo_private.samples(made).find({}, wanted):
         i = place.get(sample.get("image_id"), -1)
         there = (sample.get(SUGGESTIONS) or {}).get("detections") or []
         judged = {ACCEPT, REJECT} & set(sample.get("tags") or ())
@@ -392,9 +462,23 @@ def accepted_view(fo: Any, made: Any) -> Any:
     return accepted.filter_labels(SUGGESTIONS, ~fo.ViewField("tags").contains(REJECT), only_matches=False)
 
 
-def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:
-    """Audit findings as tags on images and boxes, with a saved view of each kind."""
+def put_findings(made: Any, dataset: Dataset, audit: "Audit", *, untouched: bool) -> bool:
+    """Audit findings as tags on images and boxes, with a saved view of each kind.
+
+    Returns:
+        Whether something was written: nothing is where these findings are there and nothing was touched since.
+    """
     from pymongo import UpdateOne
+
+    digest = digest_of([(one.kind, one.image_index, one.box_index) for one in audit.findings])
+    views = {
+        AUDIT + one.kind.replace("_", " ")
+        for one in audit.findings
+        if max(one.image_index, one.box_index) >= 0
+    }
+    if untouched and is_put(made, AUDIT, digest) and views <= set(made.list_saved_views()):
+        return False
+    forget(made, AUDIT)
 
     for view in made.list_saved_views():
         if view.startswith(AUDIT):
@@ -420,7 +504,7 @@ def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:
     place = {dataset.image_ids[i]: i for i in tags}
     wanted = {"image_id": {"$in": list(place)}}
     operations = []
-    for sample in made._sample_collection.find(
+    for sample in fo_private.samples(made).find(
         wanted, {"image_id": 1, f"{GROUND_TRUTH}.detections.box_id": 1}
     ):
         i = place[sample["image_id"]]
@@ -432,3 +516,5 @@ def put_findings(fo: Any, made: Any, dataset: Dataset, audit: "Audit") -> None:
     _write(made, operations)
     for tag in sorted({*(t for one in tags.values() for t in one)}):
         made.save_view(tag, made.match_tags(tag), overwrite=True)
+    remember(made, AUDIT, digest)
+    return True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from odkit import detection
 from odkit.analysis import Confusion, Evaluation, Mistakes, Suspect, evaluate, mistakes
-from odkit.browsing import fo_dataset, services
+from odkit.browsing import fo_dataset, fo_private, services
 from odkit.browsing.annotate import SUGGESTIONS, TO_DO, accepted_view, names_of, suspects_tagged
 from odkit.browsing.changes import Changes, changes
 from odkit.browsing.convert import from_fiftyone, suggestions_to_fiftyone, to_fiftyone
@@ -327,7 +327,7 @@ class Browser:
             _shown.update(
                 HTML("<p>The App has moved to a later cell; run this cell again to have it here.</p>")
             )
-        here = f"{self._path}?notebook=true&proxy={self._path}"
+        here = f"{self._path}?{fo_private.APP_QUERY}{self._path}"
         page = (
             f'<a href="{self.url}" target="_blank">Open the App in a tab of its own</a>'
             f'<iframe src="{here}" width="100%" height="{int(height)}" style="border:0" '
@@ -404,8 +404,8 @@ def _content(
     if isinstance(x, Prelabels):
         there = suggestions_to_fiftyone(x, **options)
         return there, there.load_saved_view(TO_DO), x.as_labels(), None, ()
-    if hasattr(x, "_root_dataset"):  # a view or a dataset of FiftyOne's
-        root = x._root_dataset
+    if fo_private.is_fiftyones(x):  # a view or a dataset of FiftyOne's
+        root = fo_private.whole_of(x)
         return root, (None if x is root else x), None, None, ()
     judged = _judged(x, score)
     first = next(iter(judged.values()))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.analysis import Evaluation, Suspect
-from odkit.browsing import annotate, fo_dataset
+from odkit.browsing import annotate, fo_dataset, fo_private
 from odkit.browsing.fo_dataset import GROUND_TRUTH, UNKNOWN_LABEL
 from odkit.data import (
     UNKNOWN_CLASS,
@@ -74,15 +74,17 @@ def to_fiftyone(
     if isinstance(predictions, Predictions | Evaluation):
         predictions = {"predictions": predictions}
     found = dict(predictions or {})
-    made, edited = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
+    made, edited, untouched = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
+    written = False
     if audit is not None:
-        annotate.put_findings(fo, made, dataset, audit)
+        written |= annotate.put_findings(made, dataset, audit, untouched=untouched)
     for label, one in found.items():
         least = score[label] if isinstance(score, Mapping) else score
-        annotate.put_predictions(fo, made, dataset, label, one, least)
+        written |= annotate.put_predictions(fo, made, dataset, label, one, least, untouched=untouched)
     if suspects is not None:
         annotate.put_suspects(fo, made, dataset, suspects)
-    if found or audit is not None or suspects is not None:
+        written = True
+    if written:
         fo_dataset.note(made, edited=edited)
     return made
 
@@ -95,19 +97,21 @@ def suggestions_to_fiftyone(
     # the next detector knows one class more, perhaps: the pictures, and what was done with them, stay the same
     pictures = prelabels.pictures.replace(class_names=())
     name = f"{fo_dataset.name_of(pictures)}-suggestions"
-    made, edited = _put(fo, pictures, name, persistent, keep_edits)
+    made, edited, _ = _put(fo, pictures, name, persistent, keep_edits)
     annotate.put_suggestions(fo, made, prelabels)
     fo_dataset.note(made, edited=edited)
     return made
 
 
-def _put(fo: Any, dataset: Dataset, name: str, persistent: bool, keep_edits: bool) -> tuple[Any, bool]:
-    """The FiftyOne dataset of that name with this data, and whether a person has changed it."""
+def _put(fo: Any, dataset: Dataset, name: str, persistent: bool, keep_edits: bool) -> tuple[Any, bool, bool]:
+    """The FiftyOne dataset of that name with this data; has a person changed it ever; not since our last write."""
     there = fo_dataset.existing(fo, dataset, name, keep_edits)
     made = there if there is not None else fo_dataset.make(fo, dataset, name)
     if persistent and not made.persistent:
         made.persistent = True
-    return made, there is not None and fo_dataset.is_edited(made)
+    if there is None:
+        return made, False, True
+    return made, fo_dataset.is_edited(made), not fo_dataset.is_touched(made)
 
 
 # -- from FiftyOne ---------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def from_fiftyone(view: Any, *, field: str = GROUND_TRUTH) -> Dataset:
     view = getattr(view, "view", view) if not hasattr(view, "values") else view
     view.reload()
     view = _of_images(view, field)
-    whole = view._root_dataset
+    whole = fo_private.whole_of(view)
     field = _detections_field(whole, field)
     ours = whole.info.get("odkit") or {}
     columns = _columns(view, whole, field)
@@ -191,13 +195,13 @@ def _text(values: Sequence[str]) -> NDArray[np.object_]:
 
 def _of_images(view: Any, field: str) -> Any:
     """The same view with a row an image: patches become the images they were cut from, with just those boxes."""
-    if view.media_type not in ("image", None) or getattr(view, "_is_frames", False):
+    if view.media_type not in ("image", None) or fo_private.is_frames(view):
         raise InputError(
-            f"{view.name or view._root_dataset.name} holds {view.media_type}s; odkit reads images"
+            f"{view.name or fo_private.whole_of(view).name} holds {view.media_type}s; odkit reads images"
         )
-    if not getattr(view, "_is_patches", False):
+    if not fo_private.is_patches(view):
         return view
-    whole = view._root_dataset
+    whole = fo_private.whole_of(view)
     chosen = whole.select(list(dict.fromkeys(view.values("sample_id"))), ordered=True)
     if not view.has_field(field):
         return chosen
@@ -252,7 +256,7 @@ def _columns(view: Any, whole: Any, field: str) -> dict[str, list[Any]]:
     }
     declared = {name: p for name, p in path.items() if whole.get_field(p) is not None}
     # width and height are declared on first use; asking for what is not there is an error in FiftyOne
-    values = view.values(list(declared.values()), _allow_missing=True)
+    values = fo_private.values(view, list(declared.values()))
     columns = dict(zip(declared, values, strict=True))
     rows = len(columns["filepath"])
     return {name: columns.get(name) or [None] * rows for name in path}

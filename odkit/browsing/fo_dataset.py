@@ -7,38 +7,27 @@ What odkit adds to FiftyOne's own fields: `image_id` on a sample and `box_id` on
 deleted or added in the App is known when it comes back, and `odkit` in the dataset's info.
 """
 
-import logging
 import os
 import re
-import socket
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.browsing import services
+from odkit.browsing import fo_private, services
 from odkit.data import Dataset, upright_size, xyxy_to_relative_xywh
 from odkit.system import InputError
 
 GROUND_TRUTH = "ground_truth"
 UNKNOWN_LABEL = "(unknown class)"
-BATCH = 500  # images a write: a few megabytes
+_BATCH = 10_000  # boxes a write: a few megabytes
 _STALE = timedelta(days=7)
-# Applied before FiftyOne is imported; what a person has set in the environment stays.
-_SETTINGS = {
-    "FIFTYONE_DO_NOT_TRACK": "1",
-    "FIFTYONE_LOGGING_LEVEL": "WARNING",
-    "FIFTYONE_SHOW_PROGRESS_BARS": "false",
-    "FIFTYONE_DEFAULT_APP_ADDRESS": "127.0.0.1",
-    "FIFTYONE_APP_DEFAULT_QUERY_PERFORMANCE": "false",  # the side bar lists tags and classes with their counts
-}
 
 
 def connect() -> str:
@@ -48,16 +37,11 @@ def connect() -> str:
         AppError: The database cannot start.
     """
     _set_environment()
-    module = sys.modules.get("fiftyone.core.odm.database")
-    if module is not None and module._client is not None and not os.environ.get("FIFTYONE_DATABASE_URI"):
-        # a person connected FiftyOne before odkit came; theirs is used
-        host, port = module._client.address
-        return str(sys.modules["fiftyone"].config.database_uri or f"mongodb://{host}:{port}")
-    return services.start_database()
+    return fo_private.their_database() or services.start_database()
 
 
 def _set_environment() -> None:
-    for name, value in _SETTINGS.items():
+    for name, value in fo_private.SETTINGS.items():
         os.environ.setdefault(name, value)
     if not os.environ.get("FIFTYONE_DATABASE_URI"):
         # our own mongod is known to fit; the check would only say that it is the oldest version supported
@@ -78,9 +62,8 @@ def fiftyone() -> Any:
     """
     uri = connect()
     os.environ["FIFTYONE_DATABASE_URI"] = uri  # FiftyOne reads it on import, child processes inherit it
-    loaded = sys.modules.get("fiftyone.core.odm.database")
-    if loaded is not None and loaded._client is not None:
-        logging.getLogger("fiftyone.core.config").addFilter(_is_news)
+    if fo_private.connected():
+        fo_private.keep_quiet()
         return sys.modules["fiftyone"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation notes of its own imports
@@ -91,51 +74,13 @@ def fiftyone() -> Any:
             os.environ.get("FIFTYONE_DATABASE_VALIDATION", "true").lower() != "false"
         )
         fo.list_datasets()  # connects, which warns as well
-    logging.getLogger("fiftyone.core.config").addFilter(_is_news)
+    fo_private.keep_quiet()
     return fo
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for FiftyOne's notes on options it has removed.
-
-    It has read a person's configuration by now, and said so. But each of its sessions still sends these options to the
-    App and reads them again with every answer, so that the notes would appear under whatever cell runs.
-    """
-    return "App config option has been removed" not in str(record.msg)
-
-
 def session(app: Path, dataset: Any, view: Any) -> Any:
-    """FiftyOne's session with the App's server behind a unix socket, opened at a dataset or a view of it.
-
-    The session's client speaks HTTP through `requests`, which gets an adapter for that socket under a made-up name;
-    other sessions go where they went. FiftyOne would start a server of its own for a name that it does not know.
-    """
-    import requests
-    from fiftyone.core.session import client, session
-    from requests.adapters import HTTPAdapter
-    from urllib3 import HTTPConnectionPool
-    from urllib3.connection import HTTPConnection
-
-    class Connection(HTTPConnection):
-        def connect(self) -> None:
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.connect(str(app))
-
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Connection
-
-    class Adapter(HTTPAdapter):
-        def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
-            return Pool("fiftyone.app")
-
-        def request_url(self, request: Any, proxies: Any) -> str:
-            return str(request.path_url)  # no proxy of the environment stands between
-
-    over_socket = requests.Session()
-    over_socket.mount("http://fiftyone.app/", Adapter())
-    client.requests = over_socket
-    session._server_services[0] = SimpleNamespace(stop=lambda: None)
-    return fiftyone().launch_app(dataset, view=view, port=0, address="fiftyone.app", auto=False)
+    """FiftyOne's session with the App's server behind a unix socket, opened at a dataset or a view of it."""
+    return fo_private.session(fiftyone(), app, dataset, view)
 
 
 def evaluation_panel(made: Any, keys: Sequence[str]) -> Any:
@@ -143,12 +88,12 @@ def evaluation_panel(made: Any, keys: Sequence[str]) -> Any:
     fo = fiftyone()
     kind = {"type": "detection", "method": "coco"}
     # the panel's server lists them too, but the panel may look for its evaluation before that, and break
-    known = [{"key": key, "id": str(made._doc.evaluations[key].id), **kind} for key in keys]
+    known = [{"key": key, "id": fo_private.evaluation_id(made, key), **kind} for key in keys]
     at = {"page": "evaluation", "init": True, **known[0]}
     if len(keys) > 1:
         at["compareKey"] = keys[1]
     state = {"state": {"view": at, "evaluations": known}}
-    front = fo.Panel(type="model_evaluation_panel_builtin", state=state)
+    front = fo.Panel(type=fo_private.EVALUATION_PANEL, state=state)
     return fo.Space(children=[fo.Panel(type="Samples", pinned=True), front], active_child=front.component_id)
 
 
@@ -197,17 +142,13 @@ def make(fo: Any, dataset: Dataset, name: str) -> Any:
     So another kernel that asks for the same name meets either nothing or the whole, and of two that make it at the
     same time one wins.
     """
-    from fiftyone.core.odm import get_db_conn
-    from fiftyone.core.utils import to_slug
     from pymongo.errors import DuplicateKeyError
 
     _forget_stale(fo)
     made = fo.Dataset(f"odkit-{uuid4().hex}")
     try:
         _fill(fo, made, dataset)
-        get_db_conn().datasets.update_one(
-            {"_id": made._doc.id}, {"$set": {"name": name, "slug": to_slug(name)}}
-        )
+        fo_private.give_name(made, name)
     except BaseException as error:
         fo.delete_dataset(made.name)
         if not isinstance(error, DuplicateKeyError):
@@ -229,8 +170,6 @@ def _refill(fo: Any, there: Any, dataset: Dataset) -> Any:
 
 def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
     """Insert all images and boxes, shaped after one sample that FiftyOne itself inserted."""
-    from bson import ObjectId
-
     box = fo.Detection(label="a", bounding_box=[0, 0, 1, 1], iscrowd=False, box_id="a")
     sample = fo.Sample(
         "/pattern.jpg",
@@ -239,43 +178,51 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         ground_truth=fo.Detections(detections=[box]),
     )
     made.add_sample(sample, dynamic=True)
-    pattern = made._sample_collection.find_one_and_delete({})
+    pattern = fo_private.samples(made).find_one_and_delete({})
     del pattern["_id"]
     (box_pattern,) = pattern[GROUND_TRUTH]["detections"]
     sizes = sizes_to_draw(dataset)
-    boxes = relative_boxes(dataset, dataset.boxes, dataset.box_images, sizes)
+    boxes = relative_boxes(dataset.boxes, dataset.box_images, sizes)
     names = np.array([*dataset.class_names, UNKNOWN_LABEL], object)  # index -1 is the last
-    rows = [
-        {
-            **box_pattern,
-            "_id": ObjectId(),
-            "tags": [],
-            "label": label,
-            "bounding_box": b,
-            "iscrowd": crowd,
-            "box_id": i,
-        }
-        for label, b, crowd, i in zip(
-            names[dataset.box_classes], boxes, dataset.box_crowd.tolist(), dataset.box_ids, strict=True
+    counts = dataset.boxes_per_image()
+    dice = np.random.default_rng(0).random(len(dataset))  # what FiftyOne draws samples by
+    for images in batches(counts):
+        these = slice(dataset.boxes_of(images.start).start, dataset.boxes_of(images.stop - 1).stop)
+        columns = (
+            object_ids(these.stop - these.start),
+            names[dataset.box_classes[these]].tolist(),
+            boxes[these].tolist(),
+            dataset.box_crowd[these].tolist(),
+            dataset.box_ids[these].tolist(),
         )
-    ]
-    first = np.searchsorted(dataset.box_images, np.arange(len(dataset) + 1)).tolist()
-    dice = np.random.default_rng(0).random(len(dataset)).tolist()  # what FiftyOne draws samples by
-    for start in range(0, len(dataset), BATCH):
+        rows = [
+            {**box_pattern, "_id": i, "label": label, "bounding_box": box, "iscrowd": crowd, "box_id": box_id}
+            for i, label, box, crowd, box_id in zip(*columns, strict=True)
+        ]
+        ends = np.cumsum(counts[images]).tolist()
+        of_images = (
+            object_ids(len(ends)),
+            dataset.image_paths[images].tolist(),
+            dataset.image_splits[images].tolist(),
+            sizes[images].tolist(),
+            dice[images].tolist(),
+            dataset.image_ids[images].tolist(),
+            [rows[first:last] for first, last in zip([0, *ends[:-1]], ends, strict=True)],
+        )
         documents = [
             {
                 **pattern,
-                "_id": ObjectId(),
-                "filepath": dataset.image_paths[i],
-                "tags": [dataset.image_splits[i]] if dataset.image_splits[i] else [],
-                "metadata": {**pattern["metadata"], "width": int(sizes[i, 0]), "height": int(sizes[i, 1])},
-                "_rand": dice[i],
-                "image_id": dataset.image_ids[i],
-                GROUND_TRUTH: {**pattern[GROUND_TRUTH], "detections": rows[first[i] : first[i + 1]]},
+                "_id": i,
+                "filepath": path,
+                "tags": [split] if split else [],
+                "metadata": {**pattern["metadata"], "width": width, "height": height},
+                "_rand": die,
+                "image_id": image_id,
+                GROUND_TRUTH: {**pattern[GROUND_TRUTH], "detections": detections},
             }
-            for i in range(start, min(start + BATCH, len(dataset)))
+            for i, path, split, (width, height), die, image_id, detections in zip(*of_images, strict=True)
         ]
-        made._sample_collection.insert_many(documents, ordered=False)
+        fo_private.samples(made).insert_many(documents, ordered=False)
     made.default_classes = list(dataset.class_names)
     arrange(fo, made, color_by="value")
     _offer_to_annotate(made)
@@ -288,6 +235,33 @@ def _fill(fo: Any, made: Any, dataset: Dataset) -> None:
         }
     }
     note(made)
+
+
+def batches(counts: NDArray[np.int64]) -> Iterator[slice]:
+    """The images, so many at a time that their boxes are one write.
+
+    Args:
+        counts: Boxes of each image, int64 [N].
+    """
+    ends = np.cumsum(counts + 2)  # an image without boxes is about as large as two boxes
+    first = 0
+    while first < len(counts):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + _BATCH, "right")))
+        yield slice(first, last)
+        first = last
+
+
+def object_ids(count: int) -> list[Any]:
+    """New ids for MongoDB, as `bson.ObjectId()` makes them one by one: the time, a random number, a counter."""
+    from bson import ObjectId
+
+    raw = np.empty((count, 12), np.uint8)
+    raw[:, :9] = np.frombuffer(ObjectId().binary[:4] + os.urandom(5), np.uint8)
+    # three bytes, of 16 million: no list of documents is that long
+    raw[:, 9:] = np.arange(count, dtype=">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
+    together = raw.tobytes()
+    return [ObjectId(together[at : at + 12]) for at in range(0, len(together), 12)]
 
 
 def _offer_to_annotate(made: Any) -> None:
@@ -345,12 +319,16 @@ def note(made: Any, *, edited: bool = False, **facts: Any) -> None:
 
 
 def is_edited(made: Any) -> bool:
-    """True if somebody changed this FiftyOne dataset after odkit wrote it."""
+    """True if somebody changed this FiftyOne dataset after odkit made it."""
+    return bool(made.info["odkit"]["edited"]) or is_touched(made)
+
+
+def is_touched(made: Any) -> bool:
+    """True if somebody changed this FiftyOne dataset after odkit last wrote to it."""
     ours = made.info["odkit"]
     newest, deleted = made.max("last_modified_at"), made.last_deletion_at
     return bool(
-        ours["edited"]
-        or (newest is not None and _naive(newest) > _naive(ours["written_at"]))
+        (newest is not None and _naive(newest) > _naive(ours["written_at"]))
         or (deleted is not None and _naive(deleted) > _naive(ours["written_at"]))
     )
 
@@ -361,13 +339,9 @@ def _naive(moment: datetime) -> datetime:
 
 def _forget_stale(fo: Any) -> None:
     """Delete what odkit put there long ago and nobody has touched or opened since; what a person edited stays."""
-    from fiftyone.core.odm import get_db_conn
-
-    before = datetime.now(UTC) - _STALE
-    old = {"last_loaded_at": {"$lt": before}, "created_at": {"$lt": before}}
-    for there in get_db_conn().datasets.find({"info.odkit": {"$exists": True}, **old}, {"name": 1}):
-        if fo.dataset_exists(there["name"]) and not is_edited(fo.load_dataset(there["name"])):
-            fo.delete_dataset(there["name"])
+    for name in fo_private.names_of_old(datetime.now(UTC) - _STALE):
+        if fo.dataset_exists(name) and not is_edited(fo.load_dataset(name)):
+            fo.delete_dataset(name)
 
 
 def sizes_to_draw(dataset: Dataset) -> NDArray[np.int32]:
@@ -381,19 +355,18 @@ def sizes_to_draw(dataset: Dataset) -> NDArray[np.int32]:
     return sizes
 
 
-def relative_boxes(dataset: Dataset, boxes: Any, images: Any, sizes: NDArray[np.int32]) -> list[list[float]]:
+def relative_boxes(boxes: Any, images: Any, sizes: NDArray[np.int32]) -> NDArray[np.float64]:
     relative = xyxy_to_relative_xywh(boxes, sizes[images])
-    relative[~np.isfinite(relative).all(1)] = (
-        0  # the App's JSON has no word for NaN; the audit names such boxes
-    )
-    return relative.tolist()  # type: ignore[no-any-return]
+    # the App's JSON has no word for NaN; the audit names such boxes
+    relative[~np.isfinite(relative).all(1)] = 0
+    return relative
 
 
 def rows_there(dataset: Dataset, image: int, sample: Mapping[str, Any]) -> Iterable[tuple[int, int]]:
     """Position in FiftyOne and row in the dataset of each of an image's boxes that both still have."""
     there = [label.get("box_id") for label in (sample.get(GROUND_TRUTH) or {}).get("detections") or ()]
-    rows = range(*dataset.boxes_of(image).indices(dataset.num_boxes))
-    ids = [dataset.box_ids[row] for row in rows]
+    these = dataset.boxes_of(image)
+    rows, ids = range(these.start, these.stop), dataset.box_ids[these].tolist()
     if there == ids:
         return enumerate(rows)
     known = dict(zip(ids, rows, strict=True))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odkit.browsing import fo_private
 from odkit.browsing.fo_dataset import is_edited, note
 from odkit.data import Dataset
 from odkit.detection import Detector, features
@@ -39,7 +40,7 @@ def put_map(fo: Any, made: Any, dataset: Dataset, detector: Detector) -> None:
     vectors = {ids[dataset.image_ids[row]]: directions[row] for row in rows}
     made.add_sample_field("split", fo.StringField)
     made.add_sample_field("main_class", fo.StringField)
-    made._sample_collection.bulk_write(
+    fo_private.samples(made).bulk_write(
         [
             UpdateOne(
                 {"image_id": dataset.image_ids[row]},

@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 import psutil
 
+from odkit.browsing import fo_private
 from odkit.system import OdkitError, package_path
 
 START_SECONDS = 90.0  # the App's server takes 5 s on an idle machine; a busy one must not fail for that
@@ -305,7 +306,7 @@ def mongod() -> Path:
     """
     spec = importlib.util.find_spec("fiftyone")  # found, not imported: that takes 4 s
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    path = Path(folders[0] if folders else "fiftyone", "db", "bin", "mongod")
+    path = Path(folders[0] if folders else "fiftyone", fo_private.MONGOD)
     if not path.is_file():
         raise AppError(
             f"FiftyOne's database program is missing: there is no {path}. Its package fiftyone-db installs without "
@@ -401,7 +402,7 @@ def start_app(database_uri: str, *, jupyter: int) -> Path:
                 )
             return path
         # the App lives in a cell: no headers that forbid a frame, and a closed tab does not end the session
-        environment = {"FIFTYONE_DATABASE_URI": database_uri, "FIFTYONE_CONTEXT": "IPYTHON"}
+        environment = {"FIFTYONE_DATABASE_URI": database_uri, "FIFTYONE_CONTEXT": fo_private.NOTEBOOK}
         owned = tuple(_owned.values())  # inherited, so the App owns the database as well
         server = _start("serve", path, jupyter, output=log, environment=environment, pass_fds=owned)
         deadline = time.monotonic() + START_SECONDS
@@ -421,7 +422,7 @@ _POLICY = (
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; connect-src 'self' data: blob:"
 )
 # The App opens an advertisement over the grid until it was seen once; say that it was.
-_SEEN = b"<script>try{localStorage.setItem('fiftyone-enterprise-tooltip-seen','true')}catch(e){}</script>"
+_SEEN = f"<script>try{{localStorage.setItem('{fo_private.SEEN}','true')}}catch(e){{}}</script>".encode()
 
 
 class _Quiet:
@@ -466,7 +467,7 @@ class _Quiet:
 
 def _serve(path: Path, jupyter: psutil.Process) -> None:
     """Serve FiftyOne's App on a socket until JupyterLab has ended; the body of the App's process."""
-    import fiftyone.server.main as server
+    server = fo_private.server()
 
     async def ended() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):

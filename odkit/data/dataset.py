@@ -139,7 +139,9 @@ class Dataset:
 
     def boxes_of(self, image: int) -> slice:
         """The rows of the box columns that belong to one image (an index, 0-based)."""
-        first, last = np.searchsorted(self.box_images, [image, image + 1])
+        # of the column's own type, or NumPy converts the whole column first
+        ends = np.array([image, image + 1], self.box_images.dtype)
+        first, last = np.searchsorted(self.box_images, ends)
         return slice(int(first), int(last))
 
     def boxes_per_image(self) -> NDArray[np.int64]:

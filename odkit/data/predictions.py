@@ -231,7 +231,9 @@ class Predictions:
 
     def of(self, image: int) -> slice:
         """The rows that belong to one image (an index, 0-based)."""
-        first, last = np.searchsorted(self.images, [image, image + 1])
+        # of the column's own type, or NumPy converts the whole column first
+        ends = np.array([image, image + 1], self.images.dtype)
+        first, last = np.searchsorted(self.images, ends)
         return slice(int(first), int(last))
 
     def select(self, rows: ArrayLike) -> "Predictions":

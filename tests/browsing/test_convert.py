@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -354,6 +355,61 @@ def test_predictions_of_two_detectors_and_a_score(dataset: Dataset) -> None:
     # put in place of what was there, not beside it
     there = to_fiftyone(dataset, predictions={"run 1": found.above(0.7)}, score=0)
     assert there.count("run_1.detections") == len(found.above(0.7))
+
+
+def ids_of_predictions(there) -> set:
+    """The ids of all predictions, which are new where they are written anew."""
+    return {i for one in there.values("predictions.detections.id") for i in one or ()}
+
+
+def test_what_is_there_already_is_not_written_again(dataset: Dataset) -> None:
+    found, findings = found_in(dataset), audit(dataset)
+    there = to_fiftyone(dataset, predictions=found, audit=findings, score=0.0)
+    before = ids_of_predictions(there)
+    assert ids_of_predictions(to_fiftyone(dataset, predictions=found, audit=findings, score=0.0)) == before
+
+    there.delete_saved_view("missed")
+    again = to_fiftyone(dataset, predictions=found, score=0.0)
+    assert "missed" in again.list_saved_views(), "what belongs to it comes back"
+    again.delete_evaluation("eval")
+    assert to_fiftyone(dataset, predictions=found, score=0.0).list_evaluations() == ["eval"]
+
+    before = ids_of_predictions(again)
+    other = to_fiftyone(dataset, predictions=replace(found, scores=found.scores * 0.99), score=0.0)
+    assert not ids_of_predictions(other) & before, "other predictions are put in place of them"
+    assert other.count("predictions.detections") == len(found)
+    fewer = to_fiftyone(dataset, predictions=replace(found, scores=found.scores * 0.99), score=0.7)
+    assert fewer.count("predictions.detections") < len(found), "so is another part of them"
+
+
+def test_an_edit_of_ground_truth_is_seen_when_the_same_predictions_come_again(dataset: Dataset) -> None:
+    found = found_in(dataset)
+    there = to_fiftyone(dataset, predictions=found)
+    sample = there.match_tags("train").first()
+    gone = sample.ground_truth.detections.pop(0)
+    sample.save()
+    there = to_fiftyone(dataset, predictions=found)
+    assert gone.id not in {i for one in there.values("predictions.detections.eval_id") for i in one}
+    assert is_edited(there)
+    before = ids_of_predictions(there)
+    there = to_fiftyone(dataset, predictions=found)
+    assert ids_of_predictions(there) == before
+    assert is_edited(there)
+
+
+def test_writes_of_many_boxes_are_cut_by_boxes() -> None:
+    counts = np.array([0, 3, 30_000, 0, 4_000, 4_000, 4_000, 0])
+    parts = list(fo_dataset.batches(counts))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(counts)))
+    assert [int(counts[part].sum()) for part in parts] == [3, 30_000, 8_000, 4_000]
+    assert list(fo_dataset.batches(counts[:0])) == []
+
+
+def test_ids_made_many_at_once_are_mongodbs() -> None:
+    ids = [*fo_dataset.object_ids(300), *fo_dataset.object_ids(300)]
+    assert len({str(i) for i in ids}) == 600
+    assert abs((ids[0].generation_time - datetime.now(UTC)).total_seconds()) < 60
+    assert fo_dataset.object_ids(0) == []
 
 
 def test_predictions_skip_what_was_changed_in_the_app(dataset: Dataset, fo) -> None:
