@@ -195,7 +195,7 @@ def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with rc_context({"svg.hashsalt": "odkit", "font.family": "DejaVu Sans", "font.size": 8}):
-        canvas = Figure(figsize=(8.6, 3.8), facecolor="#ffffff", layout="constrained")
+        canvas = Figure(figsize=(8.6, 4.6), facecolor="#ffffff", layout="constrained")
         for axes, column, label in zip(
             canvas.subplots(1, 2),
             ("seconds", "megabytes"),
@@ -209,7 +209,14 @@ def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
             axes.set(xscale="log", yscale="log", xlabel="images, of 8 boxes each", ylabel=label)
             axes.grid(color="#d0d7de", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(title="grows as images to the power", frameon=False, fontsize=7, title_fontsize=7)
+            axes.legend(
+                title="grows as images to the power",
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.14),
+                frameon=False,
+                fontsize=7,
+                title_fontsize=7,
+            )
         canvas.savefig(path, metadata={"Date": None})
 
 

@@ -195,8 +195,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         f"- Machine: {here['processor']}, {here['memory']} of memory; {here['system']}.",
         f"- Packages: {here['packages']}.",
-        f"- {len(rows)} figures in {seconds / 60:.0f} minutes; "
-        f"of {len(asked)} with something wanted of them {sum(row['reached'] for row in asked)} are reached.",
+        f"- {len(rows)} figures in {seconds / 60:.0f} minutes. Of {len(asked)} something is wanted: {good} reach it.",
         *(f"- **{name}.py failed**: {parts[name]['failed']}" for name in failed),
         "",
     ]
@@ -265,7 +264,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlabel(
-            "times better than the alternative; bar: measured (green: as wanted or better), black mark: wanted"
+            "times better than the alternative; black mark: wanted; green: reached, orange: not, grey: nothing is wanted"
         )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="#d0d7de", linewidth=0.6)
