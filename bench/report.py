@@ -195,7 +195,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         f"- Machine: {here['processor']}, {here['memory']} of memory; {here['system']}.",
         f"- Packages: {here['packages']}.",
-        f"- {len(rows)} figures in {seconds / 60:.0f} minutes. Of {len(asked)} something is wanted: {good} reach it.",
+        f"- {len(rows)} figures in {seconds / 60:.0f} minutes; {good} of {len(asked)} reach what is wanted of them.",
         *(f"- **{name}.py failed**: {parts[name]['failed']}" for name in failed),
         "",
     ]

@@ -56,7 +56,7 @@ def test_results_hold_every_row_and_name_what_failed(
     assert "Boats beside ships." in text
     assert "- **bad.py failed**: exit status 1: OSError: the sea is gone" in text
     assert "| a start | 1.5 s |" in text  # what it said before
-    assert "4 figures in 0 minutes. Of 3 something is wanted: 1 reach it." in text
+    assert "4 figures in 0 minutes; 1 of 3 reach what is wanted of them." in text
     assert (bench / "results.svg").read_text().count("<svg") == 1
     assert "bad" in capsys.readouterr().err
 
