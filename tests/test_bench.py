@@ -90,7 +90,7 @@ def test_make_bench_runs_every_script_but_those_started_by_themselves(report: Mo
 
 def test_an_unknown_part_is_told_what_there_is() -> None:
     done = subprocess.run(
-        [sys.executable, BENCH / "report.py", "loafing"], capture_output=True, text=True, timeout=60
+        [sys.executable, BENCH / "report.py", "weather"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2
-    assert "there is no bench/loafing.py; there are start, reading" in done.stderr
+    assert "there is no bench/weather.py; there are start, reading" in done.stderr
