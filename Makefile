@@ -15,6 +15,7 @@ LAB_FLAGS ?=
 PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -ra
 CHECK_FLAGS ?= -n auto --maxprocesses 4 --dist worksteal -q --no-showlocals
 RUN_FLAGS ?=
+BENCH ?=
 
 # The container engine (docker where it answers, else podman), the image's name, and more options for building it
 # (IMAGE_FLAGS), for the engine itself (ENGINE_FLAGS) and for the containers of image-test (CONTAINER_FLAGS).
@@ -69,9 +70,10 @@ check: $(READY)  ## run the quick tests, in a minute or so: for every save
 test: $(READY)  ## run all tests, the notebooks among them
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-# What trains for hours is not among them: bench/accuracy.py and bench/tiles.py, each started by itself.
-bench: $(READY)  ## measure odkit beside the alternatives, on this machine
-	@for script in $(filter-out bench/accuracy.py bench/tiles.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+# A part alone: make bench BENCH="loading reading". What trains for hours is not among them (bench/accuracy.py,
+# bench/tiles.py), nor what wants a GPU (bench/gpu.py): each is started by itself.
+bench: $(READY)  ## measure odkit beside the alternatives, in 20 minutes; bench/RESULTS.md is then of this machine
+	$(BIN)/python bench/report.py $(BENCH)
 
 test-extras: $(READY)  ## install the optional packages that some tests want, and are skipped without
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r tests/extras.lock

@@ -11,11 +11,13 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import TypeVar
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from rows import row
 
 import odkit as od
 from odkit.data.boxes import xyxy_to_xywh
@@ -97,28 +99,31 @@ def timed(work: Callable[[], Result], times: int = 3) -> tuple[Result, float]:
 
 
 def main() -> None:
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
     dataset, found = make(images)
     str(od.mistakes(dataset.select([0]), found.select(found.images < 1)))  # imports
     evaluation, figures = timed(lambda: od.evaluate(dataset, found))
     _, printed = timed(lambda: str(od.evaluate(dataset, found)))
     _, mistakes = timed(lambda: str(od.mistakes(dataset, found)))
     _, calibrated = timed(lambda: str(od.evaluate(dataset, found).calibration()))
-    (low, high), drawn = timed(lambda: evaluation.intervals().of("ap"), 1)
+    interval, drawn = timed(lambda: evaluation.intervals().of("ap"), 1)
     theirs, other = timed(lambda: pycocotools_ap(dataset, found), 1)
     assert abs(evaluation.ap - theirs) < 1e-6, (evaluation.ap, theirs)
     print(f"{images:,} images, {len(found):,} predictions of {CLASSES} classes (AP {theirs:.4f} both)")
-    print(f"  pycocotools' figures             {other:6.2f} s")
+    beside = f"pycocotools {version('pycocotools')}, the figures alone"
     for name, seconds in (
-        ("evaluate()", figures),
-        ("print(evaluate())", printed),
-        ("print(mistakes())", mistakes),
-        ("print(evaluate().calibration())", calibrated),
+        ("COCO's figures: evaluate()", figures),
+        ("with tables: print(evaluate())", printed),
+        ("and what went wrong: print(mistakes())", mistakes),
+        ("and calibration()", calibrated),
     ):
-        print(
-            f"  {name:<32} {seconds:6.2f} s, {other / seconds:5.1f} times as fast as pycocotools' figures alone"
-        )
-    print(f"  AP {low:.4f} to {high:.4f} on images drawn anew 1,000 times: {drawn:.1f} s")
+        row(name, seconds, other, beside=beside)
+    low, high = interval
+    row(
+        "95 % intervals from 1,000 draws of the images",
+        drawn,
+        note=f"AP {theirs:.4f}, {low:.4f} to {high:.4f}",
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def row(
             "other": other,
             "beside": beside,
             "unit": unit,
+            "more_is_better": more_is_better,
             "ratio": ratio,
             "wanted": wanted,
             "reached": reached,
