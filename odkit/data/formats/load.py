@@ -455,8 +455,8 @@ def _worth_comparing(
             aside[kind] = str(error)
     if not read:
         raise errors[0]
-    if any(gathered.box_ids for gathered in read.values()):
-        for kind in [kind for kind, gathered in read.items() if not gathered.box_ids]:
+    if any(gathered.num_boxes for gathered in read.values()):
+        for kind in [kind for kind, gathered in read.items() if not gathered.num_boxes]:
             aside[kind] = _without_boxes(read.pop(kind))
     return read, [f"{READERS[kind].title} is left aside: {why}" for kind, why in aside.items()]
 

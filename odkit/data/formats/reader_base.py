@@ -5,6 +5,7 @@ spells out. A label file can therefore name what it wants: nothing outside the f
 """
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -295,7 +296,7 @@ class Gathered:
     classes: list[Any] = field(default_factory=list)  # arrays [n]
     images: list[Any] = field(default_factory=list)  # arrays [n]
     crowd: list[Any] = field(default_factory=list)  # arrays [n]
-    box_ids: list[str] = field(default_factory=list)
+    box_ids: list[Sequence[str]] = field(default_factory=list)  # lists or Texts [n]
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
     bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
@@ -306,6 +307,10 @@ class Gathered:
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def num_boxes(self) -> int:
+        return sum(map(len, self.boxes))
 
     def row(self, path: str) -> int | None:
         """Row of an image that is already there."""
@@ -332,7 +337,7 @@ class Gathered:
         self.classes.append(np.asarray(classes, np.int32))
         self.images.append(np.asarray(images, np.int32))
         self.crowd.append(np.zeros(len(box_ids), bool) if crowd is None else np.asarray(crowd, bool))
-        self.box_ids.extend(box_ids)
+        self.box_ids.append(box_ids)
 
     def problem(
         self,
@@ -434,7 +439,7 @@ class Gathered:
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
             box_crowd=_joined(self.crowd, np.zeros(0, bool)),
-            box_ids=Texts.of(map(encodable, self.box_ids)),
+            box_ids=_column(self.box_ids),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
             source_ids=SourceIds(
@@ -538,6 +543,12 @@ def _objects(values: Sequence[str]) -> NDArray[np.object_]:
     return array
 
 
+def _column(parts: Sequence[Sequence[str]]) -> Texts:
+    if parts and all(isinstance(part, Texts) for part in parts):
+        return Texts.join([part for part in parts if isinstance(part, Texts)])
+    return Texts.of(map(encodable, itertools.chain.from_iterable(parts)))
+
+
 def _joined(parts: list[Any], empty: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else empty
 
@@ -551,10 +562,23 @@ def read_json(path: Path) -> Any:
     Raises:
         DatasetFormatError: It is no JSON, or is cut short.
     """
+    return json_content(json_bytes(path), path)
+
+
+def json_bytes(path: Path) -> bytes:
+    """The bytes of a JSON file without a byte order mark.
+
+    Raises:
+        DatasetFormatError: It cannot be read.
+    """
     try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def json_content(data: bytes, path: Path) -> Any:
+    """What JSON says, see `read_json`; the path is for the message."""
     with no_garbage_collection():
         try:
             return orjson.loads(data)
