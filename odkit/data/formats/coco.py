@@ -364,10 +364,12 @@ def _read_columns(
 
 def _looked_up(table: Mapping[Any, int], keys: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """The values of a table for these keys, [n]; None where it lacks one of them."""
-    pairs = sorted((key, value) for key, value in table.items() if isinstance(key, int) and abs(key) < 2**63)
+    pairs = {key: value for key, value in table.items() if isinstance(key, int) and abs(key) < 2**63}
     if not pairs:
         return None if len(keys) else keys
-    known, values = np.array(pairs, np.int64).T
+    known, values = np.array(list(pairs), np.int64), np.array(list(pairs.values()), np.int64)
+    order = np.argsort(known)
+    known, values = known[order], values[order]
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
     return values[places] if np.array_equal(known[places], keys) else None
 

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,6 +145,7 @@ class Folder:
         """The same folder as if this label file and the images were all that is in it."""
         narrow = Folder(self.root)
         narrow.__dict__["files"] = sorted({*self.images, file})  # in place of what would be listed
+        narrow.__dict__["images"] = self.images
         return narrow
 
     def completed(self, name: str) -> str:
@@ -217,16 +218,15 @@ def nearness(file: str, image: str) -> int:
 
 
 def suffix(path: str) -> str:
-    name = path[path.rfind("/") + 1 :]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    head, dot, end = path.rpartition(".")
+    return f".{end.lower()}" if dot and "/" not in end and head and head[-1] != "/" else ""
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for key, value in pairs:
-        groups.setdefault(key, []).append(value)
-    return groups
+        groups[key].append(value)
+    return dict(groups)
 
 
 def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -> dict[str, str]:
@@ -246,7 +246,7 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
     """
     options: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
-    everything = set(folder.images)
+    everything, by_name = set(folder.images), folder.images_by_name
     for name in dict.fromkeys(names):
         if "/" in name and name in everything:  # a whole path from the dataset's folder: no need to weigh
             options[name] = [""]
@@ -254,11 +254,12 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
             continue
         there = [
             file[: len(file) - len(name)]
-            for file in folder.images_by_name.get(name_of(name), ())
+            for file in by_name.get(name_of(name), ())
             if file == name or file.endswith("/" + name)
         ]
         options[name] = there
-        count.update(there)
+        for start in there:
+            count[start] += 1
 
     def rank(start: str) -> tuple[Any, ...]:
         other = split_of_path(start)
