@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.data.texts import Texts
+from odkit.data.texts import Texts, TextTable
 from odkit.system import OdkitError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -427,13 +427,14 @@ class Gathered:
                         "Correct those that are listed; the next reading lists the others.",
                     )
                 )
+        image_ids = Texts.of(map(encodable, self.paths))
         return Dataset(
             name=name,
             root=self.folder.root,
             format=self.format,
             class_names=tuple(map(encodable, self.class_names)),
             image_paths=Texts.of(map(self.file_of, self.paths)),
-            image_ids=Texts.of(map(encodable, self.paths)),
+            image_ids=image_ids,
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
             image_splits=_objects(list(map(encodable, self.splits))),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
@@ -444,7 +445,12 @@ class Gathered:
             notes=tuple(self.notes),
             source_problems=tuple(problems),
             source_ids=SourceIds(
-                {encodable(self.paths[row]): encodable(key) for row, key in self.image_keys.items()},
+                TextTable(
+                    image_ids
+                    if list(self.image_keys) == list(range(len(image_ids)))
+                    else image_ids[list(self.image_keys)],
+                    Texts.of(map(encodable, self.image_keys.values())),
+                ),
                 {encodable(key): encodable(name) for key, name in self.class_keys.items()},
             ),
         )
@@ -468,7 +474,7 @@ def declared_size(width: Any, height: Any) -> tuple[int, int]:
     return size if all(0 < side < 2**31 for side in size) else (0, 0)
 
 
-def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def finite_rows(rows: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Rows of four numbers as float64 [n, 4], and which of them hold four numbers that float32 can hold.
 
     The usual, flawless case is one call of NumPy; only where it fails is each row looked at.
