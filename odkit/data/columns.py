@@ -69,27 +69,33 @@ def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: It holds something else, or is damaged.
     """
-    try:
-        # not np.load, which takes any file that NumPy ever wrote
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            arrays = {name: _array(path, file, archive, name) for name in names}
-        about = orjson.loads(arrays.pop("text").tobytes())
-        kinds = about.pop("columns", None)
-        if kinds is None:  # an older file: strings stand in the text
-            return about, arrays
-        starts = {name: arrays.pop(f"{name}.starts") for name, kind in kinds.items() if kind == "texts"}
-        return about, {
-            name: _column(array, kinds.get(name), starts.get(name)) for name, array in arrays.items()
-        }
-    except _DAMAGES as error:
-        raise ValueError(f"its columns cannot be read: {error}") from error
+    with open(path, "rb") as file:
+        try:
+            return _loaded(path, file)
+        except _DAMAGES as error:
+            raise ValueError(f"its columns cannot be read: {error}") from error
+
+
+def _loaded(path: str | Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    with zipfile.ZipFile(file) as archive:  # not np.load, which takes any file that NumPy ever wrote
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        arrays = {name: _array(path, file, archive, name) for name in names}
+    about = orjson.loads(arrays.pop("text").tobytes())
+    kinds = about.pop("columns", None)
+    if kinds is None:  # an older file: strings stand in the text
+        return about, arrays
+    starts = {name: arrays.pop(f"{name}.starts") for name, kind in kinds.items() if kind == "texts"}
+    return about, {name: _column(array, kinds.get(name), starts.get(name)) for name, array in arrays.items()}
 
 
 _DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),  # of the archive, of an array's header
     *(LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
-    *(NotImplementedError, RuntimeError),  # packed in a way that Python does not know; encrypted
+    *(
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ),  # seeking to nowhere; packed in a way that Python does not know; encrypted
 )
 """What a damaged file makes of zipfile, NumPy and the code above, beside ValueError."""
 

@@ -27,6 +27,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     name_of,
+    no_garbage_collection,
     split_of,
     suffix,
 )
@@ -197,7 +198,8 @@ def load_dataset(
         return Dataset.load(path)
     options = {"first_pixel": first_pixel}
     read = _read_file if path.is_file() else _read_folder
-    gathered, note = read(path, format, options)
+    with no_garbage_collection():
+        gathered, note = read(path, format, options)
     if not gathered.paths:
         raise DatasetFormatError(
             f"{path} looks like {READERS[gathered.format].title}, but its labels name no image"

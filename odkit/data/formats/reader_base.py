@@ -277,10 +277,13 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
     order = {start: place for place, start in enumerate(best)}
     above = re.sub(r"(^|/)(annotations?|labels?|json)$", "", beside, flags=re.IGNORECASE)
     usual = best[0] if best else (f"{above}/" if above else "")
-    return {
-        name: (min(there, key=lambda start: order[start]) if there else usual) + name
-        for name, there in options.items()
-    }
+
+    def first(there: list[str]) -> str:
+        if len(there) == 1:
+            return there[0]
+        return min(there, key=lambda start: order[start]) if there else usual
+
+    return {name: first(there) + name for name, there in options.items()}
 
 
 @dataclass
