@@ -37,7 +37,8 @@ def write_labels(path: Path, images: int, seed: int = 0) -> int:
     number = 0
     with path.open("wb") as file:
         file.write(orjson.dumps(about)[:-1] + b', "images": [')
-        for place, (key, (width, height)) in enumerate(zip(keys.tolist(), sizes.tolist(), strict=True)):
+        for place, image in enumerate(rng.permutation(images)):  # annotations come in another order
+            key, (width, height) = int(keys[image]), sizes[image].tolist()
             entry = {
                 "license": 1,
                 "file_name": f"{key:012d}.jpg",
