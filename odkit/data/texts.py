@@ -129,8 +129,13 @@ class Texts(Sequence[str]):
     def _take(self, rows: NDArray[np.int64]) -> "Texts":
         begin, lengths = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        places = np.repeat(begin - starts[:-1], lengths) + np.arange(starts[-1])
-        return Texts(self.letters[places], starts)
+        letters = np.empty(starts[-1], np.uint8)
+        for first in range(0, len(rows), CHUNK):  # a place is eight times as large as its letter
+            last = min(first + CHUNK, len(rows))
+            ours = np.arange(starts[first], starts[last])
+            places = ours + np.repeat(begin[first:last] - starts[first:last], lengths[first:last])
+            letters[starts[first] : starts[last]] = self.letters[places]
+        return Texts(letters, starts)
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), CHUNK):

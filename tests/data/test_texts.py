@@ -78,6 +78,8 @@ def test_repeated_texts_are_found_after_any_choice_of_rows():
     assert texts.repeated() is None
     assert texts[texts != "7.jpg"].repeated() is None
     assert texts[[5, 4, 5]].repeated() == "5.jpg"
+    backwards = np.arange(len(texts))[::-1]
+    assert texts[backwards].tolist() == texts.tolist()[::-1]
     assert Texts.join([texts, texts[CHUNK:]]).repeated() is not None
 
 
