@@ -176,7 +176,7 @@ def test_a_flawless_file_is_read_as_columns(folder: Path, name: str, monkeypatch
 
 def test_both_ways_say_the_same_of_garbage(folder: Path, carefully: Callable) -> None:
     rng = random.Random(5)
-    for _ in range(150):
+    for _ in range(80):
         content = spoil(PLAIN, rng)
         assert said(folder, content) == carefully(folder, content), content
 
