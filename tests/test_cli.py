@@ -282,6 +282,21 @@ def test_audit_says_in_its_exit_status_whether_it_trains(
     assert "repair" in capsys.readouterr().err
 
 
+def test_audit_of_the_labels_alone_needs_no_image(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    for file in sorted((demo / "annotations").iterdir()):
+        (tmp_path / "annotations" / file.name).write_bytes(file.read_bytes())
+    label = str(tmp_path / "annotations" / "instances_train.json")
+    assert main(["audit", label, "--labels-only"]) == 0
+    said = capsys.readouterr()
+    assert "0 fatal" in said.out
+    assert "val" not in said.err, "no split was dealt"
+    assert main(["audit", label]) == 1
+    assert "[missing_image]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("to", WRITERS)
 def test_convert(demo: Path, tmp_path: Path, to: str) -> None:
     assert main(["convert", str(demo), str(tmp_path / to), "--to", to]) == 0

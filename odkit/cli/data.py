@@ -10,19 +10,27 @@ from odkit.cli.shared import command, read_dataset, warnings_said
 
 @command
 def audit(
-    path: Positional[str], *, reading: Reading = Reading(), examples: int = 5, json: bool = False
+    path: Positional[str],
+    *,
+    reading: Reading = Reading(),
+    labels_only: bool = False,
+    examples: int = 5,
+    json: bool = False,
 ) -> int:
     """Say everything that is wrong with a dataset; the exit status is 1 where something must be repaired to train.
 
     Args:
         path: Folder or label file of a dataset, or "demo".
         reading: How the dataset is read.
+        labels_only: Look at the labels alone: no image file is opened, and no split is dealt.
         examples: Examples of each kind of finding to print.
         json: Print JSON, with all findings.
     """
     from odkit.data.audit import audit as audit_dataset
 
-    found = audit_dataset(read_dataset(path, reading=reading))
+    # dealing a split looks at every image
+    dataset = read_dataset(path, reading=reading, val=0 if labels_only else 0.2)
+    found = audit_dataset(dataset, files=not labels_only)
     print(found.to_json().decode() if json else found.table(limit=examples))
     return 0 if found.ok else 1
 

@@ -4,8 +4,10 @@ Mapped, a column costs a process nothing until it is looked at, and all processe
 `np.load` reads the same file. Files of older versions, compressed, are read too.
 """
 
+import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,9 +20,7 @@ from odkit.data.texts import Numbered, Texts
 from odkit.system import replacing
 
 _ALIGNED = 64  # bytes; where arrays may begin, the same as inside of a .npy file
-_LOCAL_HEADER = struct.Struct(
-    "<26xHH"
-)  # the end of a zip member's header: lengths of its name and extra field
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member; ends with the lengths of its name and extra field
 
 
 def save_columns(path: str | Path, about: Mapping[str, Any], columns: Mapping[str, Any]) -> Path:
@@ -53,9 +53,8 @@ def save_columns(path: str | Path, about: Mapping[str, Any], columns: Mapping[st
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in {"text": np.frombuffer(text, np.uint8), **arrays}.items():
             member = zipfile.ZipInfo(f"{name}.npy")
-            begin = (
-                archive.start_dir + 30 + len(member.filename) + 20 + 4
-            )  # with zip64's and this extra field
+            # after the header and its extra fields, zip64's and this one
+            begin = archive.start_dir + _LOCAL_HEADER.size + len(member.filename) + 20 + 4
             gap = -begin % _ALIGNED
             member.extra = struct.pack("<HH", 0x6B6F, gap) + bytes(gap)
             with archive.open(member, "w", force_zip64=True) as out:
@@ -68,40 +67,74 @@ def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error: It holds something else.
+        ValueError: It holds something else, or is damaged.
     """
-    # not np.load, which takes any file that NumPy ever wrote
-    with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-        about = orjson.loads(archive["text"].tobytes())
-        names = [name for name in archive.files if name != "text"]
-        arrays = {name: _mapped(path, file, archive, name) for name in names}
-    if "columns" not in about:  # an older file: strings stand in the text
+    with open(path, "rb") as file:
+        try:
+            return _loaded(path, file)
+        except _DAMAGES as error:
+            raise ValueError(f"its columns cannot be read: {error}") from error
+
+
+def _loaded(path: str | Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    with zipfile.ZipFile(file) as archive:  # not np.load, which takes any file that NumPy ever wrote
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        arrays = {name: _array(path, file, archive, name) for name in names}
+    about = orjson.loads(arrays.pop("text").tobytes())
+    kinds = about.pop("columns", None)
+    if kinds is None:  # an older file: strings stand in the text
         return about, arrays
-    columns: dict[str, Any] = {}
-    kinds = about.pop("columns")
-    for name, array in arrays.items():
-        kind = kinds.get(name)
-        if kind == "texts":
-            columns[name] = Texts(array, arrays[f"{name}.starts"])
-        elif isinstance(kind, dict) and "numbered" in kind:
-            columns[name] = Numbered(kind["numbered"], array)
-        elif isinstance(kind, dict):
-            columns[name] = np.array(kind["among"] or [""], object)[array]
-        elif not name.endswith(".starts"):
-            columns[name] = array
-    return about, columns
+    starts = {name: arrays.pop(f"{name}.starts") for name, kind in kinds.items() if kind == "texts"}
+    return about, {name: _column(array, kinds.get(name), starts.get(name)) for name, array in arrays.items()}
 
 
-def _mapped(path: str | Path, file: BinaryIO, archive: Any, name: str) -> NDArray[Any]:
-    member = archive.zip.getinfo(f"{name}.npy")
-    if member.compress_type != zipfile.ZIP_STORED or not member.file_size:
-        return np.asarray(archive[name])
+_DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),  # of the archive, of an array's header
+    *(LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
+    *(
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ),  # seeking to nowhere; packed in a way that Python does not know; encrypted
+)
+"""What a damaged file makes of zipfile, NumPy and the code above, beside ValueError."""
+
+
+def _column(array: NDArray[Any], kind: Any, starts: NDArray[Any] | None) -> Any:
+    if starts is not None:
+        return Texts(array, starts)
+    if kind is None:
+        return array
+    if "numbered" in kind:
+        return Numbered(str(kind["numbered"]), array)
+    among = np.empty(len(kind["among"]), object)
+    among[:] = [str(text) for text in kind["among"]]
+    return among[array]
+
+
+def _array(path: str | Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of the archive: mapped where it lies there as it is, else read."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as packed:
+        shape, fortran, dtype = _header(packed)
+        size, begin = math.prod(shape) * dtype.itemsize, packed.tell()
+        if size + begin != member.file_size or min(shape, default=0) < 0:  # before memory is asked for
+            raise ValueError(
+                f"{name} has {member.file_size - begin:,} bytes where its header speaks of {size:,}"
+            )
+        if member.compress_type != zipfile.ZIP_STORED or fortran or not size:
+            packed.seek(0)
+            return np.asarray(np.lib.format.read_array(packed, allow_pickle=False))
     file.seek(member.header_offset)
-    name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    file.seek(member.header_offset + _LOCAL_HEADER.size + name_length + extra_length)
+    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    start = member.header_offset + _LOCAL_HEADER.size + sum(lengths) + begin
+    return np.asarray(np.memmap(path, dtype, "r", start, shape))
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    if dtype.hasobject or fortran or not np.prod(shape):
-        return np.asarray(archive[name])  # which refuses objects
-    return np.asarray(np.memmap(path, dtype, "r", file.tell(), shape))
+    if dtype.hasobject:
+        raise ValueError("an array of objects is no column")
+    return shape, fortran, dtype

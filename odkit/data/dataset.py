@@ -9,8 +9,6 @@ files belong to their owner. Dealing splits looks at them, and nothing else here
 import dataclasses
 import hashlib
 import os
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from odkit.data.boxes import as_boxes
 from odkit.data.columns import load_columns, save_columns
 from odkit.data.splits import Deal, deal
-from odkit.data.texts import CHUNK, Numbered, Texts
+from odkit.data.texts import CHUNK, Numbered, Texts, TextTable
 from odkit.system import InputError, OutOfRangeError, UnknownNameError
 
 UNKNOWN_CLASS = -1
@@ -50,12 +48,16 @@ class SourceIds:
     """What images and classes are called in the label file, by which the results of other tools name them.
 
     Attributes:
-        images: Image id to the id of the image in its label file, as text; in the order of the label file.
+        images: Image id to the id of the image in its label file, as text; in the order of the label file. Kept as
+            columns (TextTable).
         classes: Number of a class in the label file, as text, to the name of the class.
     """
 
     images: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", TextTable.of(self.images))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -117,7 +119,7 @@ class Dataset:
         if self.box_ids is not None:
             put("box_ids", Texts.of(self.box_ids))
         _validate_lengths(self)  # sorting by image needs whole columns
-        if (np.diff(self.box_images) < 0).any():
+        if (self.box_images[1:] < self.box_images[:-1]).any():
             order = np.argsort(self.box_images, kind="stable")
             for column in ("boxes", "box_classes", "box_images", "box_crowd", "box_ids"):
                 if getattr(self, column) is not None:
@@ -157,7 +159,8 @@ class Dataset:
 
     def split_counts(self) -> dict[str, int]:
         """Number of images of each split, train, val and test first; empty where there are no splits."""
-        counts = Counter(str(split) for split in self.image_splits if split)
+        counts = Counter(self.image_splits.tolist())
+        counts.pop("", None)
         order = ["train", "val", "test"]
         return {
             name: counts[name]
@@ -363,9 +366,15 @@ class Dataset:
             "format": self.format,
             "notes": self.notes,
             "source_problems": [dataclasses.asdict(p) for p in self.source_problems],
-            "source_ids": {"images": self.source_ids.images, "classes": self.source_ids.classes},
+            "source_ids": {"classes": self.source_ids.classes},
         }
-        return save_columns(path, about, {column: getattr(self, column) for column in _COLUMNS})
+        columns = {column: getattr(self, column) for column in _COLUMNS}
+        keys = TextTable.of(self.source_ids.images)
+        if len(keys):
+            columns["source_keys"] = keys.texts
+            if keys.names is not self.image_ids:
+                columns["source_images"] = keys.names
+        return save_columns(path, about, columns)
 
     @classmethod
     def load(cls, path: str | Path) -> "Dataset":
@@ -379,9 +388,16 @@ class Dataset:
             about, columns = load_columns(path)
             about["source_problems"] = tuple(SourceProblem(**p) for p in about["source_problems"])
             about["notes"] = tuple(about["notes"])
-            about["source_ids"] = SourceIds(**about.get("source_ids", {}))  # older files have none
+            ids = {"images": {}, "classes": {}, **about.get("source_ids", {})}  # older files have none
+            images, keys = (
+                columns.pop("source_images", columns.get("image_ids")),
+                columns.pop("source_keys", None),
+            )
+            if keys is not None:  # older files have them as a table of JSON
+                ids["images"] = TextTable(images, keys)
+            about["source_ids"] = SourceIds(**ids)
             return cls(**about, **columns)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is no dataset that odkit saved, or is damaged: {error}") from error
 
     # -- showing -------------------------------------------------------------------------------------------------
@@ -465,7 +481,7 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
         notes=tuple(dict.fromkeys(note for part in parts.values() for note in part.notes)),
         source_problems=tuple(dict.fromkeys(p for part in parts.values() for p in part.source_problems)),
         source_ids=SourceIds(
-            {image: key for part in parts.values() for image, key in part.source_ids.images.items()},
+            _one_mapping([part.source_ids.images for part in parts.values()]),
             one_table(part.source_ids.classes for part in parts.values()),
         ),
         **{column: _end_to_end(values) for column, values in joined.items()},
@@ -474,6 +490,12 @@ def concatenate(parts: Mapping[str, "Dataset"], *, name: str = "dataset") -> Dat
 
 def _end_to_end(parts: Sequence[Any]) -> Any:
     return Texts.join(parts) if isinstance(parts[0], Texts) else np.concatenate(parts)
+
+
+def _one_mapping(tables: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    if all(table is tables[0] for table in tables):  # parts of one dataset
+        return tables[0]
+    return {image: key for table in tables for image, key in table.items()}
 
 
 def one_table(tables: Iterable[Mapping[str, str]]) -> dict[str, str]:

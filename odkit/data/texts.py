@@ -6,7 +6,7 @@ plain arrays: workers and processes share them.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -33,7 +33,9 @@ class Texts(Sequence[str]):
     __slots__ = ("_distinct", "letters", "starts")
 
     def __init__(self, letters: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
-        if not len(starts) or starts[0] < 0 or starts[-1] > len(letters) or (np.diff(starts) < 0).any():
+        if letters.dtype != np.uint8 or starts.dtype != np.int64 or letters.ndim != 1 or starts.ndim != 1:
+            raise ValueError("a column of texts wants its letters as uint8 and its starts as int64")
+        if not len(starts) or starts[0] < 0 or starts[-1] > len(letters) or (starts[1:] < starts[:-1]).any():
             raise ValueError("the starts of a column of texts must rise from 0 to the number of its letters")
         self.letters, self.starts = letters, starts
         self._distinct = False
@@ -95,14 +97,28 @@ class Texts(Sequence[str]):
             first, last, _ = row.indices(len(self))
             taken = self._slice(first, max(first, last))
         else:
-            if not isinstance(row, slice):
-                row = np.asarray(row) if len(row) else np.zeros(0, np.int64)  # an empty list has no integers
-            rows = np.arange(len(self))[row].reshape(-1)
+            rows = self._rows(row)
             taken = self._take(rows)
-            if not (np.diff(rows) > 0).all():
+            if (rows[1:] <= rows[:-1]).any():
                 return taken  # a row may be there twice
         taken._distinct = self._distinct
         return taken
+
+    def _rows(self, chosen: Any) -> NDArray[np.int64]:
+        """The rows of a slice, a mask or indices, from 0."""
+        if isinstance(chosen, slice):
+            return np.arange(*chosen.indices(len(self)))
+        array = np.asarray(chosen)
+        if array.dtype == bool:
+            if array.shape != (len(self),):
+                raise IndexError(f"a mask of {len(self)} texts has so many values, not {list(array.shape)}")
+            return np.flatnonzero(array)
+        if array.size and array.dtype.kind not in "iu":  # an empty list has no integers
+            raise IndexError(f"rows of texts are whole numbers or a mask, not {array.dtype}")
+        rows = array.astype(np.int64).reshape(-1)
+        if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
+        return np.where(rows < 0, rows + len(self), rows)
 
     def _row(self, row: int) -> str:
         return str(self.letters[self.starts[row] : self.starts[row + 1]].tobytes(), *_CODEC)
@@ -113,8 +129,13 @@ class Texts(Sequence[str]):
     def _take(self, rows: NDArray[np.int64]) -> "Texts":
         begin, lengths = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        places = np.repeat(begin - starts[:-1], lengths) + np.arange(starts[-1])
-        return Texts(self.letters[places], starts)
+        letters = np.empty(starts[-1], np.uint8)
+        for first in range(0, len(rows), CHUNK):  # a place is eight times as large as its letter
+            last = min(first + CHUNK, len(rows))
+            ours = np.arange(starts[first], starts[last])
+            places = ours + np.repeat(begin[first:last] - starts[first:last], lengths[first:last])
+            letters[starts[first] : starts[last]] = self.letters[places]
+        return Texts(letters, starts)
 
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), CHUNK):
@@ -192,6 +213,8 @@ class Numbered(Texts):
     __slots__ = ("_words", "numbers")
 
     def __init__(self, words: str | None, numbers: NDArray[Any]) -> None:
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise ValueError("a column of numbered texts wants whole numbers")
         self._words, self.numbers, self._distinct = words or "", numbers, False
 
     @property
@@ -229,3 +252,44 @@ class Numbered(Texts):
 
     def __reduce__(self) -> Any:
         return Numbered, (self._words, np.array(self.numbers))
+
+
+class TextTable(Mapping[str, str]):
+    """Texts to texts, as two columns; a dictionary is made of them when one is first looked up.
+
+    Attributes:
+        names: What is looked up, each once, Texts [N].
+        texts: What stands for it, Texts [N].
+    """
+
+    __slots__ = ("_made", "names", "texts")
+
+    def __init__(self, names: Texts, texts: Texts) -> None:
+        if len(names) != len(texts):
+            raise ValueError(f"a table of texts has {len(texts)} texts for {len(names)} names")
+        self.names, self.texts = names, texts
+        self._made: dict[str, str] | None = None
+
+    @staticmethod
+    def of(table: Mapping[str, str]) -> "TextTable":
+        """The table of a mapping; what is one already stays as it is."""
+        if isinstance(table, TextTable):
+            return table
+        return TextTable(Texts.of(table.keys()), Texts.of(table.values()))
+
+    def __getitem__(self, name: str) -> str:
+        if self._made is None:
+            self._made = dict(zip(self.names, self.texts, strict=True))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"TextTable({self.names!r}, {self.texts!r})"
+
+    def __reduce__(self) -> Any:
+        return TextTable, (self.names, self.texts)

@@ -2,13 +2,17 @@
 
 import json
 import pickle
+import random
+import zipfile
 
 import numpy as np
 import pytest
 
 from odkit.data import Dataset, Texts
 from odkit.data.columns import load_columns, save_columns
-from odkit.data.texts import CHUNK, Numbered
+from odkit.data.dataset import SourceIds
+from odkit.data.texts import CHUNK, Numbered, TextTable
+from odkit.system import InputError
 from tests.helpers import make_dataset
 
 ROWS = ["b/1.jpg", "", "ö.jpg", "b/1.jpg", "\udcff odd", "日本", "c"]
@@ -62,9 +66,11 @@ def test_a_column_answers_as_an_array_of_strings(texts, rows, tmp_path):
 
 def test_a_row_that_is_not_there_is_an_error():
     for texts, rows in COLUMNS.values():
-        for row in (len(rows), -len(rows) - 1):
+        for row in (len(rows), -len(rows) - 1, [len(rows)], [-len(rows) - 1], ["a"], [0.5]):
             with pytest.raises(IndexError, match="row"):
                 texts[row]
+        with pytest.raises(IndexError, match="mask"):
+            texts[np.zeros(len(rows) + 1, bool)]
 
 
 def test_repeated_texts_are_found_after_any_choice_of_rows():
@@ -72,6 +78,8 @@ def test_repeated_texts_are_found_after_any_choice_of_rows():
     assert texts.repeated() is None
     assert texts[texts != "7.jpg"].repeated() is None
     assert texts[[5, 4, 5]].repeated() == "5.jpg"
+    backwards = np.arange(len(texts))[::-1]
+    assert texts[backwards].tolist() == texts.tolist()[::-1]
     assert Texts.join([texts, texts[CHUNK:]]).repeated() is not None
 
 
@@ -111,3 +119,55 @@ def test_a_dataset_that_an_older_version_saved_is_read(tmp_path):
     again = Dataset.load(tmp_path / "old.npz")
     assert again.box_ids.tolist() == ["5", "odd"]
     assert again.fingerprint() == dataset.replace(image_splits=text["image_splits"]).fingerprint()
+
+
+def labelled() -> Dataset:
+    dataset = make_dataset([(0, 0, (1, 1, 9, 9)), (2, 1, (2, 2, 8, 8))], images=3)
+    keys = TextTable(dataset.image_ids, Texts.of([7, 5, 9]))
+    return dataset.replace(source_ids=SourceIds(keys, {"1": "cat"}))
+
+
+def test_ids_of_the_label_file_are_saved_as_columns(tmp_path):
+    dataset = labelled()
+    table = dict(zip(dataset.image_ids, "759", strict=True))
+    again = Dataset.load(dataset.save(tmp_path / "whole.npz"))
+    assert again.source_ids.images == table == dict(again.source_ids.images)
+    assert again.source_ids.images.names is again.image_ids, "one column for both"
+    part = Dataset.load(again.select([2]).save(tmp_path / "part.npz"))
+    assert (part.source_ids.images, part.source_ids.classes) == (table, {"1": "cat"})
+    with pytest.raises(KeyError):
+        part.source_ids.images["z"]
+    assert pickle.loads(pickle.dumps(part)).source_ids.images == table
+    assert Dataset.load(make_dataset([]).save(tmp_path / "none.npz")).source_ids.images == {}
+
+
+def test_a_damaged_file_is_refused_in_words(tmp_path):
+    """Bytes changed or cut off: the file is read, or it is said that it is damaged."""
+    path, rng = labelled().save(tmp_path / "data.npz"), random.Random(0)
+    whole = path.read_bytes()
+    read = 0
+    for number in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 10])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged[: rng.randrange(len(damaged)) if number % 5 == 0 else None])
+        refused = ""
+        try:
+            read += bool(Dataset.load(path).fingerprint())
+        except InputError as error:
+            refused = str(error)
+        assert not refused or "is damaged" in refused
+    assert 0 < read < 75
+
+
+@pytest.mark.parametrize("shape", [(2**62,), (2**40, 2**40), (-1,), (7,)])
+def test_a_column_that_says_to_be_larger_than_its_file_takes_no_memory(tmp_path, shape):
+    path = make_dataset([(0, 0, (1, 1, 9, 9))]).save(tmp_path / "data.npz")
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "false.npz", "w", how) as false:
+            for name in old.namelist():
+                text = b"\x93NUMPY\x01\x00v\x00" + header.encode() + bytes(8)
+                false.writestr(name, text if name == "box_images.npy" else old.read(name))
+        with pytest.raises(InputError, match="box_images has 8 bytes"):
+            Dataset.load(tmp_path / "false.npz")

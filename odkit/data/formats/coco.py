@@ -1,14 +1,16 @@
 """COCO's JSON: one file for all images or one a split (https://cocodataset.org/#format-data)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from odkit.data.boxes import box_area, xywh_to_xyxy, xyxy_to_xywh
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, one_table
+from odkit.data.formats.coco_columns import Annotations, Image, in_columns
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
     Folder,
@@ -17,6 +19,8 @@ from odkit.data.formats.reader_base import (
     finite_rows,
     folder_of,
     in_pixels,
+    json_bytes,
+    json_content,
     mostly_shares,
     no_garbage_collection,
     normal_split,
@@ -27,6 +31,7 @@ from odkit.data.formats.reader_base import (
     stem_of,
 )
 from odkit.data.formats.writer_base import known_sizes, split_files, writable_boxes
+from odkit.data.texts import Numbered
 from odkit.system import counted
 
 Json = dict[str, Any]
@@ -45,12 +50,17 @@ def find_coco(folder: Folder) -> dict[str, Json]:
     parsed: dict[str, Json] = {}
     for file in instances or files:
         try:
-            data = read_json(folder.path(file))
+            text = json_bytes(folder.path(file))
+            data = in_columns(text)
+            fits = data is not None
+            if data is None:
+                data = json_content(text, folder.path(file))
+                fits = is_coco(data)
         except DatasetFormatError:
             if _speaks_of_coco(folder.path(file)):  # cut short; to go on without it would lose a split unseen
                 raise
             continue
-        if is_coco(data):
+        if fits:
             parsed[file] = data
     return _told_apart(parsed) if len(parsed) > 1 else parsed
 
@@ -103,6 +113,8 @@ def _split_of_file(file: str, content: Json) -> str:
 
 
 def _file_name(image: Any) -> Any:
+    if isinstance(image, Image):
+        return image.file_name
     name = image.get("file_name") if isinstance(image, dict) else None
     return name if isinstance(name, str) else None
 
@@ -116,7 +128,13 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
         for file, content in parsed.items():
             split = _split_of_file(file, content)
             places = _read_images(data, file, content["images"], split, image_folders)
-            _read_annotations(data, file, content.get("annotations", []), places, tables[file])
+            marked = content.get("annotations", [])
+            if isinstance(marked, Annotations) and not _read_columns(
+                data, file, marked, places, tables[file]
+            ):
+                marked = read_json(folder.path(file)).get("annotations", [])
+            if not isinstance(marked, Annotations):
+                _read_annotations(data, file, marked, places, tables[file])
             data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
             for key, row in places.items():
                 data.image_keys.setdefault(row, str(key))
@@ -153,28 +171,18 @@ def _read_images(
 ) -> dict[Any, int]:
     """Add the images of a file; its image ids to rows, -1 for an image that is left out."""
     folder, beside = data.folder, folder_of(file)
-    good: list[tuple[Any, str, Json]] = []
+    good: list[tuple[str, Image]] = []
     places: dict[Any, int] = {}
-    for number, image in enumerate(images, 1):
-        name = _file_name(image)
-        key = image.get("id") if isinstance(image, dict) else None
-        if not name or not isinstance(key, int | str):
-            data.problem(
-                "unreadable_label",
-                file,
-                f"image {number} of the list has no usable id and file_name: {short(image)}",
-                "Correct its entry.",
-            )
-            continue
-        inside = folder.inside(name, beside)
+    for image in _usable_images(data, file, images):
+        inside = folder.inside(image.file_name, beside)
         if inside is None:
-            data.outside(file, name)
-            places[key] = -1
+            data.outside(file, image.file_name)
+            places[image.id] = -1
         else:
-            good.append((key, inside, image))
-    paths = place_names(folder, (name for _, name, _ in good), beside, split)
-    for key, name, image in good:
-        path = paths[name]
+            good.append((inside, image))
+    paths = place_names(folder, (name for name, _ in good), beside, split)
+    for name, image in good:
+        key, path = image.id, paths[name]
         if key in places and places[key] >= 0:
             data.problem(
                 "duplicate_image_id",
@@ -184,11 +192,11 @@ def _read_images(
                 image=path,
             )
             if data.row(path) is None:
-                data.add_image(path, declared_size(image.get("width"), image.get("height")), split)
+                data.add_image(path, declared_size(image.width, image.height), split)
             continue
         row = data.row(path)
         if row is None:
-            row = data.add_image(path, declared_size(image.get("width"), image.get("height")), split)
+            row = data.add_image(path, declared_size(image.width, image.height), split)
             image_folders.add(folder_of(path))
         elif data.splits[row] != split:
             data.problem(
@@ -212,6 +220,24 @@ def _read_images(
             )
         places[key] = row
     return places
+
+
+def _usable_images(data: Gathered, file: str, images: list[Any]) -> Iterator[Image]:
+    for number, image in enumerate(images, 1):
+        if isinstance(image, Image):
+            yield image
+            continue
+        name = _file_name(image)
+        key = image.get("id") if isinstance(image, dict) else None
+        if name and isinstance(key, int | str):
+            yield Image(key, name, image.get("width"), image.get("height"))
+        else:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"image {number} of the list has no usable id and file_name: {short(image)}",
+                "Correct its entry.",
+            )
 
 
 def _read_annotations(
@@ -308,17 +334,55 @@ def _read_annotations(
         classes, images = ([column[k] for k in keep] for column in (classes, images))
         crowd = [crowd[k] for k in keep]
     data.add_boxes(corners, classes, images, ids, crowd)
-    if len(areas) == len(corners) and (moved := _size_classes_by_area(corners, areas)):
-        data.notes.append(
-            f"{file}: {counted(moved, 'box')} of another size by the file's areas (of masks) than by the box; AP by "
-            "size goes by the box here, by the area in pycocotools"
-        )
+    if len(areas) == len(corners):
+        _say_areas(data, file, corners, areas)
     if outlines:
         without = counted(outlines, "annotation without a bbox")
         data.notes.append(f"{file}: {without}, read as the boxes around their masks")
 
 
-def _size_classes_by_area(corners: Any, areas: list[Any]) -> int:
+def _read_columns(
+    data: Gathered, file: str, found: Annotations, places: dict[Any, int], table: dict[Any, int]
+) -> bool:
+    """Add the boxes of annotations that are columns; False, and nothing is added, where anything is unusual."""
+    ids = found.ids
+    rows, classes = _looked_up(places, found.images), _looked_up(table, found.categories)
+    if rows is None or classes is None or ids.min(initial=0) < 0:
+        return False
+    ordered = ids if (np.diff(ids) > 0).all() else np.sort(ids)
+    if (ordered[1:] == ordered[:-1]).any():
+        return False
+    keep = rows >= 0  # the others were left out, and were told of
+    ids, rows, classes, boxes = ids[keep], rows[keep], classes[keep], found.boxes[keep]
+    good = finite_rows(boxes)[1]
+    if not good.all() or mostly_shares(corners := xywh_to_xyxy(boxes), good):
+        return False
+    data.add_boxes(corners, classes, rows, Numbered("", ids), found.crowd[keep])
+    _say_areas(data, file, corners, found.areas[keep])
+    return True
+
+
+def _looked_up(table: Mapping[Any, int], keys: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The values of a table for these keys, [n]; None where it lacks one of them."""
+    pairs = {key: value for key, value in table.items() if isinstance(key, int) and abs(key) < 2**63}
+    if not pairs:
+        return None if len(keys) else keys
+    known, values = np.array(list(pairs), np.int64), np.array(list(pairs.values()), np.int64)
+    order = np.argsort(known)
+    known, values = known[order], values[order]
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return values[places] if np.array_equal(known[places], keys) else None
+
+
+def _say_areas(data: Gathered, file: str, corners: Any, areas: Any) -> None:
+    if moved := _size_classes_by_area(corners, areas):
+        data.notes.append(
+            f"{file}: {counted(moved, 'box')} of another size by the file's areas (of masks) than by the box; AP by "
+            "size goes by the box here, by the area in pycocotools"
+        )
+
+
+def _size_classes_by_area(corners: Any, areas: Any) -> int:
     """How many boxes are small, medium or large in COCO's sense by the stated area and another by their own."""
     try:
         stated = np.array(areas, np.float64).reshape(len(corners))

@@ -27,6 +27,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     name_of,
+    no_garbage_collection,
     split_of,
     suffix,
 )
@@ -197,7 +198,8 @@ def load_dataset(
         return Dataset.load(path)
     options = {"first_pixel": first_pixel}
     read = _read_file if path.is_file() else _read_folder
-    gathered, note = read(path, format, options)
+    with no_garbage_collection():
+        gathered, note = read(path, format, options)
     if not gathered.paths:
         raise DatasetFormatError(
             f"{path} looks like {READERS[gathered.format].title}, but its labels name no image"
@@ -455,8 +457,8 @@ def _worth_comparing(
             aside[kind] = str(error)
     if not read:
         raise errors[0]
-    if any(gathered.box_ids for gathered in read.values()):
-        for kind in [kind for kind, gathered in read.items() if not gathered.box_ids]:
+    if any(gathered.num_boxes for gathered in read.values()):
+        for kind in [kind for kind, gathered in read.items() if not gathered.num_boxes]:
             aside[kind] = _without_boxes(read.pop(kind))
     return read, [f"{READERS[kind].title} is left aside: {why}" for kind, why in aside.items()]
 

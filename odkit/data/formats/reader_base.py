@@ -5,12 +5,13 @@ spells out. A label file can therefore name what it wants: nothing outside the f
 """
 
 import gc
+import itertools
 import json
 import math
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.data.texts import Texts
+from odkit.data.texts import Texts, TextTable
 from odkit.system import OdkitError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -144,6 +145,7 @@ class Folder:
         """The same folder as if this label file and the images were all that is in it."""
         narrow = Folder(self.root)
         narrow.__dict__["files"] = sorted({*self.images, file})  # in place of what would be listed
+        narrow.__dict__["images"] = self.images
         return narrow
 
     def completed(self, name: str) -> str:
@@ -216,16 +218,15 @@ def nearness(file: str, image: str) -> int:
 
 
 def suffix(path: str) -> str:
-    name = path[path.rfind("/") + 1 :]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    head, dot, end = path.rpartition(".")
+    return f".{end.lower()}" if dot and "/" not in end and head and head[-1] != "/" else ""
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for key, value in pairs:
-        groups.setdefault(key, []).append(value)
-    return groups
+        groups[key].append(value)
+    return dict(groups)
 
 
 def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -> dict[str, str]:
@@ -245,7 +246,7 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
     """
     options: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
-    everything = set(folder.images)
+    everything, by_name = set(folder.images), folder.images_by_name
     for name in dict.fromkeys(names):
         if "/" in name and name in everything:  # a whole path from the dataset's folder: no need to weigh
             options[name] = [""]
@@ -253,11 +254,12 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
             continue
         there = [
             file[: len(file) - len(name)]
-            for file in folder.images_by_name.get(name_of(name), ())
+            for file in by_name.get(name_of(name), ())
             if file == name or file.endswith("/" + name)
         ]
         options[name] = there
-        count.update(there)
+        for start in there:
+            count[start] += 1
 
     def rank(start: str) -> tuple[Any, ...]:
         other = split_of_path(start)
@@ -275,10 +277,13 @@ def place_names(folder: Folder, names: Iterable[str], beside: str, split: str) -
     order = {start: place for place, start in enumerate(best)}
     above = re.sub(r"(^|/)(annotations?|labels?|json)$", "", beside, flags=re.IGNORECASE)
     usual = best[0] if best else (f"{above}/" if above else "")
-    return {
-        name: (min(there, key=lambda start: order[start]) if there else usual) + name
-        for name, there in options.items()
-    }
+
+    def first(there: list[str]) -> str:
+        if len(there) == 1:
+            return there[0]
+        return min(there, key=lambda start: order[start]) if there else usual
+
+    return {name: first(there) + name for name, there in options.items()}
 
 
 @dataclass
@@ -295,7 +300,7 @@ class Gathered:
     classes: list[Any] = field(default_factory=list)  # arrays [n]
     images: list[Any] = field(default_factory=list)  # arrays [n]
     crowd: list[Any] = field(default_factory=list)  # arrays [n]
-    box_ids: list[str] = field(default_factory=list)
+    box_ids: list[Sequence[str]] = field(default_factory=list)  # lists or Texts [n]
     notes: list[str] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
     bare: set[int] = field(default_factory=set)  # rows of images that are listed and have no label file
@@ -306,6 +311,10 @@ class Gathered:
     _rows: dict[str, int] = field(default_factory=dict)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def num_boxes(self) -> int:
+        return sum(map(len, self.boxes))
 
     def row(self, path: str) -> int | None:
         """Row of an image that is already there."""
@@ -332,7 +341,7 @@ class Gathered:
         self.classes.append(np.asarray(classes, np.int32))
         self.images.append(np.asarray(images, np.int32))
         self.crowd.append(np.zeros(len(box_ids), bool) if crowd is None else np.asarray(crowd, bool))
-        self.box_ids.extend(box_ids)
+        self.box_ids.append(box_ids)
 
     def problem(
         self,
@@ -421,24 +430,30 @@ class Gathered:
                         "Correct those that are listed; the next reading lists the others.",
                     )
                 )
+        image_ids = Texts.of(map(encodable, self.paths))
         return Dataset(
             name=name,
             root=self.folder.root,
             format=self.format,
             class_names=tuple(map(encodable, self.class_names)),
             image_paths=Texts.of(map(self.file_of, self.paths)),
-            image_ids=Texts.of(map(encodable, self.paths)),
+            image_ids=image_ids,
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
             image_splits=_objects(list(map(encodable, self.splits))),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
             box_crowd=_joined(self.crowd, np.zeros(0, bool)),
-            box_ids=Texts.of(map(encodable, self.box_ids)),
+            box_ids=_column(self.box_ids),
             notes=tuple(self.notes),
             source_problems=tuple(problems),
             source_ids=SourceIds(
-                {encodable(self.paths[row]): encodable(key) for row, key in self.image_keys.items()},
+                TextTable(
+                    image_ids
+                    if list(self.image_keys) == list(range(len(image_ids)))
+                    else image_ids[list(self.image_keys)],
+                    Texts.of(map(encodable, self.image_keys.values())),
+                ),
                 {encodable(key): encodable(name) for key, name in self.class_keys.items()},
             ),
         )
@@ -462,7 +477,7 @@ def declared_size(width: Any, height: Any) -> tuple[int, int]:
     return size if all(0 < side < 2**31 for side in size) else (0, 0)
 
 
-def finite_rows(rows: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def finite_rows(rows: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Rows of four numbers as float64 [n, 4], and which of them hold four numbers that float32 can hold.
 
     The usual, flawless case is one call of NumPy; only where it fails is each row looked at.
@@ -538,6 +553,12 @@ def _objects(values: Sequence[str]) -> NDArray[np.object_]:
     return array
 
 
+def _column(parts: Sequence[Sequence[str]]) -> Texts:
+    if parts and all(isinstance(part, Texts) for part in parts):
+        return Texts.join([part for part in parts if isinstance(part, Texts)])
+    return Texts.of(map(encodable, itertools.chain.from_iterable(parts)))
+
+
 def _joined(parts: list[Any], empty: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else empty
 
@@ -551,10 +572,23 @@ def read_json(path: Path) -> Any:
     Raises:
         DatasetFormatError: It is no JSON, or is cut short.
     """
+    return json_content(json_bytes(path), path)
+
+
+def json_bytes(path: Path) -> bytes:
+    """The bytes of a JSON file without a byte order mark.
+
+    Raises:
+        DatasetFormatError: It cannot be read.
+    """
     try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def json_content(data: bytes, path: Path) -> Any:
+    """What JSON says, see `read_json`; the path is for the message."""
     with no_garbage_collection():
         try:
             return orjson.loads(data)
