@@ -139,7 +139,8 @@ class Dataset:
 
     def boxes_of(self, image: int) -> slice:
         """The rows of the box columns that belong to one image (an index, 0-based)."""
-        first, last = np.searchsorted(self.box_images, [image, image + 1])
+        # of the column's own dtype: else the whole column is converted for each image
+        first, last = np.searchsorted(self.box_images, np.array([image, image + 1], np.int32))
         return slice(int(first), int(last))
 
     def boxes_per_image(self) -> NDArray[np.int64]:

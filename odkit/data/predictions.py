@@ -231,7 +231,7 @@ class Predictions:
 
     def of(self, image: int) -> slice:
         """The rows that belong to one image (an index, 0-based)."""
-        first, last = np.searchsorted(self.images, [image, image + 1])
+        first, last = np.searchsorted(self.images, np.array([image, image + 1], np.int32))  # its own dtype
         return slice(int(first), int(last))
 
     def select(self, rows: ArrayLike) -> "Predictions":
