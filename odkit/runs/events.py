@@ -104,7 +104,9 @@ class EventReader:
                     yield list(_parsed(data[:end].splitlines(), only))
                 elif len(data) == size:  # a line that is longer than that
                     size *= 2
-                if len(data) < most or not most:
+                else:
+                    return
+                if len(data) < most:
                     return
 
 
