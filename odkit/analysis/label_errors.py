@@ -71,7 +71,7 @@ def find_suspects(evaluation: Evaluation) -> list[Suspect]:
                 strongest[box] = (suspicion, kind, prediction)
     suspects = [judge.about_box(box, *accusation) for box, accusation in strongest.items()]
     explained = {prediction for _, _, prediction in strongest.values()}
-    suspects += [judge.about_nothing(row, score) for row, score in judge.missing(explained) if score > _LEAST]
+    suspects += [judge.about_nothing(row, score) for row, score in judge.missing(explained)]
     return _taking_turns(suspects, evaluation.dataset.num_boxes)
 
 
@@ -196,7 +196,8 @@ class _Judge:
                     yield box, "spurious", float(usual * (1 - evidence[box])), -1
 
     def duplicates(self) -> _Accusations:
-        for image in range(len(self.data)):
+        lost = self.hits.predictions < 0
+        for image in np.unique(self.data.box_images[lost]).tolist():
             rows = self.data.boxes_of(image)
             labels, matched = self.data.box_classes[rows], self.hits.predictions[rows]
             overlap = box_iou(self.data.boxes[rows], self.data.boxes[rows])
@@ -211,17 +212,18 @@ class _Judge:
         loose = (near < 0.5) & (self.hits.kinds == "false_positive")
         loose &= ~on_crowd(self.pairs, 0.5, same_class=False)
         suspicion = self.trust * (1 - near)
-        for image in np.unique(self.found.images[loose]).tolist():
-            place = self.found.of(image)
-            rows = np.flatnonzero(loose[place]) + place.start
-            taken: list[int] = []
-            for row in rows[np.argsort(-suspicion[rows], kind="stable")].tolist():
-                if row in explained or (
-                    taken and box_iou(self.found.boxes[[row]], self.found.boxes[taken]).max() > 0.4
-                ):
-                    continue
-                taken.append(row)
-                yield row, float(suspicion[row])
+        loose &= suspicion > _LEAST
+        loose[list(explained - {-1})] = False
+        rows = np.flatnonzero(loose)
+        images, starts = np.unique(self.found.images[rows], return_index=True)
+        for of_image in np.split(rows, starts[1:]) if len(images) else ():
+            surest = of_image[np.argsort(-suspicion[of_image], kind="stable")]
+            beside = box_iou(self.found.boxes[surest], self.found.boxes[surest]) > 0.4
+            left = np.ones(len(surest), bool)
+            for place, row in enumerate(surest.tolist()):
+                if left[place]:
+                    left &= ~beside[place]
+                    yield row, float(suspicion[row])
 
     def about_box(self, box: int, suspicion: float, kind: str, prediction: int) -> Suspect:
         image = int(self.data.box_images[box])
@@ -263,9 +265,17 @@ def _precision_at(scores: NDArray[np.float32], kinds: NDArray[np.str_]) -> NDArr
     if not len(counted):
         return np.zeros(len(scores))
     order = counted[np.argsort(scores[counted], kind="stable")]
+    hits = kinds[order] == "true_positive"
+    starts = np.flatnonzero(
+        np.r_[True, hits[1:] & ~hits[:-1]]
+    )  # right ones and then wrong ones are one pool anyway
+    sums = [
+        np.add.reduceat(values, starts)
+        for values in (hits * 1.0, np.ones(len(hits)), scores[order].astype(np.float64))
+    ]
     pools: list[list[float]] = []  # right, number, sum of scores
-    for score, right in zip(scores[order].tolist(), (kinds[order] == "true_positive").tolist(), strict=True):
-        pools.append([float(right), 1.0, score])
+    for pool in np.stack(sums, 1).tolist():
+        pools.append(pool)
         while len(pools) > 1 and pools[-2][0] * pools[-1][1] >= pools[-1][0] * pools[-2][1]:
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]

@@ -20,7 +20,7 @@ from odkit.system import cache_folder
 
 RACY = 2_000_000_000  # nanoseconds; a file changed less than that ago may change again and keep its time
 MOST_IN_MEMORY = 50_000  # files, some 75 MB
-MOST_ON_DISK = 200_000  # files, some 280 MB
+MOST_ON_DISK = 1_000_000  # files, at most some 1.4 GB
 WAIT = 2.0  # seconds for another process to finish writing
 _FILE = "images-3.sqlite"  # another number for another table
 _COLUMNS = (

@@ -25,6 +25,8 @@ _NEAR_BITS = 45  # of the hash's 240
 _LEAST_SPREAD = 2  # standard deviation in grey levels of 255: an empty picture resembles every other
 _COARSE = 8  # the side of the thumbnail behind the bound
 _AT_ONCE = 1 << 24  # pairs whose bound is held in memory
+_IN_A_BLOCK = 512  # images at most
+_DIRECTIONS = 8  # along which blocks are told apart
 
 
 class Pairs(NamedTuple):
@@ -38,7 +40,8 @@ class Pairs(NamedTuple):
 def similar_pairs(looks: Sequence[bytes], similarity: float = SIMILARITY) -> Pairs:
     """The pairs of images that look the same; those without contrast resemble nothing.
 
-    The only work that grows with the square of the number of images is a matrix product over 65 numbers an image.
+    Images are compared in blocks of like ones, and only with the blocks that are near enough; a comparison is a matrix
+    product over 65 numbers an image.
 
     Args:
         looks: Thumbnail of each image (`ImageFacts.look`), "" where there is none.
@@ -55,7 +58,9 @@ def similar_pairs(looks: Sequence[bytes], similarity: float = SIMILARITY) -> Pai
         rows.append(np.full(int(alike.sum()), index[row]))
         others.append(index[near[alike]])
         values.append(value[alike])
-    return Pairs(np.concatenate(rows), np.concatenate(others), np.concatenate(values))
+    first, second, value = np.concatenate(rows), np.concatenate(others), np.concatenate(values)
+    order = np.lexsort((second, first))
+    return Pairs(first[order], second[order], value[order])
 
 
 def correlations(look: bytes, others: Sequence[bytes]) -> NDArray[np.float64]:
@@ -100,22 +105,52 @@ def _described(
 def _near(
     coarse: NDArray[np.float32], bits: NDArray[np.uint64], similarity: float
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each row and the later rows that may look the same, by the first two sieves."""
+    """Each row and the later rows that may look the same, by the first two sieves; rows come in any order."""
     least = similarity - 1e-4  # float32 rounds
-    start = 0
-    while start < len(coarse) - 1:
-        stop = min(start + max(_AT_ONCE // (len(coarse) - start), 1), len(coarse))
-        bounds = coarse[start:stop] @ coarse[start:].T
-        for row in range(start, stop):
-            others = np.flatnonzero(bounds[row - start, row + 1 - start :] >= least) + row + 1
-            if not len(others):
-                continue
-            distance = np.bitwise_count(bits[others] ^ bits[row]).sum(1)
-            nearest = np.argsort(distance, kind="stable")[:MOST_LIKE]
-            others = np.sort(others[nearest[distance[nearest] <= _NEAR_BITS]])
-            if len(others):
-                yield row, others
-        start = stop
+    for block, those in _blocks(coarse, 2 * (1 - least) + 1e-3) if len(coarse) > 1 else ():
+        vectors = coarse[those].T
+        step = max(_AT_ONCE // max(len(those), 1), 1)
+        for start in range(0, len(block), step):
+            rows = block[start : start + step]
+            for row, bounds in zip(rows.tolist(), coarse[rows] @ vectors, strict=True):
+                others = those[np.flatnonzero(bounds >= least)]
+                others = others[np.searchsorted(others, row, "right") :]
+                if not len(others):
+                    continue
+                distance = np.bitwise_count(bits[others] ^ bits[row]).sum(1)
+                nearest = np.argsort(distance, kind="stable")[:MOST_LIKE]
+                others = np.sort(others[nearest[distance[nearest] <= _NEAR_BITS]])
+                if len(others):
+                    yield row, others
+
+
+def _blocks(
+    coarse: NDArray[np.float32], reach: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All rows [M, 65] in blocks of like ones, each with the rows that may be within `reach` of one of it.
+
+    A product of unit vectors says how far apart they are, and along some directions they are no farther apart. So all
+    are halved at the median of the direction in which they differ most, and so on (a k-d tree), and to each part go
+    those that are near what it spans. Both kinds of rows rise.
+
+    Args:
+        coarse: Unit vectors.
+        reach: Square of a distance.
+    """
+    sample = coarse[:: max(len(coarse) // 10_000, 1)]
+    along = coarse @ np.linalg.eigh(sample.T @ sample)[1][:, -_DIRECTIONS:].astype(np.float32)
+    todo = [(np.arange(len(coarse)), np.arange(len(coarse)))]
+    while todo:
+        rows, those = todo.pop()
+        span, there = along[rows], along[those]
+        apart = np.maximum(there - span.max(0), 0) + np.maximum(span.min(0) - there, 0)
+        those = those[np.einsum("ij,ij->i", apart, apart) <= reach]
+        if len(rows) <= _IN_A_BLOCK:
+            yield rows, those
+            continue
+        order = np.argpartition(span[:, span.std(0).argmax()], len(rows) // 2)
+        middle = len(rows) // 2
+        todo += [(rows[np.sort(half)], those) for half in (order[:middle], order[middle:])]
 
 
 def _correlation(one: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,27 +68,58 @@ def tell(text: str) -> None:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
+BLOCK = 1 << 22
+"""Bytes of a log that are read at a time: those of a million steps, as objects all at once, would fill gigabytes."""
+
+
 class EventReader:
     """Reads `events.jsonl` while it is written: only whole lines, and a torn one is passed over."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.offset = path, 0
 
-    def new(self, *, upto: int | None = None) -> list[dict[str, Any]]:
-        """Events written since the last call; `upto` so many bytes of the file, if that is given."""
-        try:
-            with self.path.open("rb") as file:
+    def new(self, *, upto: int | None = None, only: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """Events written since the last call.
+
+        Args:
+            upto: Those within so many bytes of the file.
+            only: Those of these kinds; the others cost next to nothing.
+        """
+        return [event for some in self.batches(upto=upto, only=only) for event in some]
+
+    def batches(
+        self, *, upto: int | None = None, only: Collection[str] | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The same, `BLOCK` bytes of the file at a time; each batch counts as read when it is given."""
+        size = BLOCK
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            while True:
+                most = size if upto is None else max(0, min(size, upto - self.offset))
                 file.seek(self.offset)
-                data = file.read() if upto is None else file.read(max(0, upto - self.offset))
-        except FileNotFoundError:
-            return []
-        end = data.rfind(b"\n") + 1
-        self.offset += end
-        return [event for line in data[:end].splitlines() if (event := _parsed(line))]
+                data = file.read(most)
+                end = data.rfind(b"\n") + 1
+                self.offset += end
+                if end:
+                    size = BLOCK
+                    yield list(_parsed(data[:end].splitlines(), only))
+                elif len(data) == size:  # a line that is longer than that
+                    size *= 2
+                else:
+                    return
+                if len(data) < most:
+                    return
 
 
-def backwards(path: Path, *, block: int = 1 << 16) -> Iterator[dict[str, Any]]:
-    """The whole events of an `events.jsonl`, newest first; only as much of the file is read as is asked for."""
+def backwards(
+    path: Path, *, only: Collection[str] | None = None, block: int = 1 << 16
+) -> Iterator[dict[str, Any]]:
+    """The whole events of an `events.jsonl`, newest first; only as much of the file is read as is asked for.
+
+    Args:
+        path: The file.
+        only: The kinds wanted; the others cost next to nothing.
+        block: Bytes that are read at a time.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -103,11 +134,9 @@ def backwards(path: Path, *, block: int = 1 << 16) -> Iterator[dict[str, Any]]:
             if newest and lines:
                 lines.pop()  # what stands after the last line's end: nothing, or a line being written
                 newest = False
-            for line in reversed(lines):
-                if event := _parsed(line):
-                    yield event
-        if not newest and (event := _parsed(rest)):
-            yield event
+            yield from _parsed(reversed(lines), only)
+        if not newest:
+            yield from _parsed([rest], only)
 
 
 class Followed(Protocol):
@@ -120,14 +149,15 @@ class Followed(Protocol):
 
 
 def follow(run: Followed, *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
-    """Batches of new events until the worker has ended; a batch may be empty (time to redraw).
+    """Batches of new events until the worker has ended; the last of a look is often empty (time to redraw).
 
     What stands in the way of a tracker (`follower.py`) is a warning among them, once.
     """
     reader, told = EventReader(run.path / "events.jsonl"), {""}
     while True:
         alive = run.alive
-        events = reader.new()
+        yield from reader.batches()
+        events: list[dict[str, Any]] = []
         for trouble in _tracking_troubles(run.path):
             if trouble not in told:
                 told.add(trouble)
@@ -179,10 +209,20 @@ def epoch_rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [rows[epoch] for epoch in sorted(rows)]
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """An event, or None for a line that a crash tore."""
-    try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
+_BEGINNING = (
+    b'{"event":"'  # as `EventLog` writes it: what a line is about can be told without taking it apart
+)
+
+
+def _parsed(lines: Iterable[bytes], only: Collection[str] | None) -> Iterator[dict[str, Any]]:
+    """The events of lines, `only` of these kinds; what a crash tore is passed over."""
+    wanted = tuple(_BEGINNING + kind.encode() + b'"' for kind in only or ())
+    for line in lines:
+        if only is not None and line.startswith(_BEGINNING) and not line.startswith(wanted):
+            continue
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(event, dict) and "event" in event and (only is None or event["event"] in only):
+            yield event

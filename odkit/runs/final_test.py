@@ -7,7 +7,7 @@ same detector is not judged again on the same images, and another one's figures 
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from html import escape
@@ -246,8 +246,8 @@ def _fitting(run: "Run", given: Dataset | str | Path) -> Dataset:
             f"{data.name} has the splits {', '.join(splits)} and no {run.settings.test_split!r}: say which images are "
             "meant, run.test(dataset.split(...))"
         )
-    used = {os.path.realpath(path) for path in run.dataset().image_paths}
-    seen = [path for path in data.image_paths if os.path.realpath(path) in used]
+    used = {real for _, real in _real_paths(run.dataset())}
+    seen = [path for path, real in _real_paths(data) if real in used]
     if seen:
         raise InputError(
             f"{run.name} trained on {len(seen)} of the {len(data)} images of {data.name}, or chose its epoch by them "
@@ -264,6 +264,17 @@ def _fitting(run: "Run", given: Dataset | str | Path) -> Dataset:
     data = data.replace(class_names=run.class_names, box_classes=table[data.box_classes])
     require_trainable(data)
     return data
+
+
+def _real_paths(data: Dataset) -> Iterator[tuple[str, str]]:
+    """The path of each image, as it stands there and without symbolic links; each folder is resolved once."""
+    folders: dict[str, str] = {}
+    for path in data.image_paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.join(folders[folder], name)
+        yield path, os.path.realpath(real) if os.path.islink(real) else real
 
 
 def _looks(folder: Path, fingerprint: str) -> int:

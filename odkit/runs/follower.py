@@ -169,7 +169,7 @@ class Follower:
             str(config["dataset"]),
             str(config["fingerprint"]),
             config["settings"],
-            next((event["time"] for event in self.run.events()), None),
+            next((event["time"] for some in EventReader(self.reader.path).batches() for event in some), None),
         )
         board: Board = self.target.tracker.board(about, self.target.place)
         goes_on = _in_time(board.begin, kept)

@@ -297,6 +297,4 @@ def _work(run: Run) -> int:
 
 def _seconds(run: Run) -> float:
     """What a run took, judging and saving included."""
-    return math.fsum(
-        e["seconds"] for e in run.events() if e["event"] in ("epoch", "evaluation", "checkpoint")
-    )
+    return math.fsum(event["seconds"] for event in run.events(only=("epoch", "evaluation", "checkpoint")))

@@ -35,8 +35,10 @@ def each_with_each(looks, similarity):
     }
 
 
+@pytest.mark.parametrize("in_a_block", [1, 8, 512])
 @pytest.mark.parametrize("similarity", [0.8, 0.95, 0.99])
-def test_as_when_each_is_compared_with_each(similarity):
+def test_as_when_each_is_compared_with_each(similarity, in_a_block, monkeypatch):
+    monkeypatch.setattr("odkit.data.similarity._IN_A_BLOCK", in_a_block)
     first = pictures(60)
     grey = [*first, *(disturbed(p, strength, 100 + strength) for strength, p in enumerate(first))]
     looks = looks_of(grey)

@@ -103,7 +103,7 @@ def test_progress_is_the_runs_own_history(run: Run) -> None:
     assert progress.rows == run.history()
     assert progress.best == run.best
     assert (progress.step, progress.total_steps, progress.epochs) == (6, 6, 2)
-    assert progress.losses == [pytest.approx(1 / k) for k in range(1, 7)]
+    assert list(progress.losses) == [pytest.approx(1 / k) for k in range(1, 7)]
     assert progress.preview["epoch"] == 2
     assert progress.end["reason"] == "finished"
 
@@ -119,11 +119,11 @@ def test_a_resume_takes_back_what_it_does_again() -> None:
         progress.add(event)
     progress.add({"event": "preview", "step": 4, "epoch": 1, "images": []})
     progress.add({**start, "from_step": 5, "step": 5, "epochs": 6})
-    assert (progress.steps, progress.epochs, len(progress.judged)) == ([1, 2, 3, 4, 5], 6, 1)
+    assert (list(progress.steps), progress.epochs, len(progress.judged)) == ([1, 2, 3, 4, 5], 6, 1)
     progress.add(
         {"event": "start", "from_step": 2, "step": 2, "time": 0.0, "rollback": 1}
     )  # says only where to
-    assert (progress.steps, progress.judged, progress.preview) == ([1, 2], [], {})
+    assert (list(progress.steps), progress.judged, progress.preview) == ([1, 2], [], {})
     assert (progress.steps_per_epoch, progress.epochs, progress.step) == (4, 6, 2)
     progress.add(step(3, loss=None))
     assert math.isnan(progress.losses[-1])

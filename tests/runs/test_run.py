@@ -182,6 +182,26 @@ def test_follow_gives_every_event_and_ends_with_the_worker(run: Run, worker: "su
     assert seen == run.events(raw=True)
 
 
+@pytest.mark.parametrize("block", [1, 64, 1000, 1 << 20])
+def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odkit.runs.events.BLOCK", block)
+    write(run, start(), *steps(1, 30), *epoch(1, 30, 0.5), start(20), *steps(21, 40), *epoch(2, 40, 0.6))
+    path = run.path / "events.jsonl"
+    with path.open("ab") as file:
+        file.write(b' { "event": "step", "step": 41}\n{"event":"step\n{"event":"st')
+    lines = path.read_bytes().splitlines()
+    events = [orjson.loads(line) for line in lines[:-2]]
+    assert [e for some in EventReader(path).batches() for e in some] == events
+    reader, sizes = EventReader(path), [path.stat().st_size, len(lines[0]) + 1, len(lines[0]) + 5, 0]
+    assert [len(reader.new(upto=size)) for size in reversed(sizes)] == [0, 1, 0, len(events) - 1]
+    for kinds in (("step",), ("epoch", "evaluation"), ("start",), ()):
+        of_kind = [e for e in events if e["event"] in kinds]
+        assert EventReader(path).new(only=kinds) == of_kind
+        assert list(backwards(path, only=kinds)) == of_kind[::-1]
+        assert run.events(only=kinds) == [e for e in run.events() if e["event"] in kinds]
+        assert run.events(only=kinds, raw=True) == of_kind
+
+
 def test_backwards_is_the_log_from_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert list(backwards(path)) == []

@@ -1,6 +1,8 @@
 """Where a run stands, from its events: what every front end shows."""
 
 import math
+from array import array
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +32,9 @@ class Progress:
     start: dict[str, Any] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)  # the first step event since the newest start
     last: dict[str, Any] = field(default_factory=dict)  # the newest step event
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)  # of each step; NaN where it was not finite
+    # of each step, 16 bytes for both
+    steps: "array[int]" = field(default_factory=lambda: array("q"))
+    losses: "array[float]" = field(default_factory=lambda: array("d"))  # NaN where it was not finite
     judged: list[dict[str, Any]] = field(default_factory=list)  # epoch and evaluation events
     warnings: list[dict[str, Any]] = field(default_factory=list)
     preview: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Progress:
             setattr(self, kind, event)
 
     def _take_back(self, step: int) -> None:
-        keep = sum(1 for taken in self.steps if taken <= step)
+        keep = bisect_right(self.steps, step)
         del self.steps[keep:], self.losses[keep:]
         self.judged = [event for event in self.judged if event["step"] <= step]
         if self.preview.get("step", 0) > step:

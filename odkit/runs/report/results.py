@@ -132,13 +132,10 @@ def test(subject: Subject) -> dict[str, Any]:
 def curves(subject: Subject) -> Iterator[Curves]:
     rows = subject.history
     until = max([row["epoch"] for row in rows] or [1])
-    steps = [event for event in subject.events if event["event"] == "step"]
+    steps, losses = subject.losses
     per = max(1, int(subject.start.get("steps_per_epoch") or 1))
-    if steps:
-        x, y = thinned(
-            np.array([event["step"] / per for event in steps], float),
-            np.array([math.nan if event["loss"] is None else event["loss"] for event in steps], float),
-        )
+    if len(steps):
+        x, y = thinned(steps / per, losses)
         loss = [("", LOSS, x, y), ("loss", LOSS, x, smoothed(y))]
         note = "How far it is from the labels on the images it learns from. It falls steeply, then slowly."
         yield drawn("Loss", note, "epochs", max(until, float(x.max(initial=1))), loss)

@@ -8,12 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from odkit import analysis
 from odkit.analysis import Evaluation, Intervals, Mistakes, Suspect
 from odkit.data import Dataset
-from odkit.runs.events import epoch_rows
+from odkit.runs.dashboard import Progress
+from odkit.runs.events import EventReader, epoch_rows
 from odkit.runs.final_test import IMAGES
 from odkit.runs.settings import Settings
 from odkit.system import OdkitError
@@ -55,7 +58,18 @@ class Subject:
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
-        return self.run.events() if self.run else []
+        """The run's events that a report tells of; those of steps are `losses`."""
+        return self.run.events(only=("start", "epoch", "evaluation", "warning")) if self.run else []
+
+    @cached_property
+    def losses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Number and loss of each step; a loss that was not finite is nan."""
+        progress = Progress()
+        if self.run:
+            for some in EventReader(self.run.path / "events.jsonl").batches(only=("start", "step")):
+                for event in some:
+                    progress.add(event)
+        return np.array(progress.steps), np.array(progress.losses)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
