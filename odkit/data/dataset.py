@@ -191,7 +191,8 @@ class Dataset:
                 digest.update(b"\x00" * (first > 0) + some.encode("utf-8", "surrogatepass"))
             digest.update(b"\x01")
         for array in (self.image_sizes, self.boxes, self.box_classes, self.box_images, self.box_crowd):
-            digest.update(np.ascontiguousarray(array).tobytes() + b"\x01")
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            digest.update(b"\x01")
         return digest.hexdigest()[:16]
 
     # -- making new views ----------------------------------------------------------------------------------------
@@ -203,10 +204,10 @@ class Dataset:
     def select(self, images: ArrayLike | Sequence[int]) -> "Dataset":
         """The images of a boolean mask [N] or of a list of indices, in that order, with their boxes."""
         chosen = _indices(images, len(self), "images")
-        if len(set(chosen.tolist())) != len(chosen):
+        place = np.full(len(self), -1, np.int32)
+        place[chosen] = np.arange(len(chosen), dtype=np.int32)
+        if np.count_nonzero(place >= 0) != len(chosen):
             raise InputError("select() was given the same image twice; a Dataset holds each image once")
-        place = np.full(len(self), -1, np.int64)
-        place[chosen] = np.arange(len(chosen))
         keep = place[self.box_images] >= 0
         kept_ids = set(self.image_ids[chosen]) if self.source_problems else set()
         problems = tuple(p for p in self.source_problems if not p.image or p.image in kept_ids)
