@@ -191,7 +191,7 @@ class Dataset:
                 digest.update(b"\x00" * (first > 0) + some.encode("utf-8", "surrogatepass"))
             digest.update(b"\x01")
         for array in (self.image_sizes, self.boxes, self.box_classes, self.box_images, self.box_crowd):
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             digest.update(b"\x01")
         return digest.hexdigest()[:16]
 
