@@ -122,7 +122,10 @@ class _InParts(torch.autograd.Function):
                 if output is not None and share is not None
             ]
             outputs, given = zip(*pairs, strict=True)
-            return torch.autograd.grad(outputs, ctx.trained, given, allow_unused=True)
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                outputs, ctx.trained, given, allow_unused=True
+            )
+            return found
 
         total, *others = ctx.pool.each(backwards, range(len(ctx.parts)))
         ctx.parts = None  # and with them what they kept for this
