@@ -77,8 +77,11 @@ def plain(size: int, steps: int, coco: Path) -> float:
         ]
     )
     data = CocoDetection(coco / "train", str(labels), transforms=change)
+    wrapped = wrap_dataset_for_transforms_v2(data, target_keys=["boxes", "labels"])
+    # as the references do: images without boxes are left out
+    labelled = [row for row, image in enumerate(data.ids) if data.coco.getAnnIds(imgIds=[image])]
     loader = DataLoader(
-        wrap_dataset_for_transforms_v2(data, target_keys=["boxes", "labels"]),
+        torch.utils.data.Subset(wrapped, labelled),
         batch_size=BATCH,
         shuffle=True,
         drop_last=True,
