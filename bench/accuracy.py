@@ -2,12 +2,16 @@
 
     python bench/accuracy.py --bccd PATH --cards PATH
     python bench/accuracy.py --bccd PATH --cards PATH --beside ../odkit-at-another-commit --ingredients
+    python bench/accuracy.py --bccd PATH --beside ../odkit-at-another-commit --whole 24
 
-trains on the demo (as notebook 03 does), on BCCD and on the playing cards with three seeds each, and writes
+The first trains on the demo (as notebook 03 does), on BCCD and on the playing cards with three seeds each, and writes
 docs/accuracy.md; about an hour on two CPU cores. `--beside` also trains the odkit of another checkout on the same data,
 for ten minutes where the recipe is the default, and `--ingredients` trains the recipe with one setting changed at
 a time (one seed). What was trained stays in the folder and is not trained again, and what was written by hand at the
 end of the file stays too.
+
+`--whole EPOCHS` does one thing alone: so many epochs on BCCD by this odkit and by the one of `--beside`; it says how
+long each took from the call to the end of the run, and their AP.
 
 BCCD: https://github.com/Shenggan/BCCD_Dataset; the cards:
 https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10.
@@ -25,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rows
 
 import odkit as od
 from odkit.system import cpu_count
@@ -117,6 +122,25 @@ def trained(
     return figures
 
 
+def whole_beside(folder: Path, bccd: Path | None, beside: Path, epochs: int) -> None:
+    """As many epochs by the odkit of another checkout and by this one, one after the other: time, AP, ratio."""
+    settings = {"seed": 0, "epochs": epochs}
+    theirs = trained(folder, f"whole-{epochs}-{beside.name}", "bccd", bccd, settings, beside)
+    ours = trained(folder, f"whole-{epochs}", "bccd", bccd, settings)
+    rows.row(
+        f"BCCD, {epochs} epochs, whole", ours["seconds"], theirs["seconds"], beside=beside.name, wanted=1.4
+    )
+    rows.row(
+        f"BCCD, {epochs} epochs: AP",
+        ours["ap"],
+        theirs["ap"],
+        beside=beside.name,
+        unit="AP",
+        more_is_better=True,
+        wanted=0.99,  # the order of sums moves it by some thousandths
+    )
+
+
 def mean(runs: Sequence[dict[str, Any]], key: str) -> float:
     return float(np.mean([run[key] for run in runs]))
 
@@ -147,6 +171,7 @@ def main() -> None:
     parser.add_argument(
         "--beside-data", nargs="+", choices=list(DATA), default=list(DATA), help="on which data"
     )
+    parser.add_argument("--whole", type=int, metavar="EPOCHS", help="on BCCD, beside --beside, and no more")
     parser.add_argument("--ingredients", action="store_true", help="also change one setting at a time")
     parser.add_argument("--ingredients-of", default="cards", choices=list(DATA), help="on which data")
     parser.add_argument("--ingredients-epochs", type=int, default=6)
@@ -163,6 +188,11 @@ def main() -> None:
     }
     used = [data for data, path in paths.items() if data in given.data and (path or data == "demo")]
     folder = given.folder.absolute()
+    if given.whole:
+        if not given.bccd or not given.beside:
+            parser.error("--whole wants --bccd and --beside")
+        whole_beside(folder, paths["bccd"], given.beside.absolute(), given.whole)
+        return
     about = (
         f"Written by bench/accuracy.py with odkit {od.__version__}: {cpu_count()} CPU cores ({platform.machine()}), no "
         f"GPU. AP is COCO's: means of {given.seeds} seeds, each seed's AP in brackets, and the 95% interval of the "

@@ -33,6 +33,7 @@ from .inference import gather as gather
 from .inference import predict as predict
 from .inference import predict_rows as predict_rows
 from .inference import predict_stream as predict_stream
+from .inference import rows_loader as rows_loader
 from .inference import workers_that_pay as workers_that_pay
 from .latency import DRAWN as DRAWN
 from .latency import measure_apart as measure_apart
@@ -56,6 +57,7 @@ from .onnx_smaller import as_float16 as as_float16
 from .onnx_smaller import as_int8 as as_int8
 from .openvino_file import require_openvino as require_openvino
 from .openvino_file import write_openvino as write_openvino
+from .parts import batches_in_parts as batches_in_parts
 from .pictures import Pictures as Pictures
 from .pictures import Stream as Stream
 from .pictures import find_pictures as find_pictures

@@ -502,12 +502,13 @@ def predict_rows(
     held: Mapping[int, HeldPicture] | None = None,
     unread: list[str] | None = None,
     watched: bool = True,
+    loader: Any = None,
 ) -> dict[int, Found]:
     """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n]).
 
     Once `stop()` is true, the rows so far are returned. Pictures in memory are `held`, by row. Where there is a list
     `unread`, what is wrong with images that cannot be read is put into it, and they are left out. Progress is shown
-    where it is `watched`.
+    where it is `watched`. Who looks at the same rows again may give the `rows_loader` of them.
 
     Raises:
         DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
@@ -520,23 +521,22 @@ def predict_rows(
         device = torch.device("cpu")
     else:
         device = torch.device(device) if device is not None else next(detector.parameters()).device
-    tiling = _tiling(detector, tiles)
-    images = DetectionImages(
-        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
-    )
-    views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
-    loader = evaluation_loader(
-        images,
-        views,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        divisible=detector.divisible,
-        pin=device.type == "cuda",
-        timeout=min(5.0, worker_timeout or 5.0),
-    )
+    if loader is None:
+        loader = rows_loader(
+            detector,
+            dataset,
+            rows,
+            tiles=tiles,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+            worker_timeout=worker_timeout,
+            held=held,
+        )
+    images: DetectionImages = loader.dataset
     merged = _Merged(images)
-    unit = "tile" if tiling else "image"
-    bar = progress_bar(total=len(views), desc="predicting", unit=unit, delay=2) if watched else _Unwatched()
+    unit, number = "tile" if images.tiling else "image", sum(map(len, loader.batch_sampler))
+    bar = progress_bar(total=number, desc="predicting", unit=unit, delay=2) if watched else _Unwatched()
     # moved outside of inference mode: parameters made within could not be trained after
     with bar, _evaluating(detector, device), torch.inference_mode(), autocast(device, precision):
         for batch_views, batch in _whole_batches(loader, images, worker_timeout, unread):
@@ -545,6 +545,37 @@ def predict_rows(
             if stop():
                 break
     return merged.found
+
+
+def rows_loader(
+    detector: Detector | OnnxDetector,
+    dataset: Dataset,
+    rows: Sequence[int],
+    *,
+    tiles: int = -1,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: torch.device,
+    worker_timeout: float = 300.0,
+    held: Mapping[int, HeldPicture] | None = None,
+    kept: bool = False,
+) -> Any:
+    """The images of some rows as `predict_rows` looks at them; see there, and `evaluation_loader`."""
+    tiling = _tiling(detector, tiles)
+    images = DetectionImages(
+        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
+    )
+    views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
+    return evaluation_loader(
+        images,
+        views,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        divisible=detector.divisible,
+        pin=device.type == "cuda",
+        timeout=min(5.0, worker_timeout or 5.0),
+        kept=kept,
+    )
 
 
 def _tiling(detector: Detector | OnnxDetector, tiles: int) -> Tiling | None:

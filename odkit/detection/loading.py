@@ -231,8 +231,9 @@ def evaluation_loader(
     divisible: int = 32,
     pin: bool = False,
     timeout: float = 0,
+    kept: bool = False,
 ) -> Any:
-    """A DataLoader over the given views, without augmentation.
+    """A DataLoader over the given views, without augmentation; one that is `kept` keeps its workers for the next time.
 
     Views of one padded size share a batch, so that what is found in an image does not depend on its neighbours (the
     padding reaches a detector's features).
@@ -246,6 +247,7 @@ def evaluation_loader(
         collate_fn=Pack(divisible),
         pin_memory=pin,
         worker_init_fn=settle,
+        persistent_workers=kept and num_workers > 0,
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=timeout if num_workers else 0,
         generator=torch.Generator(),  # its own: judging draws nothing that training would draw

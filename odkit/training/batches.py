@@ -145,7 +145,8 @@ class EpochSampler(Sampler[list[Turn]]):
     Attributes:
         epoch: The epoch to deal (0-based).
         start: Batches of that epoch to leave out: where a resumed run goes on.
-        composed: Whether that epoch may show mosaics and blends.
+        stop: The epoch that is dealt no more: those before it follow the first one. 0: that one alone.
+        composed: Epochs before this one may show mosaics and blends.
     """
 
     def __init__(
@@ -161,15 +162,15 @@ class EpochSampler(Sampler[list[Turn]]):
         if batch_size % world:
             raise InputError(f"a batch of {batch_size} images cannot be dealt evenly to {world} processes")
         self.length, self.batch_size, self.seed, self.world, self.rank = length, batch_size, seed, world, rank
-        self.epoch, self.start, self.composed = 0, 0, False
+        self.epoch, self.start, self.stop, self.composed = 0, 0, 0, 0
         self.shares = shares
 
     def __len__(self) -> int:
         return math.ceil(self.length / self.batch_size)
 
-    def rows(self) -> NDArray[np.int64]:
-        """The epoch's images in order, int64 [batches, batch]."""
-        rng = np.random.default_rng([self.seed, self.epoch])
+    def rows(self, epoch: int | None = None) -> NDArray[np.int64]:
+        """An epoch's images in order, int64 [batches, batch]; None: those of the epoch to deal."""
+        rng = np.random.default_rng([self.seed, self.epoch if epoch is None else epoch])
         order = rng.permutation(self.length)
         if self.shares is not None:
             # systematic sampling: no row comes more than one time more or less often than its share says
@@ -179,11 +180,16 @@ class EpochSampler(Sampler[list[Turn]]):
         return np.resize(order, (len(self), self.batch_size))
 
     def __iter__(self) -> Iterator[list[Turn]]:
-        epoch, composed, share = self.epoch, self.composed, self.batch_size // self.world
-        rows = self.rows()
+        first, start = self.epoch, self.start
+        for epoch in range(first, max(self.stop, first + 1)):
+            yield from self._batches(epoch, start if epoch == first else 0)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[list[Turn]]:
+        composed, share = epoch < self.composed, self.batch_size // self.world
+        rows = self.rows(epoch)
         copies = np.zeros_like(rows) if self.shares is None else _earlier(rows.ravel()).reshape(rows.shape)
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        for number in range(self.start, len(rows)):
+        for number in range(start, len(rows)):
             pairs = zip(rows[number, mine].tolist(), copies[number, mine].tolist(), strict=True)
             yield [Turn(row, epoch, number, composed, copy) for row, copy in pairs]
 

@@ -1,13 +1,17 @@
 """Checkpoints: everything a resume needs, as plain tensors and numbers, on the disk whole or not at all."""
 
+import copy
 import errno
 import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from odkit.detection import last_line
 from odkit.runs import EventLog, Run
@@ -47,6 +51,66 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> int:
     except RuntimeError as error:  # how torch reports a write that the system refused
         raise OSError(errno.ENOSPC, f"could not write {path.name}: {last_line(error)}") from error
     return path.stat().st_size
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints in a thread, one at a time, while the training goes on.
+
+    What is written is a copy of the state as it was handed over. The oldest checkpoints beyond `keep` go when a new one
+    is on the disk, and then the log has it.
+    """
+
+    def __init__(self, run: Run, log: EventLog) -> None:
+        self.run, self.log = run, log
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._under_way: Future[None] | None = None
+
+    def write(self, step: int, state: dict[str, Any]) -> None:
+        """Write a state after a step (steps taken so far); waits for the one before.
+
+        Raises:
+            OSError: That one could not be written.
+        """
+        self.wait()
+        self._under_way = self._thread.submit(self._write, step, _copied(state))
+
+    def check(self) -> None:
+        """Raise what kept the last one from being written, if that is known by now (OSError)."""
+        if self._under_way is not None and self._under_way.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last one is on the disk.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def close(self) -> None:
+        """The end: what is being written is written, and nothing is raised."""
+        self._thread.shutdown()
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        began = time.monotonic()
+        path = self.run.path / "checkpoints" / f"step-{step:08d}.pt"
+        size = write_checkpoint(path, state)
+        for old in self.run.checkpoints()[: -self.run.settings.keep]:
+            old.unlink(missing_ok=True)
+        self.log.write("checkpoint", step=step, file=path.name, bytes=size, seconds=time.monotonic() - began)
+
+
+def _copied(value: Any) -> Any:
+    """A state as it is now, its tensors on the host; numbers and the tuples of random states do not change."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # with what a state dict knows besides: versions of layers
+        copied.update({key: _copied(one) for key, one in value.items()})
+        return copied
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 def newest_checkpoint(run: Run, log: EventLog) -> dict[str, Any] | None:

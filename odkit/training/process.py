@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from odkit.detection import batches_in_parts
 from odkit.runs import EventLog, Run, tell
 from odkit.runs.report import report_at_the_end
 from odkit.system import OdkitError, open_all_files
@@ -41,7 +42,8 @@ def work(path: str | Path) -> int:
     message = ""
     try:
         _fix_order(run.settings.deterministic)
-        with process_group(own_device(run.settings.device)):
+        device = own_device(run.settings.device)
+        with process_group(device), batches_in_parts(_threads(run, device)):
             reason = _train(run, log)
     except OdkitError as error:
         reason, message = "failed", str(error)
@@ -88,6 +90,11 @@ def _fix_order(deterministic: bool) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def _threads(run: Run, device: torch.device) -> int:
+    """In how many parts batches are computed at once: one for each core; what is compiled is left whole."""
+    return torch.get_num_threads() if device.type == "cpu" and not run.settings.compile else 1
+
+
 def _train(run: Run, log: EventLog) -> str:
     """Train to the end, "finished" or "stopped"; after a fault the state between two steps is saved."""
     asked = Asked()
@@ -107,7 +114,8 @@ def _train(run: Run, log: EventLog) -> str:
         except Exception:
             trainer.rescue()
             raise
-        trainer.hook.remove()  # it holds the trainer, and with it all that lies in memory
+        finally:
+            trainer.close()
         del trainer
         gc.collect()
         if torch.cuda.is_available():

@@ -50,11 +50,11 @@ from odkit.system import odkit_version
 from odkit.training.average import Average
 from odkit.training.batches import EpochSampler, TrainingImages, balanced_shares, training_loader
 from odkit.training.checkpoints import (
+    CheckpointWriter,
     Progress,
     newest_checkpoint,
     random_state,
     set_random_state,
-    write_checkpoint,
 )
 from odkit.training.distributed import (
     all_gather,
@@ -153,7 +153,8 @@ class Trainer:
         self.average = Average(self.detector, self.settings.ema)
         self.num_workers, self.choices.reasons["num_workers"] = choose_workers(
             self.settings.num_workers,
-            batch_size=math.ceil(self.choices.batch_size / world_size()),
+            # while an epoch is judged, the next one's first batches lie in shared memory too
+            batch_size=2 * math.ceil(self.choices.batch_size / world_size()),
             image_size=self.choices.image_size,
             processes=local_world_size(),
         )
@@ -167,6 +168,7 @@ class Trainer:
             shares=self._shares(),
         )
         self.snapshot = Snapshot(self.detector)
+        self.coming: Iterator[Batch] | None = None  # None: the loader is to be started anew
         self.batch: Batch  # of the step under way
         self.updating = False  # between the first changed weight and the step's being counted
         self.hook = self.optimizer.register_step_pre_hook(self._begin_update)
@@ -176,6 +178,7 @@ class Trainer:
         self.request = ""
         self.last_step_saved = -1
         self.last_saved = time.monotonic()
+        self.writer = CheckpointWriter(run, log)
         if saved:
             self.restore(saved)
         self._fit_into_memory(saved)
@@ -229,21 +232,31 @@ class Trainer:
     # -- around the loop -----------------------------------------------------------------------------------------
 
     def train(self) -> str:
-        """Epochs until the end or a stop; returns "finished" or "stopped"."""
+        """Epochs until the end or a stop, the last checkpoint on the disk; returns "finished" or "stopped"."""
+        reason = self._train_epochs()
+        self.writer.wait()
+        return reason
+
+    def close(self) -> None:
+        """No more is done: a checkpoint that is being written is written."""
+        self.hook.remove()  # it holds the trainer, and with it all that lies in memory
+        self.writer.close()
+
+    def _train_epochs(self) -> str:
         self._predict_disk()
         if self.at.step == 0:
             self.save()  # so that a run can always be resumed, and goes back here if its first steps go wrong
         self._fit_to_budget()
-        self.loader = self._loader()
         while self.at.epoch < self.at.total_epochs:
             try:
                 whole = self.train_epoch()
             except _Rollback:
-                self.loader = self._loader()
+                self.coming = None
                 continue
             whole = whole and self.finish_epoch()
             if self.request in ("now", "epoch") or not whole:
                 self.save()
+                self.writer.wait()
                 self.log.write("stop", reason=self.request, step=self.at.step)
                 (self.run.path / "stop").unlink(missing_ok=True)
                 return "stopped" if self.at.epoch < self.at.total_epochs else "finished"
@@ -295,6 +308,7 @@ class Trainer:
         self.snapshot.drop()
         self.updating = False
         self._fit_to_budget()
+        self.writer.check()
         save = self._take_requests()
         if self.request == "now":
             return False
@@ -369,6 +383,7 @@ class Trainer:
         an_epoch = len(self.sampler) * step_seconds + judging
         self.at.total_epochs = broadcast(max(self.at.epoch + 1, int(budget / an_epoch)))
         self.at.fitted = True
+        self.coming = None  # which images are composed goes by the number of epochs
         self._warn(
             "time_budget",
             f"{self.settings.minutes:g} minutes make {self.at.total_epochs} epochs at {an_epoch:.0f} s each",
@@ -425,30 +440,24 @@ class Trainer:
         )
 
     def _batches(self) -> Iterator[Batch]:
-        """Batches from where the epoch stands, each with a snapshot before its step; a lost worker is replaced once."""
+        """Batches from where the epoch stands, each with a snapshot before its step; a lost worker is replaced once.
+
+        The loader goes on beyond the epoch: its first batches of the next one are made while this one is judged.
+        """
         tries = 0
-        while True:
-            self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
-            plain_epochs = max(1, math.ceil(PLAIN_SHARE * self.at.total_epochs))
-            self.sampler.composed = self.at.epoch < self.at.total_epochs - plain_epochs
+        while self.at.batch < len(self.sampler):  # which counts up with every step
             began = time.monotonic()
             try:
-                batches = start_epoch(self.loader)
+                if self.coming is None:
+                    self.coming = self._coming()
                 # torch's own handler raises a dead worker's error anywhere, in the middle of a step too; without it
                 # the loader finds out when it is next asked for a batch
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                while (batch := next_batch(batches, self.settings.worker_timeout)) is not None:
-                    self.waited, self.step_began = time.monotonic() - began, time.monotonic()
-                    self.batch = batch
-                    self.snapshot.take()
-                    yield batch
-                    tries = 0
-                    began = time.monotonic()
-                return
+                batch = next_batch(self.coming, self.settings.worker_timeout)
             except ImageReadError as error:
                 raise ImageReadError(last_line(error)) from None
             except DataWorkerError as error:
-                rows = self.sampler.rows()[self.at.batch].tolist()
+                rows = self.sampler.rows(self.at.epoch)[self.at.batch].tolist()
                 files = dict.fromkeys(self.images.path_of(row, self.at.epoch) for row in rows)
                 if tries:
                     raise DataWorkerError(
@@ -457,7 +466,20 @@ class Trainer:
                     ) from error
                 tries += 1
                 self._warn("data_worker", f"a data worker died or hung ({error}); started anew")
-                self.loader = self._loader()
+                self.coming = None
+                continue
+            self.waited, self.step_began = time.monotonic() - began, time.monotonic()
+            self.batch = batch
+            self.snapshot.take()
+            yield batch
+            tries = 0
+
+    def _coming(self) -> Iterator[Batch]:
+        """A new loader's batches, from where the epoch stands to the end of the run."""
+        self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
+        self.sampler.stop = self.at.total_epochs
+        self.sampler.composed = self.at.total_epochs - max(1, math.ceil(PLAIN_SHARE * self.at.total_epochs))
+        return start_epoch(self._loader())
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 
@@ -527,6 +549,7 @@ class Trainer:
                 f"learning rate. Try a new run with --learning-rate {self.choices.learning_rate / 10:g}, or "
                 f"`odkit replay {self.run.path}` to see where it comes from."
             )
+        self.writer.wait()
         saved = newest_checkpoint(self.run, self.log)
         if saved is None:
             raise TrainingError("the loss is not finite and there is no checkpoint to go back to")
@@ -582,29 +605,26 @@ class Trainer:
         return due or minutes >= self.settings.checkpoint_minutes > 0
 
     def save(self) -> None:
-        """A checkpoint, whole or not at all; then the oldest ones beyond `keep` go."""
+        """Hand the state to the writer of checkpoints, which may raise that the one before could not be written."""
         self.last_saved = time.monotonic()
         if rank() != 0:
             return
-        began = time.monotonic()
-        path = self.run.path / "checkpoints" / f"step-{self.at.step:08d}.pt"
-        size = write_checkpoint(path, self.state())
-        for old in self.run.checkpoints()[: -self.settings.keep]:
-            old.unlink(missing_ok=True)
+        self.writer.write(self.at.step, self.state())
         self.last_step_saved = self.at.step
-        self.log.write(
-            "checkpoint", step=self.at.step, file=path.name, bytes=size, seconds=time.monotonic() - began
-        )
 
     def rescue(self) -> None:
         """A last checkpoint after a fault, where the state is that between two steps and can still be read."""
-        if rank() != 0 or self.last_step_saved == self.at.step:
+        if rank() != 0:
             return
         try:
+            self.writer.wait()
+            if self.last_step_saved == self.at.step:
+                return
             if self.updating:
                 raise TrainingError("the fault came in the middle of the weights' update")
             self.snapshot.restore()
             self.save()
+            self.writer.wait()
         except Exception as error:  # on a device that is gone everything fails; the last checkpoint is there
             message = (
                 f"no checkpoint could be written after the fault ({fault_line(error)}); the last one stands"

@@ -18,6 +18,7 @@ from odkit.detection import (
     gather,
     make_views,
     predict_rows,
+    rows_loader,
     save_detector,
 )
 from odkit.runs import EventLog, Run
@@ -41,6 +42,8 @@ class Validation:
         self.settings = run.settings
         self.dataset: Dataset = run.dataset(self.settings.val_split)
         self.batch_size = choices.micro_batch_size
+        self.rows = list(range(rank(), len(self.dataset), world_size()))  # this process' part
+        self.loader: Any = None  # of these; None: it is to be made anew
         tiling = Tiling(**choices.tiles) if choices.tiles else None
         self.views = len(make_views(self.dataset, tiling).images)  # images, or their tiles
 
@@ -89,22 +92,23 @@ class Validation:
 
     def _found(self, detector: Detector, stop: Callable[[], bool]) -> dict[int, Any] | None:
         """What is found in this process' part of the split; None where `stop()` was true."""
-        rows = list(range(rank(), len(self.dataset), world_size()))
         tried_again = False
         while True:
             try:
+                if self.loader is None:
+                    self.loader = self._loader(detector)
                 found = predict_rows(
                     detector,
                     self.dataset,
-                    rows,
-                    batch_size=self.batch_size,
-                    num_workers=self.num_workers,
+                    self.rows,
                     precision=DTYPES[self.choices.precision],
                     worker_timeout=self.settings.worker_timeout,
                     stop=stop,
+                    loader=self.loader,
                 )
-                return found if len(found) == len(rows) else None
+                return found if len(found) == len(self.rows) else None
             except DataWorkerError as error:
+                self.loader = None
                 if tried_again:
                     raise
                 tried_again = True
@@ -113,8 +117,21 @@ class Validation:
                 if not is_out_of_memory(error) or self.batch_size <= 1:
                     raise
                 self.batch_size //= 2
+                self.loader = None
                 what = f"out of memory while judging: {self.batch_size} images at once from now on"
                 self.warn("out_of_memory", what)
+
+    def _loader(self, detector: Detector) -> Any:
+        return rows_loader(
+            detector,
+            self.dataset,
+            self.rows,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            device=next(detector.parameters()).device,
+            worker_timeout=self.settings.worker_timeout,
+            kept=True,
+        )
 
     def _preview(self, predictions: Predictions, epoch: int, at: Progress) -> None:
         images = []

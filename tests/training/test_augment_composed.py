@@ -309,7 +309,7 @@ def test_workers_give_the_same_composed_batches(pictures: Dataset) -> None:
     batches = []
     for num_workers in (0, 2):
         sampler = EpochSampler(12, 4, shares=np.linspace(1, 3, 12))
-        sampler.composed = True
+        sampler.composed = 1
         loader = training_loader(images(pictures, **COMPOSED), sampler, num_workers=num_workers)
         batches.append([batch.to_tensors() for batch in loader])
     for one, other in zip(*batches, strict=True):
@@ -320,8 +320,8 @@ def test_workers_give_the_same_composed_batches(pictures: Dataset) -> None:
 def test_the_sampler_says_which_turns_may_be_composed() -> None:
     sampler = EpochSampler(6, 3)
     assert {turn.composed for batch in sampler for turn in batch} == {False}
-    sampler.epoch, sampler.composed = 2, True
-    assert {(turn.epoch, turn.composed) for batch in sampler for turn in batch} == {(2, True)}
+    sampler.epoch, sampler.stop, sampler.composed = 2, 4, 3
+    assert {(turn.epoch, turn.composed) for batch in sampler for turn in batch} == {(2, True), (3, False)}
 
 
 # -- balance ---------------------------------------------------------------------------------------------------------
