@@ -195,6 +195,11 @@ class Run:
 
         It is the one that its best epoch was judged with, where that was a device of this kind, else "fp32".
         """
+        kind, precision = self._judged_on()
+        return precision if kind == _kind(device) else "fp32"
+
+    def _judged_on(self) -> tuple[str, Precision]:
+        """The kind of device that the best epoch was judged on, "" before there is one, and the number format."""
         start: dict[str, Any] = {}
         judged: dict[str, Any] = {}
         for event in self.events():
@@ -202,13 +207,23 @@ class Run:
                 start = {**start, **event}  # after a rollback it says only where to
             elif event["event"] == "evaluation" and event.get("best"):
                 judged = start
-        kinds = {str(name).partition(":")[0] for name in (judged.get("device", ""), device)}
-        precision: Precision = judged["choices"]["precision"] if len(kinds) == 1 else "fp32"
-        return precision
+        precision: Precision = judged["choices"]["precision"] if judged.get("device") else "fp32"
+        return _kind(judged.get("device", "")), precision
 
     def predictions(self) -> "Predictions":
         """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
         return data.Predictions.load(self.path / "predictions.npz")
+
+    def found_in(self, dataset: "Dataset", *, device: object, precision: str) -> "Predictions | None":
+        """What the best epoch's detector found in these images when it was judged.
+
+        None where it was not judged on all of them, on another kind of device or in another number format.
+        """
+        if (_kind(device), precision) != self._judged_on() or not (self.path / "predictions.npz").exists():
+            return None
+        found, own = self.predictions(), set(self.dataset(self.settings.val_split).image_paths)
+        same = set(dataset.image_ids) <= set(found.image_ids) and set(dataset.image_paths) <= own
+        return found if same else None
 
     def evaluation(self) -> "Evaluation":
         """The best epoch's predictions against the validation split's ground truth, which chose that epoch.
@@ -465,6 +480,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         return runs_html([self])
+
+
+def _kind(device: object) -> str:
+    return str(device).partition(":")[0]
 
 
 def fine_tune(
