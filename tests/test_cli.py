@@ -119,9 +119,9 @@ def test_the_overview_lists_every_command_and_a_wrong_one_is_told_the_nearest(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] != " "] == list(COMMANDS)
     with pytest.raises(SystemExit, match="2"):
-        main(["trian", "demo"])
+        main(["trane", "demo"])
     assert capsys.readouterr().err == (
-        "odkit: there is no command 'trian'; did you mean 'train'? `odkit --help` lists them\n"
+        "odkit: there is no command 'trane'; did you mean 'train'? `odkit --help` lists them\n"
     )
 
 
