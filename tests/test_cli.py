@@ -1,6 +1,7 @@
 """The `odkit` command: as a person types it, with real datasets, processes and signals."""
 
 import dataclasses
+import inspect
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ from PIL import Image
 
 import odkit
 from odkit.cli import main
-from odkit.cli.shared import table
+from odkit.cli.shared import COMMANDS, table
 from odkit.data import Video
-from odkit.data.formats import READERS, WRITERS
+from odkit.data.formats.load import READERS
+from odkit.data.formats.write import WRITERS
 from odkit.runs.events import EventLog
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import MAY_CHANGE, Settings
@@ -80,25 +82,61 @@ def steps(run: Run) -> int:
 
 
 def test_light_commands_import_nothing_heavy(ended: Run, tmp_path: Path) -> None:
+    tested = {"ap": 0.25, "ap_low": 0.2, "ap_high": 0.3}
+    look = {"epoch": 2, "validation_ap": 0.2, "intervals": {"total": tested}}
+    (ended.path / "test.json").write_bytes(orjson.dumps({"tests": [look]}))
     commands = [
         ["--version"],
+        ["--help"],
         ["runs", str(ended.path.parent)],
+        ["runs", str(ended.path.parent), "--json"],
+        ["runs", str(ended.path.parent), "--compare"],
         ["show", str(ended.path)],
         ["stop", str(ended.path)],
-        ["demo", str(tmp_path / "demo"), "--images", "3"],
         ["show", "nothing"],
-        ["train", "--help"],
+        ["bogus"],
+        *([name, "--help"] for name in COMMANDS),
+        ["demo", str(tmp_path / "demo"), "--images", "3"],  # draws: numpy, but nothing heavier
     ]
     code = (
         "import sys; from odkit.cli import main\n"
+        "heavy = {'torch', 'torchvision', 'fiftyone', 'matplotlib', 'IPython', 'numpy', 'PIL', 'yaml'}\n"
         f"for args in {commands!r}:\n"
+        "    heavy -= {'numpy', 'PIL', 'yaml'} if args[0] == 'demo' and '--help' not in args else set()\n"
         "    try: main(args)\n"
         "    except SystemExit: pass\n"
-        "heavy = {'torch', 'torchvision', 'fiftyone', 'matplotlib', 'IPython'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+        "    if found := heavy & set(sys.modules): sys.exit(f'{args} imported {found}')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_overview_lists_every_command_and_a_wrong_one_is_told_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] != " "] == list(COMMANDS)
+    with pytest.raises(SystemExit, match="2"):
+        main(["trane", "demo"])
+    assert capsys.readouterr().err == (
+        "odkit: there is no command 'trane'; did you mean 'train'? `odkit --help` lists them\n"
+    )
+
+
+def test_commands_and_flags_are_completed_by_a_script_for_the_shell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--tyro-print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert all(name in script for name in (*COMMANDS, "--learning-rate"))
+
+
+def test_a_learning_curve_has_the_points_that_the_function_has() -> None:
+    default = inspect.signature(COMMANDS["learning-curve"]).parameters["fractions"].default
+    assert default == inspect.signature(odkit.learning_curve).parameters["fractions"].default
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Classes, Reading
 from odkit.cli.shared import check_figure, command, print_json, read_dataset, write_figure
-from odkit.runs import benchmark as measured
 from odkit.system import InputError
 
 
@@ -42,6 +41,8 @@ def benchmark(
         figure: Picture file to draw the table into (.png, .svg, .pdf).
         json: Print JSON.
     """
+    from odkit.runs import benchmark as measured
+
     if not detectors:
         raise InputError("nothing to measure: odkit benchmark RUN_OR_FILE...; `odkit runs` lists runs")
     check_figure(figure)

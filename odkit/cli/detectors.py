@@ -25,11 +25,11 @@ from odkit.cli.shared import (
     table,
     warnings_said,
 )
-from odkit.data import Predictions
 from odkit.runs import Run
 from odkit.system import InputError, write_file
 
 if TYPE_CHECKING:
+    from odkit.data import Predictions
     from odkit.detection import Detector, OnnxDetector
 
 
@@ -131,7 +131,7 @@ def evaluate(
         split = "val" if split is None else split
         judged = dataset.split(split) if split else dataset
 
-    def made_by(run: Run | None, found: "Detector | OnnxDetector") -> Predictions:
+    def made_by(run: Run | None, found: "Detector | OnnxDetector") -> "Predictions":
         how = chosen(found, run, device, precision, len(judged), batch_size, num_workers)
         return detection.predict(found, judged, **how)
 
@@ -169,7 +169,7 @@ def evaluate(
     return 0
 
 
-def _suspects_told(suspects: Sequence[analysis.Suspect], most: int = 20) -> str:
+def _suspects_told(suspects: "Sequence[analysis.Suspect]", most: int = 20) -> str:
     """The labels that are probably wrong, a line each."""
     if not suspects:
         return "No label looks wrong."

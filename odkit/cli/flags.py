@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from odkit.data.formats import IMAGE_READINGS, READERS, READINGS, WRITERS
+from odkit.data.formats import IMAGE_READINGS, READINGS, TITLES, WRITABLE
 from odkit.runs import MAY_CHANGE, Settings, setting_docs
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Writable: TypeAlias = str
     ClassReading: TypeAlias = str
     ImageReading: TypeAlias = str
-else:  # what can be read and written, in help and checks, is what the tables hold
-    Readable, Writable = Literal[tuple(READERS)], Literal[tuple(WRITERS)]
+else:
+    Readable, Writable = Literal[tuple(TITLES)], Literal[WRITABLE]
     ClassReading, ImageReading = Literal[READINGS], Literal[IMAGE_READINGS]
 
 
@@ -36,7 +36,7 @@ class Classes:
     """Only these classes, in this order (by their new names); boxes of others are left out. Default: all."""
 
 
-FORMATS = ", ".join(f"{name} ({reader.title})" for name, reader in READERS.items())
+FORMATS = ", ".join(f"{name} ({title})" for name, title in TITLES.items())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from PIL import Image
 from tyro.conf import Positional
 
-from odkit import detection
+from odkit import data, detection
 from odkit.cli.detectors import chosen
 from odkit.cli.shared import Stop, command, read_detector, refuse_filled, signals_to, warnings_said
-from odkit.data import ImageReadError, Predictions, VideoError, is_camera
-from odkit.data.formats import json_objects, json_rows, write_predictions
+from odkit.data import formats
 from odkit.system import InputError, write_file
 
 if TYPE_CHECKING:
+    from odkit.data import Predictions
     from odkit.detection import Detector, OnnxDetector, Pictures, SeenFrame, Stream
 
 _DRAWN = ("pictures", "video")
@@ -78,7 +77,7 @@ def predict(
         for part in parts:
             try:
                 lot, its_rows = _look(found, part, out, to, how)
-            except (ImageReadError, VideoError) as error:
+            except (data.ImageReadError, data.VideoError) as error:
                 if len(parts) == 1:
                     raise
                 warnings.warn(f"left out: {error}", stacklevel=1)
@@ -90,10 +89,10 @@ def predict(
         if not lots:
             raise InputError("nothing of this can be read; see the warnings")
         if out is not None:
-            _write(Predictions.joined(lots), rows, out, to)
+            _write(data.Predictions.joined(lots), rows, out, to)
     if out is not None:
         print(f"written to {out}", file=sys.stderr)
-    ended = any(isinstance(part, detection.Stream) and is_camera(part.source) for part in parts)
+    ended = any(isinstance(part, detection.Stream) and data.is_camera(part.source) for part in parts)
     return 128 + stop.signal if stop.signal and not ended else 0
 
 
@@ -121,13 +120,15 @@ def _look(
     out: Path | None,
     to: Sequence[str],
     how: dict[str, Any],
-) -> tuple[Predictions, list[dict[str, Any]]]:
+) -> "tuple[Predictions, list[dict[str, Any]]]":
     """What is found in a part, printed, and drawn where that is wanted; and as rows for JSON."""
+    from PIL import Image
+
     from odkit.analysis import figures
 
     if not isinstance(part, detection.Stream):
         found = detection.predict(detector, part, **how)
-        of_pictures = json_rows(found, found.image_paths)
+        of_pictures = formats.json_rows(found, found.image_paths)
         _say(of_pictures)
         if out is not None and (not to or "pictures" in to):
             figures.draw_predictions(found, out)
@@ -136,7 +137,7 @@ def _look(
     rows: list[dict[str, Any]] = []
 
     def each(frame: "SeenFrame") -> None:
-        objects = json_objects(detector.class_names, frame.boxes, frame.scores, frame.classes)
+        objects = formats.json_objects(detector.class_names, frame.boxes, frame.scores, frame.classes)
         about = {
             "image": part.path or part.name,
             "frame": len(rows),
@@ -161,11 +162,13 @@ def _look(
     return kept.predictions(), rows
 
 
-def _write(found: Predictions, rows: list[dict[str, Any]], out: Path, to: Sequence[str]) -> None:
+def _write(found: "Predictions", rows: list[dict[str, Any]], out: Path, to: Sequence[str]) -> None:
     if not to or "json" in to:
         write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     formats = [name for name in to if name not in (*_DRAWN, "json")]
     if formats:
+        from odkit.data.formats import write_predictions
+
         write_predictions(found, out, formats)
 
 

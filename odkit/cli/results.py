@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from odkit.cli.flags import Numbers
-from odkit.data import Dataset, Predictions
 from odkit.system import InputError, MissingFileError, counted
+
+if TYPE_CHECKING:
+    from odkit.data import Dataset, Predictions
 
 Kind = Literal["detector", "coco", "yolo", "predictions"]
 _TITLES = {"coco": "COCO results", "yolo": "YOLO's text files", "predictions": "saved Predictions"}
@@ -38,8 +38,10 @@ def kind_of(name: str) -> Kind:
     return "yolo" if texts else "detector"
 
 
-def read_results(name: str, dataset: Dataset, numbers: Numbers) -> Predictions:
+def read_results(name: str, dataset: "Dataset", numbers: Numbers) -> "Predictions":
     """What a tool has written, as predictions on the dataset's images."""
+    from odkit.data import Predictions
+
     kind = kind_of(name)
     pairs = [text.partition("=") for text in numbers.class_numbers]
     if wrong := [key for key, _, class_name in pairs if not class_name]:
@@ -59,8 +61,8 @@ def read_results(name: str, dataset: Dataset, numbers: Numbers) -> Predictions:
 
 
 def images_judged(
-    name: str, found: Predictions, dataset: Dataset, split: str | None, only_judged: bool
-) -> Dataset:
+    name: str, found: "Predictions", dataset: "Dataset", split: str | None, only_judged: bool
+) -> "Dataset":
     """The images of a dataset on which results are judged; what is chosen is said on stderr.
 
     Args:
@@ -70,6 +72,8 @@ def images_judged(
         split: The split that is wanted; "" for all images; None for the one that all results are of, else all images.
         only_judged: Leave out the images that the results do not speak of.
     """
+    import numpy as np
+
     kind = _TITLES[kind_of(name)]
     place = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
     rows = np.unique(found.images)

@@ -1,6 +1,5 @@
 """What the commands share: how a function becomes one, what they read, how they show a run and their answers."""
 
-import functools
 import io
 import os
 import signal
@@ -12,40 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from tyro.extras import SubcommandApp
 
 from odkit import detection
 from odkit.cli.flags import Classes, Further, Reading
-from odkit.data import Dataset
 from odkit.runs import RUNS, Run, dashboard, open_run
 from odkit.system import FileInTheWayError, InputError, MissingFileError, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
     from odkit.analysis.figures import Figure
+    from odkit.data import Dataset
     from odkit.detection import Detector, OnnxDetector
 
-app = SubcommandApp()
+COMMANDS: dict[str, Callable[..., int]] = {}
+"""Every command by its name, in their order."""
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
-    """Make a function a subcommand.
-
-    It is called after all of the command line has been read, so that its own errors are not taken for errors of that.
-    """
-
-    @functools.wraps(function)
-    def later(*args: Any, **options: Any) -> Callable[[], int]:
-        return functools.partial(function, *args, **options)
-
-    app.command(later)
+    """Make a function a command."""
+    COMMANDS[function.__name__.replace("_", "-")] = function
     return function
 
 
 def read_dataset(
     path: str, classes: Classes = Classes(), reading: Reading = Reading(), *, val: float = 0.2
-) -> Dataset:
+) -> "Dataset":
     """The dataset at a path (a folder, a label file, or what `Dataset.save()` wrote), or the demo.
 
     What was recognised in a folder or label file, and chosen, is said on stderr.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import orjson
-import psutil
 from tyro.conf import Positional
 
 from odkit.cli.flags import Changes, Classes, Flags, Reading
@@ -29,18 +28,14 @@ from odkit.cli.shared import (
 from odkit.runs import (
     RUNS,
     Run,
-    RunFile,
     create_run,
     hold_lock,
     make_settings,
     open_run,
     prepare_torch,
-    read_config,
     read_targets,
-    write_config,
 )
 from odkit.system import LOCK_VARIABLE, InputError, end_with_parent, write_file
-from odkit.training import FRACTIONS, plan_learning_curve
 
 
 @command
@@ -78,6 +73,8 @@ def train(
         prepare: Only write the run folder and print the command that trains it, to be started elsewhere (see deploy/).
         wait: Show the progress until the end; otherwise the run goes on in the background.
     """
+    from odkit.runs import RunFile, read_config
+
     checked = make_settings(dataclasses.asdict(settings))
     file = (
         read_config(config) if config else RunFile()
@@ -115,6 +112,8 @@ def with_config(args: Sequence[str]) -> list[str]:
     for place, arg in enumerate(given):
         name, _, value = arg.partition("=")
         if name == "--config" and (value or given[place + 1 :]):
+            from odkit.runs import read_config
+
             flags = read_config(value or given[place + 1]).flags()
             off = {f"--no-{flag[2:]}": flag for flag in flags if "=" not in flag}
             taken_back = {off[arg] for arg in given if arg in off}
@@ -134,6 +133,8 @@ def init(file: Positional[Path] = Path("run.yaml"), *, data: str | None = None) 
         file: A new file.
         data: Folder or label file of a dataset, a saved Dataset (.npz), or "demo".
     """
+    from odkit.runs import write_config
+
     print(f"{write_config(file, data=data)}\n  odkit train --config {file}{'' if data else ' FOLDER'}")
     return 0
 
@@ -220,6 +221,8 @@ def worker(run: Positional[Path]) -> int:
     Args:
         run: Run folder.
     """
+    import psutil
+
     found = Run(run)
     if "WORLD_SIZE" in os.environ:  # the launcher's processes save themselves and end if it is killed
         end_with_parent(signal.SIGTERM)
@@ -245,7 +248,7 @@ def learning_curve(
     path: Positional[str],
     *,
     settings: Flags = Flags(),
-    fractions: tuple[float, ...] = FRACTIONS,
+    fractions: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0),
     seeds: int = 1,
     classes: Classes = Classes(),
     reading: Reading = Reading(),
@@ -273,6 +276,8 @@ def learning_curve(
         figure: Picture file to draw the curve into (.png, .svg, .pdf).
         json: Print JSON; all else that is said then goes to stderr.
     """
+    from odkit.training import plan_learning_curve
+
     check_figure(figure)
     checked = make_settings(dataclasses.asdict(settings))
     dataset = read_dataset(path, classes, reading)

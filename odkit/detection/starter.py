@@ -225,4 +225,7 @@ class ConvNorm(nn.Module):
             x = self.conv._conv_forward(x, weight, norm.bias - norm.running_mean * scale)
         else:
             x = norm(self.conv(x))
-        return F.relu6(x, inplace=True) if self.active else x
+        if not self.active:
+            return x
+        # in place it is taken apart and traced three times over where a graph is written, for half of all the time
+        return F.relu6(x, inplace=not torch.compiler.is_exporting())

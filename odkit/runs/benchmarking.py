@@ -10,13 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
 
 from odkit import analysis, detection
-from odkit.data import Dataset, Predictions, evenly
+from odkit.data import Dataset, Predictions, evenly, file_hash
 from odkit.detection import Benchmark, Measured
+from odkit.runs.export import PAGE as EXPORTED
 from odkit.runs.run import RUNS, Run, open_run
 from odkit.runs.worker import prepare_torch
 from odkit.system import (
@@ -220,17 +221,20 @@ def _measured(
 ) -> Measured:
     """A row filled in: measured in a process of its own, and judged."""
     known = None if judged is None or run is None else _known(row, run, judged)
+    told = None if judged is None else _as_exported(row, judged)
     environment = dict(os.environ)
     prepare_torch(environment)  # as where it trains: torch's threads sleep while they wait
     apart = detection.measure_apart(
         row,
         dataset=judged if judged is not None else data,
-        predicting=judged is not None and known is None,
+        predicting=judged is not None and known is None and told is None,
         seconds=seconds,
         largest_batch=largest_batch,
         environment=environment,
     )
-    measured, predictions = apart.measured, known or apart.predictions
+    measured, predictions = apart.measured, apart.predictions if known is None else known
+    if told is not None and not measured.why_not:
+        return replace(measured, ap=told["ap"], ap50=told["ap50"], remark="AP as exported")
     if judged is None or predictions is None or measured.why_not:
         return measured
     try:
@@ -242,16 +246,35 @@ def _measured(
 
 def _known(row: Measured, run: Run, judged: Dataset) -> Predictions | None:
     """What the run's own detector has found in these images already, with the same number format."""
-    own = row.file == str(run.path / "detector.safetensors") and row.precision == run.precision(row.device)
-    if not own or not (run.path / "predictions.npz").exists():
+    if row.file != str(run.path / "detector.safetensors"):
         return None
-    found = run.predictions()
-    return found if set(judged.image_ids) <= set(found.image_ids) and _same_files(run, judged) else None
+    return run.found_in(judged, device=row.device, precision=row.precision)
 
 
-def _same_files(run: Run, judged: Dataset) -> bool:
-    own = set(map(str, run.dataset(run.settings.val_split).image_paths))
-    return all(str(path) in own for path in judged.image_paths)
+def _as_exported(row: Measured, judged: Dataset) -> dict[str, float | None] | None:
+    """AP and AP50 of a file on these images, as `od.export` has measured them on a CPU and written them down beside it.
+
+    None where they are of other images, of another file or runtime, or where the file is to be computed elsewhere.
+    """
+    file = Path(row.file)
+    if row.runtime != {".onnx": "onnxruntime", ".xml": "openvino"}.get(file.suffix):
+        return None
+    try:
+        figures = orjson.loads((file.parent / EXPORTED).read_bytes())["figures"]
+    except (OSError, ValueError, KeyError):  # no export, or one of an odkit that did not write them down
+        return None
+    told: dict[str, Any] = figures["files"].get(file.name, {})
+    same = figures["fingerprint"] == judged.fingerprint() and told.get("sha256") == file_hash(file)
+    return told if same and _on_cpu(row) else None
+
+
+def _on_cpu(row: Measured) -> bool:
+    """Whether an exported file is computed on the CPU."""
+    if row.device != "auto":
+        return row.device == "cpu"
+    import onnxruntime
+
+    return "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
 
 
 def _images(dataset: Dataset | str | Path | None, runs: Sequence[Run]) -> Dataset | None:

@@ -44,7 +44,7 @@ from odkit.system import (
 )
 
 if TYPE_CHECKING:
-    from odkit.detection import Detector, Limits, OnnxDetector
+    from odkit.detection import Detector, Limits
 
 FILES = {
     "fp32": "detector.onnx",
@@ -52,6 +52,7 @@ FILES = {
     "int8": "detector.int8.onnx",
     "openvino": "detector.xml",
 }
+PAGE = "export.json"
 BOX_PIXELS, SCORE = 0.5, 1e-3  # what a file may differ by from PyTorch
 OVERLAP = 0.01  # how near an IoU must be to the limit of suppression to be a tie
 MOST_LOST = 0.05  # AP
@@ -188,7 +189,7 @@ def export(
     held, shown = _pictures(run, dataset)
     target = Path(folder).absolute()
     with _new_folder(target) as work:
-        made = _write(
+        made, figures = _write(
             work,
             detector,
             run,
@@ -203,11 +204,9 @@ def export(
         if run is not None:
             card = model_card(run, exported=exported.rows())
             write_file(work / "MODEL_CARD.md", card.encode())
-        page = {"format": 1, **exported.to_dict(), "versions": _versions(formats)}
+        page = {"format": 1, **exported.to_dict(), "figures": figures, "versions": _versions(formats)}
         del page["folder"]  # it may be moved
-        write_file(
-            work / "export.json", orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        )
+        write_file(work / PAGE, orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return exported
 
 
@@ -221,8 +220,12 @@ def _write(
     pictures: int,
     judged: int,
     calibration: int,
-) -> dict[str, Any]:
-    """Write the files into a folder and check them; the fields of `Export`."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the files into a folder and check them.
+
+    Returns:
+        The fields of `Export`; and what each file was judged to be, with its hash, on images of which fingerprint.
+    """
     bar = progress_bar(total=2 + 2 * len(formats), desc="exporting", unit="step")
     with bar:
 
@@ -230,20 +233,18 @@ def _write(
             bar.update()
             bar.set_description(what)
 
-        bar.set_description("judging PyTorch")  # first, since pictures that are gone show here
-        some, seen = evenly(held, pictures), evenly(held, judged)
-        ap: dict[str, float | None] = {"pytorch": _ap(detector, seen)}
+        bar.set_description("looking with PyTorch")  # first, since pictures that are gone show here
+        seen = evenly(held, judged)
+        some = evenly(seen, pictures)
+        known = run.found_in(seen, device="cpu", precision="fp32") if run else None
+        expected = detection.predict(detector, seen if known is None else some, device="cpu")
+        step("judging PyTorch")
+        ap: dict[str, float | None] = {"pytorch": _figures(seen, expected if known is None else known)["ap"]}
+        expected = expected.for_dataset(some)
         step("writing the graph")
         graph = detection.onnx_graph(detector, _about(run))
-        write_file(work / FILES["fp32"], graph.SerializeToString())
         write_file(work / "predict.py", (Path(__file__).parent / "onnx_predict.py").read_bytes())
-        step("comparing with PyTorch")
-        expected = detection.predict(detector, some, device="cpu")
-
-        def compared(path: Path) -> Agreement:
-            return _agreement(detector, expected, detection.OnnxDetector(path, device="cpu"), some)
-
-        agreement = compared(work / FILES["fp32"])
+        files: dict[str, dict[str, Any]] = {}
         notes: list[str] = []
         if run is None:
             notes.append("There is no MODEL_CARD.md: it tells of a run, and this is a detector without one.")
@@ -255,16 +256,23 @@ def _write(
         for precision in formats:
             path = work / FILES[precision]
             step(f"writing {path.name}")
-            if precision == "fp16":
+            if precision == "fp32":
+                write_file(path, graph.SerializeToString())
+            elif precision == "fp16":
                 write_file(path, detection.as_float16(graph).SerializeToString())
             elif precision == "int8":
                 fitted = evenly(shown, calibration)
                 write_file(path, detection.as_int8(graph, detector, fitted).SerializeToString())
             elif precision == "openvino":
                 detection.write_openvino(work / FILES["fp32"], path)
-                notes.append(f"{path.name} {compared(path).said}")
             step(f"judging {path.name}")
-            ap[precision] = _ap(detection.OnnxDetector(path, device="cpu"), seen)
+            found = detection.predict(detection.OnnxDetector(path, device="cpu"), seen, device="cpu")
+            if precision == "fp32":
+                agreement = _agreement(detector, expected, path, found, some)
+            elif precision == "openvino":
+                notes.append(f"{path.name} {_agreement(detector, expected, path, found, some).said}")
+            files[path.name] = {"sha256": file_hash(path), **_figures(seen, found)}
+            ap[precision] = files[path.name]["ap"]
             before, after = ap["pytorch"], ap[precision]
             if before is not None and after is not None and before - after > MOST_LOST:
                 path.unlink()
@@ -275,7 +283,7 @@ def _write(
                 )
     sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
     of = f"{len(seen)} of " if len(seen) < len(held) else ""
-    return {
+    made = {
         "detector": detector.name,
         "agreement": agreement,
         "ap": ap,
@@ -283,6 +291,7 @@ def _write(
         "judged": f"{of}{len(held)} pictures of {held.name}",
         "notes": tuple(notes),
     }
+    return made, {"fingerprint": seen.fingerprint(), "files": files}
 
 
 def _detector(given: "Run | Detector | str | Path") -> tuple[Run | None, "Detector"]:
@@ -325,28 +334,28 @@ def _versions(formats: Sequence[str]) -> dict[str, str]:
     return {"odkit": odkit_version(), "python": python, **{name: version(name) for name in names}}
 
 
-def _ap(detector: "Detector | OnnxDetector", dataset: Dataset) -> float | None:
-    """AP on pictures, 0 to 1; None where they have no boxes."""
-    ap = analysis.evaluate(dataset, detection.predict(detector, dataset, device="cpu")).ap
-    return None if np.isnan(ap) else float(ap)
+def _figures(dataset: Dataset, found: Predictions) -> dict[str, float | None]:
+    """AP and AP50 of what was found in pictures, 0 to 1; None where they have no boxes."""
+    figures = analysis.evaluate(dataset, found).to_dict()
+    return {name: figures[name] for name in ("ap", "ap50")}
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------
 
 
 def _agreement(
-    detector: "Detector", expected: Predictions, file: "OnnxDetector", dataset: Dataset
+    detector: "Detector", expected: Predictions, file: Path, found: Predictions, dataset: Dataset
 ) -> Agreement:
-    """A file against PyTorch, which found what is expected in these pictures.
+    """What was found by a file, against PyTorch, which found what is expected in these pictures.
 
     Raises:
         ExportError: They do not agree.
     """
-    found = detection.predict(file, dataset, device="cpu")
+    found = found.for_dataset(dataset)
     agreement = agree(expected, found, detection.limits(detector), images=len(dataset))
     if agreement.differing or agreement.box_pixels > BOX_PIXELS or agreement.score > SCORE:
         raise detection.ExportError(
-            f"{file.path.name} of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "
+            f"{file.name} of {detector.name} does not find what PyTorch finds in {len(dataset)} pictures of "
             f"{dataset.name}: of {agreement.detections} detections {agreement.differing} differ (boxes may by "
             f"{BOX_PIXELS} pixels, scores by {SCORE}). Nothing was kept; please report it with the detector's name"
         )

@@ -14,16 +14,15 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from odkit import analysis, detection
-from odkit.analysis import Evaluation, Intervals
-from odkit.data import UNKNOWN_CLASS, Dataset, file_hash
 from odkit.runs.worker import RunError, writing
 from odkit.system import InputError, odkit_version, write_file
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a list of runs needs none of this
+    from odkit.analysis import Evaluation, Intervals
+    from odkit.data import Dataset
     from odkit.runs.run import Run
 
 FILE, IMAGES = "test.json", "test.npz"
@@ -67,7 +66,7 @@ class FinalTest:
     image_size: int
     odkit: str
     figures: dict[str, float | None]
-    intervals: Intervals
+    intervals: "Intervals"
     score: float | None = None
     found: float | None = None
     right: float | None = None
@@ -84,7 +83,7 @@ class FinalTest:
 
     def is_of(self, best: Mapping[str, Any]) -> bool:
         """Whether the detector of this best evaluation (its epoch and ap) was judged, not one from before a resume."""
-        return (self.epoch, self.validation_ap) == (best.get("epoch"), best.get("ap"))
+        return _is_of(self.epoch, self.validation_ap, best)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
@@ -94,7 +93,7 @@ class FinalTest:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "FinalTest":
         """What `to_dict()` made plain."""
-        return cls(**{**plain, "intervals": Intervals.from_dict(plain["intervals"])})
+        return cls(**{**plain, "intervals": analysis.Intervals.from_dict(plain["intervals"])})
 
     def __repr__(self) -> str:
         return "\n".join([self._caption(), *self.intervals.lines(), *(f"  {note}" for note in self._notes())])
@@ -131,14 +130,31 @@ class FinalTest:
 
 def read_tests(run: "Run") -> list[FinalTest]:
     """What test images said of a run's detectors, as it was written down, oldest first."""
+    return [FinalTest.from_dict(one) for one in _written_down(run.path / FILE)]
+
+
+def tested_figures(run: "Run", best: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the first look at test images said of a best evaluation's detector: test_ap, test_low, test_high."""
+    for one in _written_down(run.path / FILE):
+        if _is_of(one["epoch"], one["validation_ap"], best):
+            total = one["intervals"]["total"]
+            return {"test_ap": total["ap"], "test_low": total["ap_low"], "test_high": total["ap_high"]}
+    return dict.fromkeys(("test_ap", "test_low", "test_high"))
+
+
+def _written_down(file: Path) -> list[dict[str, Any]]:
     try:
-        plain = orjson.loads((run.path / FILE).read_bytes())
+        tests: list[dict[str, Any]] = orjson.loads(file.read_bytes())["tests"]
     except FileNotFoundError:
         return []
-    return [FinalTest.from_dict(one) for one in plain["tests"]]
+    return tests
 
 
-def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalTest:
+def _is_of(epoch: int, validation_ap: float | None, best: Mapping[str, Any]) -> bool:
+    return (epoch, validation_ap) == (best.get("epoch"), best.get("ap"))
+
+
+def judge(run: "Run", given: "Dataset | str | Path | None", device: str) -> FinalTest:
     """A run's best detector on test images, or what was written down of it before; see `Run.test`."""
     if run.alive:
         raise RunError(
@@ -148,6 +164,8 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
     file, judged = run.path / "detector.safetensors", run.path / "evaluation.json"
     if not judged.exists():
         raise run.no_detector()
+    from odkit.data import file_hash
+
     data = _set_aside(run) if given is None else _fitting(run, given)
     if data.box_crowd.all():
         raise InputError(
@@ -200,7 +218,7 @@ def judge(run: "Run", given: Dataset | str | Path | None, device: str) -> FinalT
     return test
 
 
-def shares_at(evaluation: Evaluation, score: float) -> tuple[float | None, float | None]:
+def shares_at(evaluation: "Evaluation", score: float) -> tuple[float | None, float | None]:
     """The share of the boxes found at a score threshold, and the share of the predictions there that are right."""
     counts = evaluation.per_image(score)
     true, false, missed = (
@@ -212,8 +230,10 @@ def shares_at(evaluation: Evaluation, score: float) -> tuple[float | None, float
     )
 
 
-def _set_aside(run: "Run") -> Dataset:
+def _set_aside(run: "Run") -> "Dataset":
     """The test images that the run has kept from its first moment."""
+    from odkit.data import Dataset
+
     if (run.path / IMAGES).exists():
         return Dataset.load(run.path / IMAGES)
     settings = run.settings
@@ -227,13 +247,16 @@ def _set_aside(run: "Run") -> Dataset:
     )
 
 
-def _fitting(run: "Run", given: Dataset | str | Path) -> Dataset:
+def _fitting(run: "Run", given: "Dataset | str | Path") -> "Dataset":
     """The test images of other data, with the run's class indices.
 
     Raises:
         InputError: It is not clear which images are meant, the run has seen some, or it does not know a class.
         DatasetFaultError: The audit has fatal findings.
     """
+    import numpy as np
+
+    from odkit.data import UNKNOWN_CLASS, Dataset
     from odkit.data.audit import require_trainable
     from odkit.data.formats import load_dataset
 
@@ -279,5 +302,5 @@ def _real_paths(data: Dataset) -> Iterator[tuple[str, str]]:
 
 def _looks(folder: Path, fingerprint: str) -> int:
     """How often the runs of a folder have looked at the images of a fingerprint."""
-    tests = [test for file in folder.glob(f"*/{FILE}") for test in orjson.loads(file.read_bytes())["tests"]]
+    tests = [test for file in folder.glob(f"*/{FILE}") for test in _written_down(file)]
     return sum(test["fingerprint"] == fingerprint for test in tests)

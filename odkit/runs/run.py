@@ -20,7 +20,8 @@ line, report. It holds
     worker.lock         held by the living worker, released by the system when it ends, however it ends
     worker.log          what the worker printed
 
-This module imports no torch: looking at runs is quick in any kernel, terminal or container that sees the folder.
+This module imports neither torch nor numpy: looking at runs is quick in any kernel, terminal or container that sees
+the folder.
 
 Events, each with `event`, `time` (Unix seconds) and `step` (optimizer steps taken so far):
 
@@ -52,12 +53,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from odkit import analysis, detection
-from odkit.data import Dataset, Predictions
+from odkit import analysis, data, detection
 from odkit.runs import dashboard
 from odkit.runs import report as reports
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
-from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests
+from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests, tested_figures
 from odkit.runs.settings import Settings, make_settings, resumed_settings, with_epochs
 from odkit.runs.trackers import read_targets, start_followers
 from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
@@ -65,6 +65,7 @@ from odkit.system import InputError, sync_folder, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Evaluation
+    from odkit.data import Dataset, Predictions
     from odkit.detection import Detector
 
 RUNS = Path("runs")
@@ -107,11 +108,11 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config["class_names"])
 
-    def dataset(self, split: str | None = None) -> Dataset:
+    def dataset(self, split: str | None = None) -> "Dataset":
         """What the run trains on and is judged on after each epoch; one split of it if named, or the test split."""
         if split == self.settings.test_split and (self.path / IMAGES).exists():
-            return Dataset.load(self.path / IMAGES)
-        dataset = Dataset.load(self.path / "dataset.npz")
+            return data.Dataset.load(self.path / IMAGES)
+        dataset = data.Dataset.load(self.path / "dataset.npz")
         return dataset.split(split) if split else dataset
 
     def events(self, *, raw: bool = False, only: Collection[str] | None = None) -> list[dict[str, Any]]:
@@ -204,6 +205,11 @@ class Run:
 
         It is the one that its best epoch was judged with, where that was a device of this kind, else "fp32".
         """
+        kind, precision = self._judged_on()
+        return precision if kind == _kind(device) else "fp32"
+
+    def _judged_on(self) -> tuple[str, Precision]:
+        """The kind of device that the best epoch was judged on, "" before there is one, and the number format."""
         start: dict[str, Any] = {}
         judged: dict[str, Any] = {}
         for event in self.events(only=("start", "evaluation")):
@@ -211,13 +217,23 @@ class Run:
                 start = {**start, **event}  # after a rollback it says only where to
             elif event["event"] == "evaluation" and event.get("best"):
                 judged = start
-        kinds = {str(name).partition(":")[0] for name in (judged.get("device", ""), device)}
-        precision: Precision = judged["choices"]["precision"] if len(kinds) == 1 else "fp32"
-        return precision
+        precision: Precision = judged["choices"]["precision"] if judged.get("device") else "fp32"
+        return _kind(judged.get("device", "")), precision
 
-    def predictions(self) -> Predictions:
+    def predictions(self) -> "Predictions":
         """What the best epoch's detector found on the validation split (`run.dataset("val")`)."""
-        return Predictions.load(self.path / "predictions.npz")
+        return data.Predictions.load(self.path / "predictions.npz")
+
+    def found_in(self, dataset: "Dataset", *, device: object, precision: str) -> "Predictions | None":
+        """What the best epoch's detector found in these images when it was judged.
+
+        None where it was not judged on all of them, on another kind of device or in another number format.
+        """
+        if (_kind(device), precision) != self._judged_on() or not (self.path / "predictions.npz").exists():
+            return None
+        found, own = self.predictions(), set(self.dataset(self.settings.val_split).image_paths)
+        same = set(dataset.image_ids) <= set(found.image_ids) and set(dataset.image_paths) <= own
+        return found if same else None
 
     def evaluation(self) -> "Evaluation":
         """The best epoch's predictions against the validation split's ground truth, which chose that epoch.
@@ -226,7 +242,7 @@ class Run:
         """
         return analysis.evaluate(self.dataset(self.settings.val_split), self.predictions())
 
-    def test(self, dataset: Dataset | str | Path | None = None, *, device: str = "auto") -> FinalTest:
+    def test(self, dataset: "Dataset | str | Path | None" = None, *, device: str = "auto") -> FinalTest:
         """Judge the best epoch's detector on the test images, once, and write down what they said.
 
         They are those that stood aside when the run was made (`Settings.test_split`). They are not judged again while
@@ -253,7 +269,7 @@ class Run:
     @property
     def has_test_images(self) -> bool:
         """Whether images with boxes were set aside for `test()` when the run was made."""
-        return (self.path / IMAGES).exists() and not Dataset.load(self.path / IMAGES).box_crowd.all()
+        return (self.path / IMAGES).exists() and not data.Dataset.load(self.path / IMAGES).box_crowd.all()
 
     def tests(self) -> list[FinalTest]:
         """What test images have said of this run's detectors, oldest first; empty before the first `test()`."""
@@ -425,15 +441,9 @@ class Run:
             "loss": epoch.get("loss"),
             "val_ap": best.get("ap"),
             "val_ap50": best.get("ap50"),
-            **self._test_figures(best),
+            **tested_figures(self, best),
             "minutes": round(epoch.get("total_seconds", 0.0) / 60, 2),
         }
-
-    def _test_figures(self, best: dict[str, Any]) -> dict[str, float | None]:
-        """What the first look at test images said of the best evaluation's detector."""
-        test = next((test for test in self.tests() if test.is_of(best)), None)
-        low, high = test.interval if test else (None, None)
-        return {"test_ap": test.ap if test else None, "test_low": low, "test_high": high}
 
     def _newest_figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The last epoch event and the last evaluation that stand, from the end of the log; empty before the first."""
@@ -482,8 +492,12 @@ class Run:
         return runs_html([self])
 
 
+def _kind(device: object) -> str:
+    return str(device).partition(":")[0]
+
+
 def fine_tune(
-    dataset: Dataset,
+    dataset: "Dataset",
     *,
     detector: str = "starter",
     epochs: int = 0,
@@ -522,7 +536,7 @@ def fine_tune(
 
 
 def create_run(
-    dataset: Dataset,
+    dataset: "Dataset",
     settings: Settings,
     folder: str | Path = RUNS,
     name: str | None = None,
@@ -588,7 +602,7 @@ def list_runs(folder: str | Path = RUNS) -> list[Run]:
     return [Run(path.parent) for path in found]
 
 
-def best_run(dataset: Dataset, folder: str | Path = RUNS) -> Run | None:
+def best_run(dataset: "Dataset", folder: str | Path = RUNS) -> Run | None:
     """The finished run on a dataset (its name and folder) with the highest validation AP; None where there is none."""
     there = [
         run for run in list_runs(folder) if run.config["dataset"] == dataset.name and run.state == "finished"

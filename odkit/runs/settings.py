@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from odkit.detection import SMALLEST_TILE
+from odkit import detection
 from odkit.system import InputError, UnknownSettingError
 
 MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
@@ -148,8 +148,10 @@ class Settings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 problems.append(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        if 0 < self.tiles < SMALLEST_TILE:
-            problems.append(f"tiles must be -1, 0 or {SMALLEST_TILE} pixels and more, not {self.tiles}")
+        if 0 < self.tiles < detection.SMALLEST_TILE:
+            problems.append(
+                f"tiles must be -1, 0 or {detection.SMALLEST_TILE} pixels and more, not {self.tiles}"
+            )
         if self.augment == "none" and (
             self.mosaic or self.mixup or self.orientation not in ("auto", "upright")
         ):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -120,6 +121,25 @@ def test_ap_is_that_of_the_files_own_predictions(run: Run, dataset: Dataset, her
     assert row.name == "PyTorch fp32"
     assert row.ap == pytest.approx(run.best["ap"], abs=1e-6)
     assert row.ap50 == pytest.approx(run.best["ap50"], abs=1e-6)
+
+
+def test_what_an_export_has_measured_is_not_measured_again(
+    run: Run, tmp_path: Path, here: list[Measured]
+) -> None:
+    """While file and images are the same; where one is not, AP is of what the file finds now."""
+    known = without_openvino(benchmark(run, **QUICK).rows)[1]
+    assert known.remark == "AP as exported"
+    assert known.ap is not None
+    copy = shutil.copytree(run.path / "export", tmp_path / "copy")
+    val = run.dataset("val")
+    assert benchmark(copy, val, **QUICK).rows[0].remark == "AP as exported"
+    page = orjson.loads((copy / "export.json").read_bytes())
+    page["figures"]["files"]["detector.onnx"] = {"sha256": "of another file", "ap": 0.5, "ap50": 0.5}
+    (copy / "export.json").write_bytes(orjson.dumps(page))
+    anew = benchmark(copy, val, **QUICK).rows[0]
+    assert (anew.ap, anew.ap50, anew.remark) == (known.ap, known.ap50, "")
+    fewer = without_openvino(benchmark(run, images=3, **QUICK).rows)[1]
+    assert fewer.remark == ""
 
 
 def test_of_many_images_some_are_judged(run: Run, dataset: Dataset, here: list[Measured]) -> None:

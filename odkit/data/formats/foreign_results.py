@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from odkit.data.boxes import xywh_to_xyxy
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import segmentation_box
+from odkit.data.formats.names import IMAGE_READINGS, READINGS
 from odkit.data.formats.reader_base import finite_rows, is_float, no_garbage_collection, read_json, short
 from odkit.data.formats.readings import (
-    IMAGE_READINGS,
-    READINGS,
     Columns,
     ImageNames,
     Key,

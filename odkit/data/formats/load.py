@@ -21,6 +21,7 @@ from odkit.data.formats.kitti import find_kitti, read_kitti
 from odkit.data.formats.label_map import order_by_label_map
 from odkit.data.formats.labelme import find_labelme, read_labelme
 from odkit.data.formats.labelstudio import find_labelstudio, read_labelstudio
+from odkit.data.formats.names import TITLES
 from odkit.data.formats.openimages import find_openimages, read_openimages
 from odkit.data.formats.reader_base import (
     DatasetFormatError,
@@ -56,7 +57,7 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "coco": Reader(
-        "COCO",
+        TITLES["coco"],
         '.json files with "images", "annotations" and "categories" in the folder or one or two below',
         find_coco,
         read_coco,
@@ -64,7 +65,7 @@ READERS: dict[str, Reader] = {
         richness=4,  # crowds, ids, sizes, and a class table with an order and with classes that have no box
     ),
     "voc": Reader(
-        "Pascal VOC",
+        TITLES["voc"],
         ".xml files with an <annotation>",
         find_voc,
         read_voc,
@@ -73,7 +74,7 @@ READERS: dict[str, Reader] = {
         alone=(),
     ),
     "yolo": Reader(
-        "YOLO",
+        TITLES["yolo"],
         'data.yaml with "names" and "train" or "val", or .txt label files beside images or in labels/',
         find_yolo,
         read_yolo,
@@ -81,7 +82,7 @@ READERS: dict[str, Reader] = {
         alone=(".yaml", ".yml"),
     ),
     "csv": Reader(
-        "CSV",
+        TITLES["csv"],
         ".csv files with the columns filename, class, xmin, ymin, xmax, ymax (width and height if known), as VoTT's",
         find_csv,
         read_csv,
@@ -89,7 +90,7 @@ READERS: dict[str, Reader] = {
         alone=(".csv",),
     ),
     "openimages": Reader(
-        "Open Images",
+        TITLES["openimages"],
         ".csv files with the columns ImageID, LabelName, Confidence, XMin, XMax, YMin, YMax",
         find_openimages,
         read_openimages,
@@ -97,7 +98,7 @@ READERS: dict[str, Reader] = {
         alone=(".csv",),
     ),
     "cvat": Reader(
-        "CVAT",
+        TITLES["cvat"],
         ".xml files with <annotations>, as CVAT for images 1.1 writes them",
         find_cvat,
         read_cvat,
@@ -105,7 +106,7 @@ READERS: dict[str, Reader] = {
         alone=(".xml",),
     ),
     "labelme": Reader(
-        "LabelMe",
+        TITLES["labelme"],
         '.json files beside images with "shapes"',
         find_labelme,
         read_labelme,
@@ -113,7 +114,7 @@ READERS: dict[str, Reader] = {
         alone=(".json",),
     ),
     "createml": Reader(
-        "CreateML",
+        TITLES["createml"],
         '.json files with a list of "image" and "annotations"',
         find_createml,
         read_createml,
@@ -121,7 +122,7 @@ READERS: dict[str, Reader] = {
         alone=(".json",),
     ),
     "labelstudio": Reader(
-        "Label Studio",
+        TITLES["labelstudio"],
         '.json files with a list of tasks, each with "data" and "annotations" (or JSON-MIN)',
         find_labelstudio,
         read_labelstudio,
@@ -129,7 +130,7 @@ READERS: dict[str, Reader] = {
         alone=(".json",),
     ),
     "kitti": Reader(
-        "KITTI",
+        TITLES["kitti"],
         ".txt label files of 15 columns that begin with a name, in label_2/ for image_2/ or labels/ for images/",
         find_kitti,
         read_kitti,
@@ -137,7 +138,7 @@ READERS: dict[str, Reader] = {
         alone=(),
     ),
     "tfrecord": Reader(
-        "TFRecord",
+        TITLES["tfrecord"],
         ".record or .tfrecord files of TensorFlow's Object Detection API (and shards: train.record-00000-of-00010)",
         find_tfrecord,
         read_tfrecord,

@@ -15,16 +15,11 @@ from numpy.typing import NDArray
 
 from odkit.data.boxes import Boxes, box_iou
 from odkit.data.dataset import Dataset
+from odkit.data.formats.names import IMAGE_READINGS, READINGS
 from odkit.data.formats.reader_base import folder_of, is_float, mostly_shares, name_of, stem_of
 from odkit.data.formats.writer_base import known_sizes
 from odkit.system import InputError, counted
 
-READINGS = ("labels", "from-0", "from-1", "coco-91", "file")
-"""Ways to read the number of a class: as the label file has it; as its place among the classes, counted from 0 or from
-1; as COCO's own category id of one of its 80 classes; by the table that came with the results."""
-IMAGE_READINGS = ("labels", "names", "from-0", "from-1")
-"""Ways to read what an image is called: by its id in the label file; by its file name or the number in it; by its place
-in the label file, counted from 0 or from 1."""
 _COCO_91 = tuple(k for k in range(1, 91) if k not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 _FEW = 5  # boxes of the ground truth that must be found before a reading can be told from another
 _LOOKED_AT = 400  # images that readings are compared on, at most

@@ -13,6 +13,7 @@ from odkit.data.formats.coco import write_coco
 from odkit.data.formats.createml import createml_places, write_createml
 from odkit.data.formats.cvat import cvat_places, write_cvat
 from odkit.data.formats.load import choose, listed, load_dataset, shown_path
+from odkit.data.formats.names import TITLES
 from odkit.data.formats.voc import write_voc
 from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
 from odkit.data.formats.yolo import write_yolo, yolo_places
@@ -38,11 +39,11 @@ def _yolo_places(dataset: Dataset) -> list[str]:
 
 
 WRITERS: dict[str, Writer] = {
-    "coco": Writer("COCO", kept_ids, write_coco),
-    "voc": Writer("Pascal VOC", _voc_places, write_voc),
-    "yolo": Writer("YOLO", _yolo_places, write_yolo),
-    "cvat": Writer("CVAT", cvat_places, write_cvat),
-    "createml": Writer("CreateML", createml_places, write_createml),
+    "coco": Writer(TITLES["coco"], kept_ids, write_coco),
+    "voc": Writer(TITLES["voc"], _voc_places, write_voc),
+    "yolo": Writer(TITLES["yolo"], _yolo_places, write_yolo),
+    "cvat": Writer(TITLES["cvat"], cvat_places, write_cvat),
+    "createml": Writer(TITLES["createml"], createml_places, write_createml),
 }
 """What `write_dataset` can write, by the name of the format."""
 # -- writing ---------------------------------------------------------------------------------------------------------
