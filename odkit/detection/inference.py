@@ -44,6 +44,7 @@ from odkit.detection.loading import (
 )
 from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pictures import Pictures, Stream, find_pictures
+from odkit.detection.pixel_cache import PixelCache
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
 from odkit.system import InputError, counted, cpu_count, progress_bar
@@ -502,12 +503,13 @@ def predict_rows(
     held: Mapping[int, HeldPicture] | None = None,
     unread: list[str] | None = None,
     watched: bool = True,
+    cache: PixelCache | None = None,
 ) -> dict[int, Found]:
     """What is found in some images: row to (boxes float32 [n, 4], scores float32 [n], classes int32 [n]).
 
     Once `stop()` is true, the rows so far are returned. Pictures in memory are `held`, by row. Where there is a list
     `unread`, what is wrong with images that cannot be read is put into it, and they are left out. Progress is shown
-    where it is `watched`.
+    where it is `watched`. Resized images are kept in a `cache` made for the dataset's views as the detector sees them.
 
     Raises:
         DataWorkerError: A process that decodes images died, or took more than `worker_timeout` seconds (0: no limit).
@@ -522,7 +524,7 @@ def predict_rows(
         device = torch.device(device) if device is not None else next(detector.parameters()).device
     tiling = _tiling(detector, tiles)
     images = DetectionImages(
-        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
+        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held, cache=cache
     )
     views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
     loader = evaluation_loader(

@@ -14,6 +14,7 @@ from odkit.detection import (
     DTYPES,
     DataWorkerError,
     Detector,
+    PixelCache,
     Tiling,
     gather,
     make_views,
@@ -41,6 +42,7 @@ class Validation:
         self.settings = run.settings
         self.dataset: Dataset = run.dataset(self.settings.val_split)
         self.batch_size = choices.micro_batch_size
+        self.cache: PixelCache | None = None  # of resized images, from evaluation to evaluation
         tiling = Tiling(**choices.tiles) if choices.tiles else None
         self.views = len(make_views(self.dataset, tiling).images)  # images, or their tiles
 
@@ -102,6 +104,7 @@ class Validation:
                     precision=DTYPES[self.choices.precision],
                     worker_timeout=self.settings.worker_timeout,
                     stop=stop,
+                    cache=self.cache,
                 )
                 return found if len(found) == len(rows) else None
             except DataWorkerError as error:
