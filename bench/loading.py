@@ -63,9 +63,7 @@ def draw_dataset(folder: Path, count: int, width: int, height: int, pool: Proces
     """Pictures with three boxes each, in COCO's format."""
     folder.mkdir()
     names = [f"{k:03}.jpg" for k in range(count)]
-    list(
-        pool.map(draw, [folder / n for n in names], [width] * count, [height] * count, range(count))
-    )
+    list(pool.map(draw, [folder / n for n in names], [width] * count, [height] * count, range(count)))
     rng = np.random.default_rng(0)
     labels = []
     for k in range(count * 3):
@@ -109,7 +107,9 @@ class Ours:
 class Theirs:
     """torchvision's."""
 
-    def __init__(self, dataset: Dataset, transforms: Any, workers: int, take: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, dataset: Dataset, transforms: Any, workers: int, take: Callable[[Any], Tensor]
+    ) -> None:
         folder = Path(str(dataset.root))
         data = CocoDetection(str(folder), str(folder / "labels.json"), transforms=transforms)
         self.loader = DataLoader(
@@ -231,11 +231,18 @@ def compare(name: str, dataset: Dataset, strength: str, workers: int) -> None:
         other_later.append(seconds(theirs) if len(other_later) < 2 else min(other_later))
     reference = Theirs(dataset, recipe(strength, resize_first=False), workers, resized_within)
     within.append(seconds(reference))
-    size = f"{name} -> {SIZE} px, \"{strength}\""
+    size = f'{name} -> {SIZE} px, "{strength}"'
     a_second = {"unit": "images/s", "more_is_better": True}
     wanted = 25 if strength == "flip" else 4
     resized = f"{BESIDE}, resized first"
-    row(f"first pass, {size}", count / min(first), count / min(other), beside=resized, wanted=wanted, **a_second)
+    row(
+        f"first pass, {size}",
+        count / min(first),
+        count / min(other),
+        beside=resized,
+        wanted=wanted,
+        **a_second,
+    )
     row(
         f"first pass, {size}, beside the references' recipe",
         count / min(first),
@@ -253,7 +260,13 @@ def compare(name: str, dataset: Dataset, strength: str, workers: int) -> None:
         **a_second,
     )
     share, rate = waiting(mine, 10)
-    row(f"later passes, {size}: the starter's training waits", share, unit="%", wanted=2, note=f"{rate:.1f} images/s")
+    row(
+        f"later passes, {size}: the starter's training waits",
+        share,
+        unit="%",
+        wanted=2,
+        note=f"{rate:.1f} images/s",
+    )
     fresh = Ours(dataset, strength, workers, cache=False)
     share, rate = waiting(fresh, 10)
     row(f"first pass, {size}: the starter's training waits", share, unit="%", note=f"{rate:.1f} images/s")

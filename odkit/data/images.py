@@ -209,7 +209,9 @@ def read_shrunk(path: str | Path, fit: Callable[[int, int], tuple[int, int]]) ->
         warnings.simplefilter("ignore")  # Pillow's notes on odd metadata do not concern the pixels
         with _opened(path) as image:
             stored, asked = image.size, fit(*image.size)
-            drafted = image.draft("RGB", (math.ceil(asked[0] * DRAFT_MARGIN), math.ceil(asked[1] * DRAFT_MARGIN)))
+            drafted = image.draft(
+                "RGB", (math.ceil(asked[0] * DRAFT_MARGIN), math.ceil(asked[1] * DRAFT_MARGIN))
+            )
             if drafted is None or image.size == stored:
                 upright = turned_upright(image)
                 return Shrunk(np.array(_as_rgb(upright)), upright.size)

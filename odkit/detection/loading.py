@@ -237,9 +237,7 @@ class DetectionImages(TorchDataset[Item]):
             image = image[:, top:bottom, left:right]
         return image, (image.shape[-1], image.shape[-2])
 
-    def _image(
-        self, row: int, fit: Callable[[int, int], tuple[int, int]]
-    ) -> tuple[Tensor, tuple[int, int]]:
+    def _image(self, row: int, fit: Callable[[int, int], tuple[int, int]]) -> tuple[Tensor, tuple[int, int]]:
         """An image's pixels, all of them or as `fit` says, and its width and height."""
         dataset = self.dataset
         if row in self.held:
