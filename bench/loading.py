@@ -13,6 +13,7 @@ full size and resizes within the detector, is a row of its own.
 """
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -111,7 +112,8 @@ class Theirs:
         self, dataset: Dataset, transforms: Any, workers: int, take: Callable[[Any], Tensor]
     ) -> None:
         folder = Path(str(dataset.root))
-        data = CocoDetection(str(folder), str(folder / "labels.json"), transforms=transforms)
+        with contextlib.redirect_stdout(None):  # it tells of its index
+            data = CocoDetection(str(folder), str(folder / "labels.json"), transforms=transforms)
         self.loader = DataLoader(
             wrap_dataset_for_transforms_v2(data, target_keys=("boxes", "labels")),
             batch_size=BATCH,

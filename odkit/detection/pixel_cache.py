@@ -145,7 +145,7 @@ class PixelCache:
 
 
 def _checksum(pixels: NDArray[np.uint8]) -> int:
-    return zlib.crc32(pixels) or 1  # 0: nothing there
+    return zlib.crc32(pixels.data) or 1  # 0: nothing there
 
 
 def make_caches(

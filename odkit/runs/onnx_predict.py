@@ -23,6 +23,21 @@ def load(model):
     return session, json.loads(session.get_modelmeta().custom_metadata_map["odkit"])
 
 
+def upright(file, fit):
+    """A picture as RGB, and its size; as in training, a JPEG of many more pixels than `fit` asks for is made so small.
+
+    Such a one is decoded at 1/2, 1/4 or 1/8, to 1.5 times the size that is asked for at least.
+    """
+    stored = file.size
+    drafted = file.draft("RGB", tuple(math.ceil(side * 1.5) for side in fit(stored)))
+    if file.size == stored:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+        return image, image.size
+    turned = file.getexif().get(0x0112, 1) >= 5
+    image = file.convert("RGB").resize(fit(stored), Image.Resampling.BILINEAR, box=drafted[1])
+    return ImageOps.exif_transpose(image), stored[::-1] if turned else stored
+
+
 def predict(path, score=0.3, model=Path(__file__).parent / "detector.onnx"):
     """Class, score and box (left, top, right, bottom in pixels of the upright picture) of each object found."""
     session, about = load(model)
@@ -34,15 +49,7 @@ def predict(path, score=0.3, model=Path(__file__).parent / "detector.onnx"):
         return [size if about["square"] else max(1, round(side * (size / max(sides)))) for side in sides]
 
     with Image.open(path) as file:
-        image, whole = file, file.size
-        # as in training: a JPEG of many more pixels is decoded at 1/2, 1/4 or 1/8, to 1.5 times the size at least
-        drafted = file.draft("RGB", [math.ceil(side * 1.5) for side in fit(whole)])
-        part = file.size != whole
-        if part:
-            image = file.convert("RGB").resize(fit(whole), Image.Resampling.BILINEAR, box=drafted[1])
-            whole = whole[::-1] if file.getexif().get(0x0112, 1) >= 5 else whole
-        image = ImageOps.exif_transpose(image).convert("RGB")
-    whole = whole if part else image.size
+        image, whole = upright(file, fit)
     width, height = fit(whole)
     pixels = np.zeros((-(-height // step) * step, -(-width // step) * step, 3), np.uint8)
     pixels[:height, :width] = image.resize((width, height), Image.Resampling.BILINEAR)
