@@ -24,6 +24,7 @@ from .images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .images import ImageReadError as ImageReadError
 from .images import open_upright as open_upright
 from .images import read_pixels as read_pixels
+from .images import read_shrunk as read_shrunk
 from .images import upright_size as upright_size
 from .predictions import Predictions as Predictions
 from .texts import Texts as Texts

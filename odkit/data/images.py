@@ -4,8 +4,11 @@ An image file holds its pixels as stored and, in its EXIF block, how to turn the
 in odkit (boxes, declared sizes, training) is of the upright image.
 """
 
+import contextlib
+import math
 import struct
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +39,10 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+DRAFT_MARGIN = 1.5
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 where each side keeps so many times the pixels that are asked for, so that what
+is resized after still weighs its neighbours: pixels differ by 0.4 of 255 in the mean from those of a whole decoding."""
 
 
 class ImageReadError(OdkitError, ValueError):
@@ -129,11 +136,18 @@ def open_upright(path: str | Path, *, draft: tuple[str, tuple[int, int]] | None 
     Raises:
         ImageReadError: The file is missing, damaged or no image.
     """
+    with _opened(path) as image:
+        if draft is not None:
+            image.draft(*draft)
+        return turned_upright(image)
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image file open as Pillow has it; what is raised within is an ImageReadError of that file."""
     try:
         with Image.open(path) as image:
-            if draft is not None:
-                image.draft(*draft)
-            return turned_upright(image)
+            yield image
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise anything on a damaged file
@@ -167,6 +181,45 @@ def read_pixels(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         ImageReadError: The file is missing, damaged or no image.
     """
+    return read_shrunk(path, lambda width, height: (width, height)).pixels
+
+
+class Shrunk(NamedTuple):
+    """An image's pixels, or as many as were asked for."""
+
+    pixels: NDArray[np.uint8]  # RGB [h, w, 3], upright
+    size: tuple[int, int]  # width and height of the upright image as the file has it, in pixels
+
+
+def read_shrunk(path: str | Path, fit: Callable[[int, int], tuple[int, int]]) -> Shrunk:
+    """An image file as RGB, upright: a JPEG of many more pixels than are asked for is made so small on the way.
+
+    A JPEG's blocks of 8 x 8 pixels can be decoded as 4 x 4, 2 x 2 or 1 x 1, which is several times quicker; the rest
+    is resized (bilinear, antialiased). Where that would leave a side with less than `DRAFT_MARGIN` times what is asked
+    for, and of other kinds of files, all pixels are returned.
+
+    Args:
+        path: The file.
+        fit: The size that is asked for, from the image's width and height (turned if they are), in pixels.
+
+    Raises:
+        ImageReadError: The file is missing, damaged or no image.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's notes on odd metadata do not concern the pixels
-        return np.array(open_upright(path).convert("RGB"))
+        with _opened(path) as image:
+            stored, asked = image.size, fit(*image.size)
+            drafted = image.draft(
+                "RGB", (math.ceil(asked[0] * DRAFT_MARGIN), math.ceil(asked[1] * DRAFT_MARGIN))
+            )
+            if drafted is None or image.size == stored:
+                upright = turned_upright(image)
+                return Shrunk(np.array(_as_rgb(upright)), upright.size)
+            # its last blocks may reach over the edge: the image ends where its box does
+            small = _as_rgb(image).resize(asked, Image.Resampling.BILINEAR, box=drafted[1])
+            whole = stored[::-1] if _orientation(small) >= 5 else stored
+            return Shrunk(np.array(turned_upright(small)), whole)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")

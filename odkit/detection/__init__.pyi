@@ -42,12 +42,14 @@ from .loading import PREFETCH as PREFETCH
 from .loading import DataWorkerError as DataWorkerError
 from .loading import DetectionImages as DetectionImages
 from .loading import Item as Item
+from .loading import Kept as Kept
 from .loading import Pack as Pack
 from .loading import choose_workers as choose_workers
 from .loading import last_line as last_line
 from .loading import next_batch as next_batch
 from .loading import settle as settle
 from .loading import start_epoch as start_epoch
+from .loading import workers_fork as workers_fork
 from .onnx_detector import OnnxDetector as OnnxDetector
 from .onnx_graph import ExportError as ExportError
 from .onnx_graph import Limits as Limits
@@ -62,6 +64,8 @@ from .pictures import Pictures as Pictures
 from .pictures import Stream as Stream
 from .pictures import find_pictures as find_pictures
 from .pictures import images_dataset as images_dataset
+from .pixel_cache import PixelCache as PixelCache
+from .pixel_cache import make_caches as make_caches
 from .pixels import GREY as GREY
 from .speed import minutes_an_epoch as minutes_an_epoch
 from .tiles import SMALLEST_TILE as SMALLEST_TILE

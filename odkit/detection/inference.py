@@ -44,6 +44,7 @@ from odkit.detection.loading import (
 )
 from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pictures import Pictures, Stream, find_pictures
+from odkit.detection.pixel_cache import PixelCache
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
 from odkit.system import InputError, counted, cpu_count, progress_bar
@@ -558,12 +559,21 @@ def rows_loader(
     device: torch.device,
     worker_timeout: float = 300.0,
     held: Mapping[int, HeldPicture] | None = None,
+    cache: PixelCache | None = None,
     kept: bool = False,
 ) -> Any:
-    """The images of some rows as `predict_rows` looks at them; see there, and `evaluation_loader`."""
+    """The images of some rows as `predict_rows` looks at them; see there, and `evaluation_loader`.
+
+    Resized images are kept in a `cache` made for the dataset's views as the detector sees them.
+    """
     tiling = _tiling(detector, tiles)
     images = DetectionImages(
-        dataset, image_size=detector.image_size, square=detector.square, tiling=tiling, held=held or {}
+        dataset,
+        image_size=detector.image_size,
+        square=detector.square,
+        tiling=tiling,
+        held=held or {},
+        cache=cache,
     )
     views = rows if tiling is None else np.flatnonzero(np.isin(images.views.images, list(rows))).tolist()
     return evaluation_loader(

@@ -242,8 +242,9 @@ class _Decoded(DetectionImages):
         super().__init__(pictures, image_size=detector.image_size, **how)
         self._pixels = pixels
 
-    def _image(self, row: int) -> Tensor:
-        return self._pixels[row]
+    def _image(self, row: int, _: object) -> tuple[Tensor, tuple[int, int]]:
+        image = self._pixels[row]
+        return image, (image.shape[-1], image.shape[-2])
 
 
 def _pictures(dataset: Dataset | None) -> tuple[Dataset, list[Tensor]]:

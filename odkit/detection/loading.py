@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from odkit.data import Dataset, HeldPicture, ImageReadError, read_pixels
+from odkit.data import Dataset, HeldPicture, ImageReadError, read_pixels, read_shrunk
 from odkit.detection.batch import Batch, Changes
+from odkit.detection.pixel_cache import PixelCache, file_stamp
 from odkit.detection.pixels import padded_size
 from odkit.detection.tiles import SMALLEST_TILE, Tiling, boxes_inside, make_views
 from odkit.system import (
@@ -73,14 +74,19 @@ def fit_size(width: int, height: int, image_size: int, *, square: bool = False) 
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resize_image(image: Tensor, image_size: int, *, square: bool = False) -> Tensor:
-    """A uint8 [3, H, W] image resized (bilinear, antialiased) as `fit_size` says; training and prediction share it."""
-    height, width = image.shape[-2:]
-    new_width, new_height = fit_size(width, height, image_size, square=square)
-    if (new_width, new_height) == (width, height):
+def resize_image(image: Tensor, width: int, height: int) -> Tensor:
+    """A uint8 [3, H, W] image resized (bilinear, antialiased) to a size in pixels; training and prediction share it."""
+    if image.shape[-2:] == (height, width):
         return image
-    resized: Tensor = v2.functional.resize(image, [new_height, new_width], antialias=True)
+    resized: Tensor = v2.functional.resize(image, [height, width], antialias=True)
     return resized
+
+
+class Kept(NamedTuple):
+    """An image or a tile of one as it is kept: no larger than it is needed, and never enlarged."""
+
+    image: Tensor  # uint8 [3, h, w], to be read only
+    size: tuple[int, int]  # width and height before resizing, in pixels of the file
 
 
 class DetectionImages(TorchDataset[Item]):
@@ -90,6 +96,10 @@ class DetectionImages(TorchDataset[Item]):
 
     Attributes:
         views: What is looked at. Without tiles, view i is image i of the dataset.
+        cache: Where decoded and resized images are kept from pass to pass; None: nowhere. What comes from there is
+            the same to the last bit.
+        largest: The largest size that a view is resized to, in pixels of its longer side: what is kept is made for
+            that, and smaller ones from what is kept.
     """
 
     def __init__(
@@ -100,10 +110,12 @@ class DetectionImages(TorchDataset[Item]):
         square: bool = False,
         tiling: Tiling | None = None,
         held: Mapping[int, HeldPicture] | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         self.dataset, self.image_size, self.square, self.tiling = dataset, image_size, square, tiling
         self.held = held or {}  # pictures in memory, by row: they take the place of files
         self.views = make_views(dataset, tiling)
+        self.cache, self.largest = cache, image_size
         self._last: tuple[int, Tensor] | None = None  # tiles of one image follow one another in predicting
 
     def __len__(self) -> int:
@@ -118,16 +130,33 @@ class DetectionImages(TorchDataset[Item]):
         Raises:
             ImageReadError: The file cannot be read, or has another size than its labels say.
         """
+        return self.shown(view, self.kept(view), image_size)
+
+    def kept(self, view: int) -> Kept:
+        """A view's pixels as they are kept: from the cache, or decoded and resized, and then kept.
+
+        Raises:
+            ImageReadError: As `read`.
+        """
         row = int(self.views.images[view])
-        image = self._image(row)
-        if self.views.tiles[view]:
-            left, top, right, bottom = self.views.parts[view].tolist()
-            image = image[:, top:bottom, left:right]
-        height, width = image.shape[-2:]
-        image = resize_image(image, self._fitted(view, width, height, image_size), square=self.square)
+        path, stamp = self.dataset.image_paths[row], None
+        if self.cache is not None and row not in self.held and (stamp := file_stamp(path)) is not None:
+            image = self.cache.get(view, stamp)
+            if image is not None:
+                return Kept(image, self._extent(view))
+        image, size = self._decoded(view, row)
+        image = resize_image(image, *self._kept_size(view, *size))
+        if self.cache is not None and stamp is not None:
+            self.cache.put(view, stamp, image)
+        return Kept(image, size)
+
+    def shown(self, view: int, kept: Kept, image_size: int) -> Item:
+        """A view from its kept pixels as `read` gives it."""
+        width, height = kept.size
+        image = resize_image(kept.image, *self._fit(view, width, height, image_size))
         factors = np.array([image.shape[-1] / width, image.shape[-2] / height] * 2, np.float32)
         boxes, labels = self.boxes_of(view)
-        return Item(image, boxes * factors, labels, row, (width, height))
+        return Item(image, boxes * factors, labels, int(self.views.images[view]), kept.size)
 
     def boxes_of(self, view: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """A view's boxes in pixels of the original from its corner, cut at a tile's border; and their labels."""
@@ -140,16 +169,24 @@ class DetectionImages(TorchDataset[Item]):
 
     def view_sizes(self, image_size: int) -> NDArray[np.int64]:
         """Width and height of each view after resizing, in pixels, int64 [V, 2]; 0 where they are unknown."""
+        return self._sizes(lambda view, width, height: self._fit(view, width, height, image_size))
+
+    def kept_sizes(self) -> NDArray[np.int64]:
+        """Width and height of each view as it is kept, in pixels, int64 [V, 2]; 0 where they are unknown."""
+        return self._sizes(self._kept_size)
+
+    def _sizes(self, size: Callable[[int, int, int], tuple[int, int]]) -> NDArray[np.int64]:
+        """What a function makes of each view's number, width and height: of views alike it is asked once."""
         sides = self.views.parts[:, 2:] - self.views.parts[:, :2]
         if self.tiling is None:
             sides = self.dataset.image_sizes.astype(np.int64)
         kinds, kind = np.unique(np.column_stack([sides, self.views.tiles]), axis=0, return_inverse=True)
         first = np.unique(kind.reshape(-1), return_index=True)[1]
-        resized = [
-            fit_size(w, h, self._fitted(view, w, h, image_size), square=self.square) if w and h else (0, 0)
+        sizes = [
+            size(view, w, h) if w and h else (0, 0)
             for view, (w, h) in zip(first.tolist(), kinds[:, :2].tolist(), strict=True)
         ]
-        return np.array(resized, np.int64).reshape(-1, 2)[kind.reshape(-1)]
+        return np.array(sizes, np.int64).reshape(-1, 2)[kind.reshape(-1)]
 
     def box_counts(self) -> NDArray[np.int64]:
         """Number of boxes in each view, int64 [V]."""
@@ -159,11 +196,22 @@ class DetectionImages(TorchDataset[Item]):
             counts.append(self._boxes(slice(first, stop))[2].sum(1))
         return np.concatenate(counts)
 
-    def _fitted(self, view: int, width: int, height: int, image_size: int) -> int:
-        """The longer side of a view after resizing: all tiles have one scale, those of a small image too."""
-        if not self.views.tiles[view] or self.tiling is None or self.square:
-            return image_size
-        return max(SMALLEST_TILE, round(image_size * max(width, height) / self.tiling.size))
+    def _fit(self, view: int, width: int, height: int, image_size: int) -> tuple[int, int]:
+        """Width and height of a view after resizing: all tiles have one scale, those of a small image too."""
+        if self.views.tiles[view] and self.tiling is not None and not self.square:
+            image_size = max(SMALLEST_TILE, round(image_size * max(width, height) / self.tiling.size))
+        return fit_size(width, height, image_size, square=self.square)
+
+    def _kept_size(self, view: int, width: int, height: int) -> tuple[int, int]:
+        wide, high = self._fit(view, width, height, self.largest)
+        return min(wide, width), min(high, height)
+
+    def _extent(self, view: int) -> tuple[int, int]:
+        """Declared width and height of a view, in pixels."""
+        left, top, right, bottom = self.views.parts[view].tolist()
+        if self.tiling is None:
+            right, bottom = self.dataset.image_sizes[self.views.images[view]].tolist()
+        return right - left, bottom - top
 
     def _boxes(self, views: slice) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
         """Boxes and labels of the image that some views are of, and which belong to which view, bool [views, n]."""
@@ -176,25 +224,35 @@ class DetectionImages(TorchDataset[Item]):
             return boxes, labels, np.ones((len(parts), len(boxes)), bool)
         return boxes, labels, boxes_inside(boxes, parts, self.views.tiles[views], self.tiling)
 
-    def _image(self, row: int) -> Tensor:
-        """An image, decoded: the one that was decoded last stays at hand where there are tiles."""
-        if self._last is not None and self._last[0] == row:
-            return self._last[1]
+    def _decoded(self, view: int, row: int) -> tuple[Tensor, tuple[int, int]]:
+        """A view's pixels, all of them or as many as are kept, and its width and height before that."""
+        if self.tiling is None:
+            return self._image(row, lambda width, height: self._kept_size(view, width, height))
+        # the image that was decoded last stays at hand: it has other tiles, which want all its pixels
+        if self._last is None or self._last[0] != row:
+            self._last = row, self._image(row, lambda width, height: (width, height))[0]
+        image = self._last[1]
+        if self.views.tiles[view]:
+            left, top, right, bottom = self.views.parts[view].tolist()
+            image = image[:, top:bottom, left:right]
+        return image, (image.shape[-1], image.shape[-2])
+
+    def _image(self, row: int, fit: Callable[[int, int], tuple[int, int]]) -> tuple[Tensor, tuple[int, int]]:
+        """An image's pixels, all of them or as `fit` says, and its width and height."""
         dataset = self.dataset
         if row in self.held:
             image = torch.from_numpy(self.held[row].pixels()).permute(2, 0, 1)
+            size = self.held[row].size
         else:
-            image = read_image(dataset.image_paths[row])
-        height, width = image.shape[-2:]
+            pixels, size = read_shrunk(dataset.image_paths[row], fit)
+            image = torch.from_numpy(pixels).permute(2, 0, 1)
         declared = dataset.image_sizes[row]
-        if declared.any() and (width, height) != tuple(declared):
+        if declared.any() and size != tuple(declared):
             raise ImageReadError(
-                f"{dataset.image_paths[row]}: the image is {width}x{height} pixels, its labels say "
+                f"{dataset.image_paths[row]}: the image is {size[0]}x{size[1]} pixels, its labels say "
                 f"{declared[0]}x{declared[1]}; od.repaired(dataset) (or --repair) settles what can be settled"
             )
-        if self.tiling is not None:
-            self._last = row, image
-        return image
+        return image, size
 
 
 class Pack:

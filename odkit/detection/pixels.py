@@ -124,9 +124,15 @@ def _normalized(
     matrix[..., :3] /= 255
     matrix[..., 3] -= middle / spread
     on_device = torch.from_numpy(matrix).to(images.device, non_blocking=True)
-    planes = images.contiguous().float().view(count, 3, height * width)
-    planes = torch.baddbmm(on_device[..., 3:], on_device[..., :3], planes)
-    if changes is not None:
-        for channel, (low, high) in enumerate(zip(-middle / spread, (1 - middle) / spread, strict=True)):
-            planes[:, channel].clamp_(float(low), float(high))
-    return planes.view(count, 3, height, width).contiguous(memory_format=torch.channels_last)
+    # a channel at a time, from channels last and back to it: such copies are several times quicker than those of all
+    planes = torch.empty(count, 3, height, width, device=images.device)
+    for channel in range(3):
+        planes[:, channel] = images[:, channel]
+    planes = torch.baddbmm(on_device[..., 3:], on_device[..., :3], planes.view(count, 3, -1)).view_as(planes)
+    normalized = torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
+    for channel, (low, high) in enumerate(zip(-middle / spread, (1 - middle) / spread, strict=True)):
+        if changes is None:
+            normalized[:, channel] = planes[:, channel]
+        else:
+            torch.clamp(planes[:, channel], float(low), float(high), out=normalized[:, channel])
+    return normalized

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from odkit import detection
 from odkit.system import InputError, UnknownSettingError
 
-MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "patience", "evaluate_every", "checkpoint_minutes",
-              "checkpoint_steps", "keep", "device")  # fmt: skip
+MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "cache", "patience", "evaluate_every",
+              "checkpoint_minutes", "checkpoint_steps", "keep", "device")  # fmt: skip
 """Settings that a resumed run may change: they leave every step that was taken as it was."""
 
 _AT_LEAST = {
@@ -49,6 +49,7 @@ _CHOICES = {
     "augment": ("auto", "none", "flip", "photo", "strong"),
     "orientation": ("auto", "upright", "mirror", "turn", "any"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
+    "cache": ("auto", "memory", "disk", "off"),
 }
 
 
@@ -120,6 +121,9 @@ class Settings:
     """Data workers a process; -1: chosen from cores, memory and /dev/shm."""
     worker_timeout: float = 300.0
     """Seconds after which a data worker counts as hung."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Where decoded and resized images are kept from epoch to epoch: in half of the free memory, or in a file of the
+    run folder, in a quarter of what is free on its disk; it is gone when the worker ends. "auto": where they fit."""
     seed: int = 0
     """Seed of everything random."""
     train_split: str = "train"

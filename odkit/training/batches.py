@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from odkit.data import Dataset
-from odkit.detection import PREFETCH, DetectionImages, Item, Pack, Tiling, settle
+from odkit.detection import PREFETCH, DetectionImages, Item, Kept, Pack, Tiling, settle
 from odkit.system import InputError
 from odkit.training.augment import AUGMENTATIONS, ORIENTATIONS, blended, draw, mosaic, turned
 
@@ -56,6 +56,8 @@ class TrainingImages(DetectionImages):
         super().__init__(dataset, image_size=image_size, square=square, tiling=tiling)
         self.augment, self.orientation, self.seed, self.multi_scale = augment, orientation, seed, multi_scale
         self.mosaic, self.mixup = mosaic, mixup
+        if multi_scale:
+            self.largest = _sizes_of_batches(image_size, multi_scale, 1.0)
         self._always = np.arange(len(self.views.images))
         self._by_turns, self._empty = np.zeros(0, np.int64), 0
         if tiling is not None:
@@ -88,9 +90,10 @@ class TrainingImages(DetectionImages):
             return self.read(view, size)
         # images that come several times in an epoch are varied anew
         rng = np.random.default_rng([self.seed, turn.epoch, view, *[turn.copy] * bool(turn.copy)])
-        item, kind = self.read(view, size), self.augment
+        kept, kind = self.kept(view), self.augment
+        item = self.shown(view, kept, size)
         if turn.composed and (self.mosaic or self.mixup):
-            item, made = self._composed(item, turn, size)
+            item, made = self._composed(item, kept, turn, size)
             # the parts of a mosaic have their own sizes: it is not zoomed again
             kind = "photo" if made and kind == "strong" else kind
         flip = False
@@ -105,15 +108,16 @@ class TrainingImages(DetectionImages):
         change, boxes, labels = draw(kind, rng, width, height, item.boxes, item.labels, flip=flip)
         return item._replace(boxes=boxes, labels=labels, change=change)
 
-    def _composed(self, item: Item, turn: Turn, size: int) -> tuple[Item, bool]:
+    def _composed(self, item: Item, kept: Kept, turn: Turn, size: int) -> tuple[Item, bool]:
         """The image as one of four of a mosaic, or blended with another, or as it is; and whether it is a mosaic."""
         rng = np.random.default_rng([self.seed, turn.epoch, turn.row, 411, turn.copy])
         is_mosaic, is_blend = rng.random(2) < (self.mosaic, self.mixup)
         others = [self.view_of(int(row), turn.epoch) for row in rng.integers(len(self), size=4)]
         if is_mosaic:
             views = [self.view_of(turn.row, turn.epoch), *others[:3]]
-            sizes = (size * rng.uniform(*MOSAIC_SCALES, 4)).round().astype(int).tolist()
-            parts = [self.read(view, max(32, some)) for view, some in zip(views, sizes, strict=True)]
+            sizes = (size * rng.uniform(*MOSAIC_SCALES, 4)).round().clip(32).astype(int).tolist()
+            parts = [self.shown(views[0], kept, sizes[0])]
+            parts += [self.read(view, some) for view, some in zip(views[1:], sizes[1:], strict=True)]
             item = mosaic(rng, item, parts)
         if is_blend:
             item = blended(item, self.read(others[3], size))
@@ -130,8 +134,12 @@ class TrainingImages(DetectionImages):
         if not self.multi_scale:
             return self.image_size
         rng = np.random.default_rng([self.seed, 77, epoch, batch])
-        size = self.image_size * rng.uniform(1 - self.multi_scale, 1 + self.multi_scale)
-        return max(64, round(size / 32) * 32)
+        return _sizes_of_batches(self.image_size, self.multi_scale, rng.uniform(-1, 1))
+
+
+def _sizes_of_batches(image_size: int, multi_scale: float, share: float) -> int:
+    """A size of multi-scale training, from the smallest (share -1) to the largest (1), in pixels."""
+    return max(64, round(image_size * (1 + multi_scale * share) / 32) * 32)
 
 
 class EpochSampler(Sampler[list[Turn]]):

@@ -32,6 +32,7 @@ from odkit.detection import (
     DTYPES,
     Batch,
     DataWorkerError,
+    DetectionImages,
     Detector,
     Tiling,
     autocast,
@@ -41,9 +42,11 @@ from odkit.detection import (
     device_reason,
     freeze_stem,
     last_line,
+    make_caches,
     next_batch,
     shaped_like,
     start_epoch,
+    workers_fork,
 )
 from odkit.runs import STOP_SIGNALS, EventLog, Run
 from odkit.system import odkit_version
@@ -183,6 +186,7 @@ class Trainer:
             self.restore(saved)
         self._fit_into_memory(saved)
         self.validation = Validation(run, log, self.choices, self.num_workers, self._warn)
+        self.cache = self._make_caches()
         self.parallel = data_parallel(self.detector)
         self._say_start(saved)
 
@@ -419,6 +423,25 @@ class Trainer:
             seed=self.settings.seed,
             multi_scale=self.settings.multi_scale,
         )
+
+    def _make_caches(self) -> str:
+        """Caches of resized images for training and for judging; where they are ("off": there are none)."""
+        judged = DetectionImages(
+            self.validation.dataset,
+            image_size=self.detector.image_size,
+            square=self.detector.square,
+            tiling=self.detector.tiling,
+        )
+        caches, kind, self.choices.reasons["cache"] = make_caches(
+            self.settings.cache,
+            [self.images.kept_sizes(), judged.kept_sizes()],
+            self.run.path / f"pixels-{rank()}",
+            passes=self.at.total_epochs - self.at.epoch,
+            processes=local_world_size(),
+            forked=not self.num_workers or workers_fork(),
+        )
+        self.images.cache, self.validation.cache = caches
+        return kind
 
     def _shares(self) -> NDArray[np.float64] | None:
         """How often each row of an epoch comes; None: once."""
@@ -706,6 +729,7 @@ class Trainer:
             device=str(self.device),
             processes=world_size(),
             num_workers=self.num_workers,
+            cache=self.cache,
             choices=dict(vars(self.choices)),
             dataset=self.run.config["dataset"],
             fingerprint=self.run.config["fingerprint"],

@@ -14,6 +14,7 @@ from odkit.detection import (
     DTYPES,
     DataWorkerError,
     Detector,
+    PixelCache,
     Tiling,
     gather,
     make_views,
@@ -44,6 +45,7 @@ class Validation:
         self.batch_size = choices.micro_batch_size
         self.rows = list(range(rank(), len(self.dataset), world_size()))  # this process' part
         self.loader: Any = None  # of these; None: it is to be made anew
+        self.cache: PixelCache | None = None  # of resized images, from evaluation to evaluation
         tiling = Tiling(**choices.tiles) if choices.tiles else None
         self.views = len(make_views(self.dataset, tiling).images)  # images, or their tiles
 
@@ -130,6 +132,7 @@ class Validation:
             num_workers=self.num_workers,
             device=next(detector.parameters()).device,
             worker_timeout=self.settings.worker_timeout,
+            cache=self.cache,
             kept=True,
         )
 

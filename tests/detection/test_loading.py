@@ -81,7 +81,7 @@ def test_the_longer_side_fits() -> None:
     assert fit_size(640, 480, 320) == (320, 240)
     assert fit_size(480, 640, 320) == (240, 320)
     assert fit_size(640, 480, 300, square=True) == (300, 300)
-    assert resize_image(torch.zeros(3, 480, 640, dtype=torch.uint8), 320).shape == (3, 240, 320)
+    assert resize_image(torch.zeros(3, 480, 640, dtype=torch.uint8), 320, 240).shape == (3, 240, 320)
 
 
 def test_boxes_follow_the_resizing(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_file_is_a_detector(exported, detector, data, capfd):
 
 @pytest.mark.slow
 def test_the_script_finds_the_same_without_torch(exported, detector, data, tmp_path):
-    """In a process that sees onnxruntime, NumPy and Pillow alone; a turned picture of another size among others."""
+    """In a process that sees onnxruntime, NumPy and Pillow alone; turned pictures of other sizes among others."""
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -75,6 +75,8 @@ def test_the_script_finds_the_same_without_torch(exported, detector, data, tmp_p
     small = Image.fromarray(rng.integers(0, 256, (12, 17, 3), np.uint8))
     # halved: at odd scales Pillow rounds a few of a hundred values otherwise than torchvision does, by 1 of 255
     small.resize((192, 144), Image.Resampling.BICUBIC).save(turned, exif=exif, quality=95)
+    large = tmp_path / "large.jpg"  # decoded at a part of its size
+    small.resize((1531, 1147), Image.Resampling.BICUBIC).save(large, exif=exif, quality=95)
     packages = tmp_path / "packages"
     packages.mkdir()
     for name in ("onnxruntime", "numpy", "numpy.libs", "PIL", "pillow.libs"):
@@ -87,7 +89,7 @@ def test_the_script_finds_the_same_without_torch(exported, detector, data, tmp_p
         "assert importlib.util.find_spec('torch') is None and importlib.util.find_spec('odkit') is None\n"
         "import predict; print(json.dumps([predict.predict(path, 0) for path in sys.argv[3:]]))"
     )
-    paths = [str(turned), str(data.image_paths[0])]
+    paths = [str(turned), str(large), str(data.image_paths[0])]
     ran = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, str(packages), str(exported.folder), *paths],
         capture_output=True,

@@ -154,6 +154,8 @@ def start_notes(event: Mapping[str, Any]) -> list[str]:
         notes.append(f"note: tiles: {reasons['tiles']}")
     reason = reasons.get("num_workers", "")
     notes += [f"note: {reason}"] if "/dev/shm" in reason else []
+    if "cache" in reasons and event.get("cache") != settings.get("cache"):
+        notes.append(f"note: images kept from epoch to epoch: {event.get('cache')}: {reasons['cache']}")
     workers = event.get("num_workers", settings.get("num_workers"))
     if workers == 0 and str(event.get("device", "")).startswith("cuda"):
         notes.append(
