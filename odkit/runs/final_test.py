@@ -289,7 +289,7 @@ def _fitting(run: "Run", given: "Dataset | str | Path") -> "Dataset":
     return data
 
 
-def _real_paths(data: Dataset) -> Iterator[tuple[str, str]]:
+def _real_paths(data: "Dataset") -> Iterator[tuple[str, str]]:
     """The path of each image, as it stands there and without symbolic links; each folder is resolved once."""
     folders: dict[str, str] = {}
     for path in data.image_paths:
