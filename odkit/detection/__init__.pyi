@@ -59,7 +59,6 @@ from .onnx_smaller import as_float16 as as_float16
 from .onnx_smaller import as_int8 as as_int8
 from .openvino_file import require_openvino as require_openvino
 from .openvino_file import write_openvino as write_openvino
-from .parts import batches_in_parts as batches_in_parts
 from .pictures import Pictures as Pictures
 from .pictures import Stream as Stream
 from .pictures import find_pictures as find_pictures

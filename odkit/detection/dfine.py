@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from odkit.detection.batch import Inputs
 from odkit.detection.family import ClassRows, InputFormat, Published
 from odkit.detection.fixed import Fixed, limits_of
-from odkit.detection.parts import in_parts
 from odkit.system import InputError
 
 BACKBONE = "model.backbone.model"
@@ -201,12 +200,7 @@ def input_format(module: Any) -> InputFormat:
 
 def features(module: Any, images: Tensor) -> list[Tensor]:
     """The backbone's feature maps [B, C, h, w], by level."""
-    backbone = module.model.backbone.model
-
-    def network(images: Tensor) -> dict[str, Tensor]:
-        return {str(level): one for level, one in enumerate(backbone(images).feature_maps)}
-
-    return list(in_parts(network, backbone, images).values())
+    return list(module.model.backbone.model(images).feature_maps)
 
 
 def losses(module: Any, inputs: Inputs) -> dict[str, Tensor]:

@@ -31,14 +31,14 @@ from odkit.detection.decoding import (
 )
 from odkit.detection.fixed import Fixed, best_apart, limits_of
 from odkit.detection.losses import fcos_losses, retinanet_losses, ssd_losses
-from odkit.detection.parts import in_parts
 
 
 def losses(module: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Losses of a batch by term, float32 scalars: those of the module's own forward pass in training."""
+    features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
-        return _two_stage_losses(module, inputs, _features(module, inputs))
-    outputs, anchors, counts = _dense(module, inputs.images)
+        return _two_stage_losses(module, inputs, features)
+    outputs, anchors, counts = _dense(module, inputs.images, list(features.values()))
     with _float32(inputs):
         if isinstance(module, FCOS):
             return fcos_losses(module, inputs, outputs, anchors, counts)
@@ -55,9 +55,10 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
         One dict an image: `boxes` float32 [n, 4] xyxy in pixels, `scores` float32 [n] descending, `labels` int64 [n]
         as the module counts them.
     """
+    features = _features(module, inputs)
     if isinstance(module, FasterRCNN):
-        return _two_stage_detections(module, inputs, _features(module, inputs))
-    outputs, anchors, counts = _dense(module, inputs.images)
+        return _two_stage_detections(module, inputs, features)
+    outputs, anchors, counts = _dense(module, inputs.images, list(features.values()))
     with _float32(inputs):
         if isinstance(module, SSD):
             return ssd_detections(module, inputs, outputs, anchors)
@@ -68,9 +69,10 @@ def detections(module: nn.Module, inputs: Inputs) -> list[dict[str, Tensor]]:
 
 def fixed(module: Any, images: Tensor, sizes: Tensor) -> Fixed:
     """The same in fixed shapes (`Family.fixed`)."""
+    features: OrderedDict[str, Tensor] = module.backbone(images)
     if isinstance(module, FasterRCNN):
-        return _two_stage_fixed(module, images, sizes, module.backbone(images))
-    outputs, anchors, counts = _dense(module, images)
+        return _two_stage_fixed(module, images, sizes, features)
+    outputs, anchors, counts = _dense(module, images, list(features.values()))
     if isinstance(module, SSD):
         candidates, fcos = ssd_candidates(module, outputs), False
     else:
@@ -81,7 +83,8 @@ def fixed(module: Any, images: Tensor, sizes: Tensor) -> Fixed:
 
 def _features(module: Any, inputs: Inputs) -> OrderedDict[str, Tensor]:
     """The backbone's feature maps [B, C, h, w] by level."""
-    return OrderedDict(in_parts(module.backbone, module.backbone, inputs.images))
+    maps: OrderedDict[str, Tensor] = module.backbone(inputs.images)
+    return maps
 
 
 def _float32(inputs: Inputs) -> torch.autocast:
@@ -91,19 +94,11 @@ def _float32(inputs: Inputs) -> torch.autocast:
 # -- one stage -------------------------------------------------------------------------------------------------------
 
 
-def _dense(module: Any, images: Tensor) -> tuple[dict[str, Tensor], Tensor, list[int]]:
+def _dense(
+    module: Any, images: Tensor, features: list[Tensor]
+) -> tuple[dict[str, Tensor], Tensor, list[int]]:
     """The head's outputs [B, A, ...], the anchors [A, 4], and how many of them each level has."""
-
-    def network(images: Tensor) -> dict[str, Tensor]:
-        maps = module.backbone(images)
-        return {
-            **module.head(list(maps.values())),
-            **{f"map {key}": maps[key][:, 0].detach() for key in maps},
-        }
-
-    outputs = in_parts(network, module, images)
-    features = [outputs.pop(key) for key in list(outputs) if key.startswith("map ")]
-    outputs = {name: output.float() for name, output in outputs.items()}
+    outputs = {name: output.float() for name, output in module.head(features).items()}
     cells = [feature.shape[-2] * feature.shape[-1] for feature in features]
     per_cell = module.anchor_generator.num_anchors_per_location()
     counts = [number * each for number, each in zip(cells, per_cell, strict=True)]

@@ -21,7 +21,6 @@ from odkit.detection.decoding import decode_distances, dense_candidates, dense_d
 from odkit.detection.family import InputFormat
 from odkit.detection.fixed import Fixed
 from odkit.detection.losses import aligned_losses
-from odkit.detection.parts import in_parts
 from odkit.detection.torchvision import carry_rows as carry_rows
 
 BACKBONE = "backbone"
@@ -140,15 +139,9 @@ def _forward(module: Any, images: Tensor) -> tuple[dict[str, Tensor], Tensor, li
 
     A place [A, 4] is a square of a stride's side, xyxy in pixels.
     """
-
-    def network(images: Tensor) -> dict[str, Tensor]:
-        maps = features(module, images)
-        shapes = {str(stride): one[:, 0].detach() for stride, one in zip(STRIDES, maps, strict=True)}
-        return {**module.head(maps), **shapes}
-
-    outputs = in_parts(network, module, images)
-    places = [_places(outputs.pop(str(stride)), stride) for stride in STRIDES]
-    outputs = {name: output.float() for name, output in outputs.items()}
+    maps = features(module, images)
+    outputs = {name: output.float() for name, output in module.head(maps).items()}
+    places = [_places(one, stride) for one, stride in zip(maps, STRIDES, strict=True)]
     return outputs, torch.cat(places), [some.shape[0] for some in places]
 
 

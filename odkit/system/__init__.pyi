@@ -23,6 +23,7 @@ from .launch import install_command as install_command
 from .launch import run_line as run_line
 from .machine import GB as GB
 from .machine import cpu_count as cpu_count
+from .machine import keep_freed_memory as keep_freed_memory
 from .machine import megabytes as megabytes
 from .machine import odkit_version as odkit_version
 from .machine import workers_that_fit as workers_that_fit

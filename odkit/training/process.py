@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from odkit.detection import batches_in_parts
 from odkit.runs import EventLog, Run, tell
 from odkit.runs.report import report_at_the_end
-from odkit.system import OdkitError, open_all_files
+from odkit.system import OdkitError, keep_freed_memory, open_all_files
 from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
 from odkit.training.errors import (
     ShortOfMemoryError,
@@ -36,6 +35,7 @@ def work(path: str | Path) -> int:
     torchrun a process whose memory, device or peers are gone leaves no end where torchrun may start it again.
     """
     open_all_files()
+    keep_freed_memory()
     run = Run(path)
     began, began_at = time.monotonic(), time.time()
     log = EventLog(run.path / "events.jsonl", reserve=LAST_WORDS) if rank() == 0 else _SilentLog()
@@ -43,7 +43,7 @@ def work(path: str | Path) -> int:
     try:
         _fix_order(run.settings.deterministic)
         device = own_device(run.settings.device)
-        with process_group(device), batches_in_parts(_threads(run, device)):
+        with process_group(device):
             reason = _train(run, log)
     except OdkitError as error:
         reason, message = "failed", str(error)
@@ -88,11 +88,6 @@ def _fix_order(deterministic: bool) -> None:
     if deterministic:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
-
-
-def _threads(run: Run, device: torch.device) -> int:
-    """In how many parts batches are computed at once: one for each core; what is compiled is left whole."""
-    return torch.get_num_threads() if device.type == "cpu" and not run.settings.compile else 1
 
 
 def _train(run: Run, log: EventLog) -> str:

@@ -3,6 +3,8 @@
 import os
 import platform
 import resource
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -357,3 +359,33 @@ def test_a_processor_says_its_name(kernel):
     assert machine.processor() == platform.machine()
     write(kernel / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
     assert machine.processor() == "Some CPU @ 3 GHz"
+
+
+KEEPS = """
+import resource
+import subprocess
+import sys
+import numpy as np
+from odkit.system import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        np.ones(2**23, np.float32)  # 32 MiB: 8,192 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first, kept = faults(), keep_freed_memory()
+faults()
+print(kept, first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc than glibc's")
+def test_freed_memory_is_kept():
+    environment = {**os.environ, "GLIBC_TUNABLES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPS], env=environment, capture_output=True, text=True, check=True
+    )
+    kept, before, after = done.stdout.split()
+    assert kept == "True"
+    assert int(after) < 1000 < 5000 < int(before)
