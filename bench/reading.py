@@ -9,7 +9,6 @@ in processes of its own, by turns; a figure is the best of its runs, memory the 
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -108,10 +107,13 @@ def measure(side: str, path: str) -> None:
         found = od.audit(dataset, files=False)
         assert not found.fatal, found
         boxes, parts = dataset.num_boxes, {"read": read}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    from odkit.system.machine import memory_peak_bytes
+
     figures = {
-        "seconds": time.perf_counter() - start,
-        "cpu": time.process_time() - cpu,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "seconds": seconds,
+        "cpu": cpu,
+        "megabytes": memory_peak_bytes() / 1e6,
         "boxes": boxes,
         **parts,
     }

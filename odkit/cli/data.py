@@ -22,7 +22,7 @@ def audit(
     Args:
         path: Folder or label file of a dataset, or "demo".
         reading: How the dataset is read.
-        labels_only: Look at the labels alone: no image file is opened, and no split is dealt.
+        labels_only: Look at the labels alone: no image is decoded, and no split is dealt.
         examples: Examples of each kind of finding to print.
         json: Print JSON, with all findings.
     """

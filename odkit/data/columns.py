@@ -5,6 +5,7 @@ Mapped, a column costs a process nothing until it is looked at, and all processe
 """
 
 import math
+import mmap
 import struct
 import zipfile
 import zlib
@@ -65,21 +66,25 @@ def save_columns(path: str | Path, about: Mapping[str, Any], columns: Mapping[st
 def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `save_columns` wrote; arrays are mapped from the file and read-only.
 
+    They stay what they are where the file is deleted or another takes its name, as `save_columns` has it. Whoever
+    writes over the bytes of a file that is in use (`cp` onto it) ends the processes that have mapped it: SIGBUS.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It holds something else, or is damaged.
     """
     with open(path, "rb") as file:
         try:
-            return _loaded(path, file)
+            return _loaded(file)
         except _DAMAGES as error:
             raise ValueError(f"its columns cannot be read: {error}") from error
 
 
-def _loaded(path: str | Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+def _loaded(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    mapped = _mapped(file)
     with zipfile.ZipFile(file) as archive:  # not np.load, which takes any file that NumPy ever wrote
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        arrays = {name: _array(path, file, archive, name) for name in names}
+        arrays = {name: _array(mapped, archive, name) for name in names}
     about = orjson.loads(arrays.pop("text").tobytes())
     kinds = about.pop("columns", None)
     if kinds is None:  # an older file: strings stand in the text
@@ -112,8 +117,16 @@ def _column(array: NDArray[Any], kind: Any, starts: NDArray[Any] | None) -> Any:
     return among[array]
 
 
-def _array(path: str | Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """An array of the archive: mapped where it lies there as it is, else read."""
+def _mapped(file: BinaryIO) -> mmap.mmap | None:
+    """The whole file, mapped once: each map is an open file. None where its file system has no shared maps."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # ValueError: it is empty
+        return None
+
+
+def _array(mapped: mmap.mmap | None, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of the archive: a part of the map where it lies there as it is, else read."""
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as packed:
         shape, fortran, dtype = _header(packed)
@@ -122,13 +135,12 @@ def _array(path: str | Path, file: BinaryIO, archive: zipfile.ZipFile, name: str
             raise ValueError(
                 f"{name} has {member.file_size - begin:,} bytes where its header speaks of {size:,}"
             )
-        if member.compress_type != zipfile.ZIP_STORED or fortran or not size:
+        if mapped is None or member.compress_type != zipfile.ZIP_STORED or fortran or not size:
             packed.seek(0)
             return np.asarray(np.lib.format.read_array(packed, allow_pickle=False))
-    file.seek(member.header_offset)
-    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    lengths = _LOCAL_HEADER.unpack_from(mapped, member.header_offset)
     start = member.header_offset + _LOCAL_HEADER.size + sum(lengths) + begin
-    return np.asarray(np.memmap(path, dtype, "r", start, shape))
+    return np.frombuffer(mapped, dtype, math.prod(shape), start).reshape(shape)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

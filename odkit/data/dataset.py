@@ -381,6 +381,9 @@ class Dataset:
     def load(cls, path: str | Path) -> "Dataset":
         """A dataset as `save()` wrote it; its columns stay in the file (read-only) until they are looked at.
 
+        While it is in use the file may be deleted, or another may take its place (`save()`, `mv`); its own bytes must
+        not be written over (`cp` onto it), see `load_columns`.
+
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a saved dataset.

@@ -128,9 +128,9 @@ def _read(paths: list[str]) -> dict[str, _Kept]:
     keys = {os.fsencode(os.path.abspath(path)): path for path in paths}
 
     def work(database: sqlite3.Connection) -> dict[str, _Kept]:
-        found = {}
-        for start in range(0, len(keys), 500):
-            some = list(keys)[start : start + 500]
+        found, wanted = {}, list(keys)
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
             query = f"SELECT {_COLUMNS} FROM images WHERE path IN ({','.join('?' * len(some))})"
             for key, mark, decoded, *facts in database.execute(query, some):
                 found[keys[key]] = _Kept(mark, bool(decoded), ImageFacts(*facts))

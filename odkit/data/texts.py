@@ -6,6 +6,7 @@ plain arrays: workers and processes share them.
 """
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -88,8 +89,8 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, row: Any) -> "Texts": ...
     def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, int | np.integer):
-            place = int(row)
+        if isinstance(row, int) or getattr(row, "shape", None) == ():  # NumPy's numbers, torch's
+            place = operator.index(row)
             if not -len(self) <= place < len(self):
                 raise IndexError(f"row {place} of {len(self)} texts")
             return self._row(place % len(self))

@@ -120,10 +120,11 @@ class Run:
 
         Args:
             raw: See above.
-            only: The kinds wanted ("epoch", "evaluation"...); without "step" a long log is read in a fraction of the
-                time and memory.
+            only: The kinds wanted, or the one ("epoch", "evaluation"...); without "step" a long log is read in a
+                fraction of the time and memory.
         """
         reader = EventReader(self.path / "events.jsonl")
+        only = (only,) if isinstance(only, str) else only
         if raw or only is None:
             events = reader.new(only=only)
             return events if raw else effective(events)

@@ -1,6 +1,8 @@
 """Columns of strings: what an array of strings answers, without one."""
 
+import errno
 import json
+import os
 import pickle
 import random
 import zipfile
@@ -44,6 +46,7 @@ def test_a_column_answers_as_an_array_of_strings(texts, rows, tmp_path):
         assert texts[chosen].tolist() == array[chosen].tolist()
     assert texts[[]].tolist() == []
     if rows:
+        assert texts[np.array(1)] == texts[np.int32(1)] == rows[1]
         twice = rng.integers(len(rows), size=9)
         assert texts[twice].tolist() == array[twice].tolist()
         assert texts[twice.tolist()].tolist() == array[twice].tolist()
@@ -94,6 +97,34 @@ def test_a_saved_dataset_is_shared_and_read_only(tmp_path):
     assert again.fingerprint() == dataset.fingerprint()
     assert again.box_ids.tolist() == dataset.box_ids.tolist()
     assert np.load(tmp_path / "data.npz")["boxes"].tolist() == dataset.boxes.tolist()
+
+
+def test_a_saved_dataset_stays_what_it_is_while_another_takes_its_place(tmp_path):
+    dataset = make_dataset([(0, 0, (1, 1, 9, 9)), (2, 1, (2, 2, 8, 8))], images=3)
+    path = dataset.save(tmp_path / "data.npz")
+    again = Dataset.load(path)
+    assert Dataset.load(again.select([2]).save(path)).num_boxes == 1
+    path.unlink()
+    assert again.fingerprint() == dataset.fingerprint()
+
+
+def test_a_loaded_dataset_is_one_open_file(tmp_path):
+    path = make_dataset([(0, 0, (1, 1, 9, 9))]).save(tmp_path / "data.npz")
+    before = set(os.listdir("/dev/fd"))
+    kept = [Dataset.load(path) for _ in range(3)]
+    assert len(set(os.listdir("/dev/fd")) - before) <= len(kept)
+
+
+def test_without_shared_maps_a_file_is_read(tmp_path, monkeypatch):
+    """As on some network file systems."""
+    dataset = make_dataset([(0, 0, (1, 1, 9, 9)), (2, 1, (2, 2, 8, 8))], images=3)
+    path = dataset.save(tmp_path / "data.npz")
+
+    def refused(*_, **__):
+        raise OSError(errno.ENODEV, "no such device")
+
+    monkeypatch.setattr("odkit.data.columns.mmap.mmap", refused)
+    assert Dataset.load(path).fingerprint() == dataset.fingerprint()
 
 
 def test_a_dataset_that_an_older_version_saved_is_read(tmp_path):

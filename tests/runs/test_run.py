@@ -200,6 +200,7 @@ def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.M
         assert list(backwards(path, only=kinds)) == of_kind[::-1]
         assert run.events(only=kinds) == [e for e in run.events() if e["event"] in kinds]
         assert run.events(only=kinds, raw=True) == of_kind
+    assert run.events(only="epoch") == run.events(only=["epoch"]) != []
 
 
 def test_backwards_is_the_log_from_its_end(tmp_path: Path) -> None:

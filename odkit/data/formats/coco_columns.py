@@ -61,11 +61,12 @@ def in_columns(text: bytes) -> dict[str, Any] | None:
         with no_garbage_collection():
             found = msgspec.json.decode(text, type=_File)
             first = orjson.loads(memoryview(found.annotations[0])) if found.annotations else {}
+            captions = isinstance(first, dict) and "caption" in first
             plain = all(
                 image.file_name and (isinstance(image.id, str) or abs(image.id) < 2**63)
                 for image in found.images
             )
-            if "caption" in first or not plain or not _is_utf8(text):
+            if captions or not plain or not _is_utf8(text):
                 return None
             return {
                 "images": found.images,

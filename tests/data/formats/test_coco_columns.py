@@ -100,6 +100,10 @@ ODD = {
     "shares": json.dumps(coco(annotations=[annotation(bbox=[0.25, 0.5, 0.5, 0.25])])).encode(),
     "no annotations": json.dumps({key: coco()[key] for key in ("images", "categories")}).encode(),
     "no categories": json.dumps({key: coco()[key] for key in ("images", "annotations")}).encode(),
+    **{
+        f"annotations of {bad!r}": json.dumps(coco(annotations=[bad, annotation(2)])).encode()
+        for bad in (5, None, True, "caption", ["caption"])
+    },
     "annotations null": json.dumps(coco(annotations=None)).encode(),
     "categories null": json.dumps(coco(categories=None)).encode(),
     "caption": json.dumps(coco(annotations=[annotation(caption="a cat")])).encode(),
