@@ -80,14 +80,19 @@ class _Pool:
             with (
                 torch.inference_mode(inference),
                 torch.set_grad_enabled(grad),
-                torch.autocast("cpu", precision, enabled=precision is not None),
+                # not cached: all threads share the one cache, and who comes to an end empties it, so that chance would
+                # say whether the gradients of a weight that is used several times are added before they are rounded
+                torch.autocast("cpu", precision, enabled=precision is not None, cache_enabled=False),
             ):
                 return function(part)
 
         turns = [self.executor.submit(compute, part) for part in parts]
-        wait(turns)  # for all, also where one fails: the others hold memory
-        torch.set_num_threads(before)
-        return [turn.result() for turn in turns]
+        try:
+            wait(turns)  # for all, also where one fails: the others hold memory
+        finally:
+            torch.set_num_threads(before)
+        # taken out one by one: the traceback of one that failed would hold itself, and what the others made, in memory
+        return [turns.pop(0).result() for _ in parts]
 
 
 class _InParts(torch.autograd.Function):

@@ -12,7 +12,7 @@ import torch
 from odkit.detection import batches_in_parts
 from odkit.runs import EventLog, Run, tell
 from odkit.runs.report import report_at_the_end
-from odkit.system import OdkitError, open_all_files
+from odkit.system import OdkitError, cpu_count, open_all_files
 from odkit.training.distributed import own_device, process_group, rank, restarts_left, world_size
 from odkit.training.errors import (
     ShortOfMemoryError,
@@ -92,7 +92,9 @@ def _fix_order(deterministic: bool) -> None:
 
 def _threads(run: Run, device: torch.device) -> int:
     """In how many parts batches are computed at once: one for each core; what is compiled is left whole."""
-    return torch.get_num_threads() if device.type == "cpu" and not run.settings.compile else 1
+    if device.type != "cpu" or run.settings.compile:
+        return 1
+    return min(torch.get_num_threads(), cpu_count())  # of a container's share of the cores
 
 
 def _train(run: Run, log: EventLog) -> str:

@@ -1,5 +1,8 @@
 """Batches computed in parts by threads: the same losses, gradients and detections as whole ones."""
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -94,3 +97,46 @@ def test_threads_compute_as_their_caller_would() -> None:
         assert not in_parts(network, layer, images)["out"].requires_grad
     assert seen[:2] == [(True, False, torch.float32)] * 2
     assert seen[2:4] == [(False, True, torch.bfloat16)] * 2
+
+
+def test_a_part_that_fails_leaves_nothing_in_memory() -> None:
+    """Where memory runs short, the next try with fewer images needs all of it, and at once."""
+    layer = nn.Conv2d(3, 4, 1)
+    made: list[weakref.ref[Tensor]] = []
+
+    def network(images: Tensor) -> dict[str, Tensor]:
+        out = layer(images)
+        made.append(weakref.ref(out))
+        if images.sum() == 0:
+            raise MemoryError
+        return {"out": out}
+
+    images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    gc.collect()
+    gc.disable()
+    try:
+        with batches_in_parts(2), contextlib.suppress(MemoryError):
+            in_parts(network, layer, images)
+        assert [one() for one in made] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_rounded_weights_are_each_parts_own() -> None:
+    """A weight that is used three times, in bf16: its gradients are added as those of two parts alone, in float32."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 4, 1)
+    images = torch.rand(2, 4, 8, 8)
+
+    def network(images: Tensor) -> dict[str, Tensor]:
+        return {"out": layer(layer(layer(images)))}
+
+    alone = []
+    for part in images.chunk(2):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            out = network(part)["out"]
+        alone += torch.autograd.grad(out.float().sum(), [layer.weight])
+    with batches_in_parts(2), torch.autocast("cpu", torch.bfloat16):
+        in_parts(network, layer, images)["out"].float().sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, alone[0] + alone[1])
