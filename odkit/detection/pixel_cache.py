@@ -27,6 +27,7 @@ from odkit.system import machine, megabytes
 MEMORY_SHARE = 1 / 2  # of the memory that is free; the rest is for training
 DISK_SHARE = 1 / 4  # of what is free on the run folder's disk
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "lustre", "ceph", "glusterfs")
+_IN_MEMORY = ("tmpfs", "ramfs")
 _HEAD = 4 + 8 + 8  # bytes an image besides its pixels: checksum, size and time of change of its file
 
 Stamp = tuple[int, int]
@@ -75,7 +76,8 @@ class PixelCache:
         if file is None:
             self._map(mmap.mmap(-1, self._length))
         else:
-            with file.open("wb") as made:
+            file.unlink(missing_ok=True)  # of a worker that was killed at this very place
+            with file.open("xb") as made:
                 try:
                     if hasattr(os, "posix_fallocate"):  # else a full disk would kill who writes
                         os.posix_fallocate(made.fileno(), 0, self._length)
@@ -104,14 +106,15 @@ class PixelCache:
         start = int(self._starts[number])
         if start < 0:
             return
-        pixels = image.permute(1, 2, 0).numpy()
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         kept = self._pixels(number, start)
         if pixels.shape != kept.shape:  # the file has another size than was declared; that is said elsewhere
             return
         self._checksums[number] = 0
         kept[...] = pixels
         self._files[number] = stamp
-        self._checksums[number] = _checksum(kept)
+        # of what was to be there: another worker may write here too, from a file that has just changed
+        self._checksums[number] = _checksum(pixels)
 
     def forget_name(self) -> None:
         """Take the file's name away: its bytes stay until the last process that has it open ends."""
@@ -177,14 +180,16 @@ def make_caches(
         return nothing, "off", "as set"
     if setting == "auto" and passes < 2:
         return nothing, "off", "there is one pass, nothing is read twice"
+    if setting == "memory" and not forked:
+        return nothing, "off", "data workers share memory only where they are forked; --cache disk is for all"
     wanted = sum(int(some.prod(1).sum()) * 3 + len(some) * _HEAD for some in sizes)
     free = {"memory": machine.memory_free_bytes(), "disk": machine.disk_free_bytes(file)}
     budgets = {
         "memory": int(free["memory"] * MEMORY_SHARE / processes) if forked else 0,
         "disk": int(free["disk"] * DISK_SHARE / processes),
     }
-    if setting == "auto" and machine.filesystem(file) in _NETWORK:
-        budgets["disk"] = 0  # no faster than the images themselves
+    if setting == "auto" and machine.filesystem(file) in _NETWORK + _IN_MEMORY:
+        budgets["disk"] = 0  # no faster than the images themselves, or memory that would be taken at once
     kinds = [setting] if setting != "auto" else sorted(budgets, key=lambda kind: -min(budgets[kind], wanted))
     problem = ""
     for kind in kinds:

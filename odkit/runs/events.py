@@ -39,7 +39,7 @@ class EventLog:
             option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
         )
         if not self._append(line) and self.reserve and self.reserve.exists():
-            self.reserve.unlink()
+            self.reserve.unlink(missing_ok=True)  # two threads may find the disk full
             self._append(line)
 
     def _append(self, line: bytes) -> bool:

@@ -33,7 +33,7 @@ def upright(file, fit):
     if file.size == stored:
         image = ImageOps.exif_transpose(file).convert("RGB")
         return image, image.size
-    turned = file.getexif().get(0x0112, 1) >= 5
+    turned = file.getexif().get(0x0112) in (5, 6, 7, 8)
     image = file.convert("RGB").resize(fit(stored), Image.Resampling.BILINEAR, box=drafted[1])
     return ImageOps.exif_transpose(image), stored[::-1] if turned else stored
 

@@ -347,6 +347,8 @@ class Trainer:
 
     def _judge(self, epoch: int) -> bool:
         """Judge the averaged weights; False where a request to stop came before the last image."""
+        if self.validation.loader is None:
+            self._wait_to_fork()
         if self.validation.judge(self.average.detector, epoch, self.at, self._stop_is_asked_for):
             return True
         self.request = "now"
@@ -499,10 +501,15 @@ class Trainer:
 
     def _coming(self) -> Iterator[Batch]:
         """A new loader's batches, from where the epoch stands to the end of the run."""
+        self._wait_to_fork()
         self.sampler.epoch, self.sampler.start = self.at.epoch, self.at.batch
         self.sampler.stop = self.at.total_epochs
         self.sampler.composed = self.at.total_epochs - max(1, math.ceil(PLAIN_SHARE * self.at.total_epochs))
         return start_epoch(self._loader())
+
+    def _wait_to_fork(self) -> None:
+        """Until no thread writes: locks that it holds while data workers are forked would never be free in them."""
+        self.writer.wait()
 
     # -- when things go wrong ------------------------------------------------------------------------------------
 

@@ -102,6 +102,8 @@ def test_the_choice_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     free = {"memory": 0, "disk": 0}
     monkeypatch.setattr("odkit.system.machine.memory_free_bytes", lambda: free["memory"])
     monkeypatch.setattr("odkit.system.machine.disk_free_bytes", lambda _: free["disk"])
+    system = ["ext4"]
+    monkeypatch.setattr("odkit.system.machine.filesystem", lambda _: system[0])
 
     def choose(setting: str = "auto", memory: int = 0, disk: int = 0, passes: int = 9) -> tuple[str, str]:
         free.update(memory=memory * 10**6, disk=disk * 10**6)
@@ -119,6 +121,9 @@ def test_the_choice_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert kind == "memory" and why.startswith("16 of 110 images")
     assert choose()[0] == choose("off", 800)[0] == choose(memory=800, passes=1)[0] == "off"
     assert choose("disk", 800, 2000)[0] == "disk"
+    assert make_caches("memory", sizes, tmp_path / "pixels", passes=9, forked=False)[1] == "off"
+    system[0] = "tmpfs"  # takes memory too, and all of it at once
+    assert choose(memory=400, disk=2000)[0] == "memory"
 
 
 # -- large JPEGs -------------------------------------------------------------------------------------------------------
