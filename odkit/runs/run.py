@@ -240,7 +240,7 @@ class Run:
         try:
             judged = (self.path / "predictions.npz").stat().st_mtime_ns
             # the detector's file is written first: a newer one is another's
-            files = (self.path / "detector.safetensors", *asked.values())
+            files: list[str | Path] = [self.path / "detector.safetensors", *asked.values()]
             same = all(os.stat(file).st_mtime_ns <= judged for file in files)
         except OSError:  # one is not there, which whoever looks at it says
             return None
