@@ -27,6 +27,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 ORDER = ("start", "reading", "loading", "training", "bridge", "evaluation", "predict", "growth", "memory")
 """What `make bench` runs. accuracy.py and tiles.py train for hours, gpu.py wants a GPU: each is started by itself."""
@@ -51,8 +53,8 @@ GOOD, BAD, PLAIN = "#1a7f37", "#bc4c00", "#57606a"  # reached, not reached, noth
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def measured(script: Path, folder: Path, *, minutes: float) -> dict[str, Any]:
-    """A script's rows, how long it took, and "" or why it failed; its pictures are copied beside this file."""
+def measured(script: Path, folder: Path, to: Path, *, minutes: float) -> dict[str, Any]:
+    """A script's rows, how long it took, and "" or why it failed; its pictures are copied to where the results lie."""
     out, scratch = folder / "out", folder / "scratch"
     out.mkdir()
     scratch.mkdir()
@@ -79,8 +81,7 @@ def measured(script: Path, folder: Path, *, minutes: float) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             failed = f"it took longer than {minutes:g} minutes"
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # whatever it started and left behind
+            end(scratch)
             process.wait()
     if failed:
         words = said.read_text(errors="replace").strip()
@@ -89,7 +90,7 @@ def measured(script: Path, folder: Path, *, minutes: float) -> dict[str, Any]:
         failed = f"{failed}: {last[:200]}"
     kept = out / f"{script.stem}.json"
     for picture in out.glob("*.svg"):
-        shutil.copy(picture, HERE)
+        shutil.copy(picture, to)
     return {
         "rows": json.loads(kept.read_text()) if kept.is_file() else [],
         "failed": failed,
@@ -98,6 +99,14 @@ def measured(script: Path, folder: Path, *, minutes: float) -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%d %B %Y"),
         "commit": commit(),
     }
+
+
+def end(scratch: Path) -> None:
+    """End a script and whatever it started, in sessions of their own too, known by their folder of temporary files."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(scratch):
+                process.kill()
 
 
 def commit() -> str:
@@ -307,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {name}", flush=True)
         with tempfile.TemporaryDirectory(prefix="odkit-bench-", ignore_cleanup_errors=True) as folder:
-            part = measured(HERE / f"{name}.py", Path(folder), minutes=args.minutes)
+            part = measured(HERE / f"{name}.py", Path(folder), args.to, minutes=args.minutes)
         parts[name] = part
         print(
             f"    {part['seconds']:.0f} s{'; FAILED: ' + part['failed'] if part['failed'] else ''}",

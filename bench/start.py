@@ -2,8 +2,8 @@
 
     python bench/start.py
 
-Limits stand alone where nothing is comparable; `import torchvision` and `import fiftyone` stand beside what odkit needs
-of them. What Python itself takes to start is taken off `import odkit` alone, and printed.
+Limits stand alone where nothing is comparable; `import torch, torchvision` stands beside odkit's detectors, which need
+both. What Python itself takes to start is taken off `import odkit` alone, and printed.
 """
 
 import argparse
@@ -67,12 +67,7 @@ def main() -> None:
             python("import torch, torchvision"),
             beside="import torch, torchvision",
         )
-        row(
-            "a list of runs at hand: od.list_runs",
-            python("import odkit; odkit.list_runs"),
-            python("import fiftyone"),
-            beside="import fiftyone",
-        )
+        row("a list of runs at hand: od.list_runs", python("import odkit; odkit.list_runs"))
 
 
 if __name__ == "__main__":

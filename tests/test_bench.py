@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
+
+from tests.helpers import until
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
@@ -80,6 +83,25 @@ def test_a_script_that_hangs_is_ended(bench: Path, report: ModuleType) -> None:
     (bench / "hangs.py").write_text(f"{SCRIPT}row('a start', 1.5)\nimport time\ntime.sleep(60)\n")
     assert report.main(["hangs", "--to", str(bench), "--minutes", "0.01"]) == 1
     assert "it took longer than 0.01 minutes" in (bench / "RESULTS.md").read_text()
+
+
+def test_what_a_script_leaves_running_is_ended(bench: Path, report: ModuleType) -> None:
+    """As a training that is to outlive the kernel would be, or a database."""
+    (bench / "leaves.py").write_text(
+        f"{SCRIPT}import subprocess\n"
+        "left = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "row('left', left.pid)\n"
+    )
+    assert report.main(["leaves", "--to", str(bench)]) == 0
+    (row,) = json.loads((bench / "results.json").read_text())["parts"]["leaves"]["rows"]
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(row["ours"]).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    until(gone, seconds=10)
 
 
 def test_make_bench_runs_every_script_but_those_started_by_themselves(report: ModuleType) -> None:

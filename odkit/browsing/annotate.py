@@ -19,6 +19,7 @@ from odkit.browsing.fo_dataset import (
     GROUND_TRUTH,
     annotation,
     arrange,
+    last_changes,
     object_ids,
     offer_classes,
     relative_boxes,
@@ -27,7 +28,7 @@ from odkit.browsing.fo_dataset import (
 )
 from odkit.data import Dataset, Predictions, relative_xywh_to_xyxy
 from odkit.runs import Prelabels, suggestion_ids
-from odkit.system import InputError
+from odkit.system import InputError, odkit_version
 
 if TYPE_CHECKING:
     from odkit.data.audit import Audit
@@ -36,6 +37,7 @@ IMAGES_A_WRITE = 100
 VIEWS = ("worst first", "false positives", "missed")  # saved beside one for each kind of mistake
 AUDIT = "audit: "  # how the tags and saved views made from an audit begin
 SUSPECTS = "suspects"
+SUSPECTS_FIRST = "suspects first"
 SUGGESTIONS = "suggestions"
 ACCEPT, REJECT = "accept", "reject"  # tags that a person gives in the App
 TO_DO = "to do, least sure first"  # the saved view of pictures with neither
@@ -48,13 +50,11 @@ def put_predictions(
     label: str,
     predictions: Predictions | Evaluation,
     score: float,
-    *,
-    untouched: bool,
 ) -> bool:
     """One detector's predictions as a field, each with what it is: a hit, or which kind of mistake.
 
     And the evaluation as FiftyOne keeps one: made here of predictions that come without. Where these very predictions
-    are there already, and nothing was touched since, nothing is written.
+    are there already, and nothing was changed since, nothing is written.
 
     Returns:
         Whether something was written.
@@ -71,8 +71,8 @@ def put_predictions(
         all_found, limit = predictions.for_dataset(dataset), 100
         evaluation = None
     columns = (all_found.boxes, all_found.scores, all_found.classes, all_found.images)
-    digest = digest_of(score, limit, *columns)
-    if untouched and is_put(made, label, digest) and _is_whole(made, label, key):
+    digest = _digest_of(made, score, limit, *columns)
+    if _is_put(made, label, digest) and _is_whole(made, label, key):
         return False
     from odkit.browsing import fo_evaluation
 
@@ -90,7 +90,7 @@ def put_predictions(
     box_ious[hit] = matches.ious[matches.predictions[hit]]
 
     tagged = _tagged(made, label)
-    forget(made, label)
+    _forget(made, label)
     _declare(fo, made, label, key, kind)
     pattern, names = _pattern(fo), np.array(dataset.class_names, object)
     boxes = relative_boxes(found.boxes, found.images, sizes_to_draw(dataset))
@@ -154,7 +154,7 @@ def put_predictions(
         prediction_ids=list(map(str, ids)),
     )
     _save_views(fo, made, label, key, kind)
-    remember(made, label, digest)
+    _believe(made, label, digest)
     return True
 
 
@@ -164,10 +164,10 @@ def _is_whole(made: Any, label: str, key: str) -> bool:
     return made.has_field(label) and made.has_evaluation(key) and views <= set(made.list_saved_views())
 
 
-def digest_of(*values: Any) -> str:
-    """What tells one set of predictions or findings from another."""
+def _digest_of(made: Any, *values: Any) -> str:
+    """What tells one set of predictions or findings from another, and from the same before a person's last change."""
     digest = hashlib.blake2b(digest_size=16)
-    for value in values:
+    for value in (odkit_version(), last_changes(made), *values):
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value)
         else:
@@ -238,17 +238,17 @@ def _write(made: Any, operations: Iterable[Any]) -> None:
     made.reload()
 
 
-def is_put(made: Any, what: str, digest: str) -> bool:
+def _is_put(made: Any, what: str, digest: str) -> bool:
     return bool(made.info["odkit"].get("put", {}).get(what) == digest)
 
 
-def remember(made: Any, what: str, digest: str) -> None:
-    """Which predictions or findings were written last; `note` saves it with the time."""
+def _believe(made: Any, what: str, digest: str) -> None:
+    """Which predictions or findings were written last, once they are there whole."""
     made.info["odkit"].setdefault("put", {})[what] = digest
     made.save()
 
 
-def forget(made: Any, what: str) -> None:
+def _forget(made: Any, what: str) -> None:
     """Before they are written: a writer that is ended in the middle must not be believed."""
     if made.info["odkit"].get("put", {}).pop(what, None):
         made.save()
@@ -300,11 +300,19 @@ def _prefix(label: str) -> str:
     return "" if label == "predictions" else f"{label}: "
 
 
-def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspect]) -> None:
-    """Labels that are probably wrong as a field of boxes (as the detector sees them), and a view, worst first."""
+def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspect]) -> bool:
+    """Labels that are probably wrong as a field of boxes (as the detector sees them), and a view, worst first.
+
+    Returns:
+        Whether something was written: nothing is where these suspects are there and nothing was changed since.
+    """
     from bson import ObjectId
     from pymongo import UpdateOne
 
+    digest = _digest_of(made, list(suspects))
+    if _is_put(made, SUSPECTS, digest) and SUSPECTS_FIRST in made.list_saved_views():
+        return False
+    _forget(made, SUSPECTS)
     made.add_sample_field(SUSPECTS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     for name in ("kind", "box_id", "what"):
         made.add_sample_field(f"{SUSPECTS}.detections.{name}", fo.StringField)
@@ -331,7 +339,9 @@ def put_suspects(fo: Any, made: Any, dataset: Dataset, suspects: Sequence[Suspec
         operations.append(UpdateOne({"_id": sample["_id"]}, {"$set": changed}))
     _write(made, operations)
     suspicious = made.match(fo.ViewField("suspicion") > 0).sort_by("suspicion", reverse=True)
-    made.save_view("suspects first", suspicious, overwrite=True)
+    made.save_view(SUSPECTS_FIRST, suspicious, overwrite=True)
+    _believe(made, SUSPECTS, digest)
+    return True
 
 
 def _same(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -462,23 +472,23 @@ def accepted_view(fo: Any, made: Any) -> Any:
     return accepted.filter_labels(SUGGESTIONS, ~fo.ViewField("tags").contains(REJECT), only_matches=False)
 
 
-def put_findings(made: Any, dataset: Dataset, audit: "Audit", *, untouched: bool) -> bool:
+def put_findings(made: Any, dataset: Dataset, audit: "Audit") -> bool:
     """Audit findings as tags on images and boxes, with a saved view of each kind.
 
     Returns:
-        Whether something was written: nothing is where these findings are there and nothing was touched since.
+        Whether something was written: nothing is where these findings are there and nothing was changed since.
     """
     from pymongo import UpdateOne
 
-    digest = digest_of([(one.kind, one.image_index, one.box_index) for one in audit.findings])
+    digest = _digest_of(made, [(one.kind, one.image_index, one.box_index) for one in audit.findings])
     views = {
         AUDIT + one.kind.replace("_", " ")
         for one in audit.findings
         if max(one.image_index, one.box_index) >= 0
     }
-    if untouched and is_put(made, AUDIT, digest) and views <= set(made.list_saved_views()):
+    if _is_put(made, AUDIT, digest) and views <= set(made.list_saved_views()):
         return False
-    forget(made, AUDIT)
+    _forget(made, AUDIT)
 
     for view in made.list_saved_views():
         if view.startswith(AUDIT):
@@ -516,5 +526,5 @@ def put_findings(made: Any, dataset: Dataset, audit: "Audit", *, untouched: bool
     _write(made, operations)
     for tag in sorted({*(t for one in tags.values() for t in one)}):
         made.save_view(tag, made.match_tags(tag), overwrite=True)
-    remember(made, AUDIT, digest)
+    _believe(made, AUDIT, digest)
     return True

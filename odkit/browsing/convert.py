@@ -74,16 +74,15 @@ def to_fiftyone(
     if isinstance(predictions, Predictions | Evaluation):
         predictions = {"predictions": predictions}
     found = dict(predictions or {})
-    made, edited, untouched = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
+    made, edited = _put(fo, dataset, name or fo_dataset.name_of(dataset), persistent, keep_edits)
     written = False
     if audit is not None:
-        written |= annotate.put_findings(made, dataset, audit, untouched=untouched)
+        written |= annotate.put_findings(made, dataset, audit)
     for label, one in found.items():
         least = score[label] if isinstance(score, Mapping) else score
-        written |= annotate.put_predictions(fo, made, dataset, label, one, least, untouched=untouched)
+        written |= annotate.put_predictions(fo, made, dataset, label, one, least)
     if suspects is not None:
-        annotate.put_suspects(fo, made, dataset, suspects)
-        written = True
+        written |= annotate.put_suspects(fo, made, dataset, suspects)
     if written:
         fo_dataset.note(made, edited=edited)
     return made
@@ -97,21 +96,19 @@ def suggestions_to_fiftyone(
     # the next detector knows one class more, perhaps: the pictures, and what was done with them, stay the same
     pictures = prelabels.pictures.replace(class_names=())
     name = f"{fo_dataset.name_of(pictures)}-suggestions"
-    made, edited, _ = _put(fo, pictures, name, persistent, keep_edits)
+    made, edited = _put(fo, pictures, name, persistent, keep_edits)
     annotate.put_suggestions(fo, made, prelabels)
     fo_dataset.note(made, edited=edited)
     return made
 
 
-def _put(fo: Any, dataset: Dataset, name: str, persistent: bool, keep_edits: bool) -> tuple[Any, bool, bool]:
-    """The FiftyOne dataset of that name with this data; has a person changed it ever; not since our last write."""
+def _put(fo: Any, dataset: Dataset, name: str, persistent: bool, keep_edits: bool) -> tuple[Any, bool]:
+    """The FiftyOne dataset of that name with this data, and whether a person has changed it."""
     there = fo_dataset.existing(fo, dataset, name, keep_edits)
     made = there if there is not None else fo_dataset.make(fo, dataset, name)
     if persistent and not made.persistent:
         made.persistent = True
-    if there is None:
-        return made, False, True
-    return made, fo_dataset.is_edited(made), not fo_dataset.is_touched(made)
+    return made, there is not None and fo_dataset.is_edited(made)
 
 
 # -- from FiftyOne ---------------------------------------------------------------------------------------------------

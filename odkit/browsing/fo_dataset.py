@@ -10,6 +10,7 @@ deleted or added in the App is known when it comes back, and `odkit` in the data
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,8 @@ def make(fo: Any, dataset: Dataset, name: str) -> Any:
 
 
 def _refill(fo: Any, there: Any, dataset: Dataset) -> Any:
+    there.info["odkit"]["fingerprint"] = ""  # whoever meets it half filled, fills it anew
+    there.save()
     there.delete_evaluations()
     there.delete_brain_runs()
     there.clear()
@@ -165,6 +168,7 @@ def _refill(fo: Any, there: Any, dataset: Dataset) -> Any:
     mine = [*there.info["odkit"].get("fields", ()), GROUND_TRUTH]
     there.delete_sample_fields([f for f in mine if there.has_field(f)])
     _fill(fo, there, dataset)
+    there.reload()  # times as the database has them
     return there
 
 
@@ -253,11 +257,16 @@ def batches(counts: NDArray[np.int64]) -> Iterator[slice]:
 
 
 def object_ids(count: int) -> list[Any]:
-    """New ids for MongoDB, as `bson.ObjectId()` makes them one by one: the time, a random number, a counter."""
+    """New ids for MongoDB, as `bson.ObjectId()` makes them one by one: the time, a random number, a counter.
+
+    They rise from call to call, as its own do: FiftyOne orders by them here and there.
+    """
     from bson import ObjectId
 
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    start = seconds.to_bytes(4, "big") + ((rest << 24) // 10**9).to_bytes(3, "big") + os.urandom(2)
     raw = np.empty((count, 12), np.uint8)
-    raw[:, :9] = np.frombuffer(ObjectId().binary[:4] + os.urandom(5), np.uint8)
+    raw[:, :9] = np.frombuffer(start, np.uint8)
     # three bytes, of 16 million: no list of documents is that long
     raw[:, 9:] = np.arange(count, dtype=">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
     together = raw.tobytes()
@@ -319,18 +328,19 @@ def note(made: Any, *, edited: bool = False, **facts: Any) -> None:
 
 
 def is_edited(made: Any) -> bool:
-    """True if somebody changed this FiftyOne dataset after odkit made it."""
-    return bool(made.info["odkit"]["edited"]) or is_touched(made)
-
-
-def is_touched(made: Any) -> bool:
-    """True if somebody changed this FiftyOne dataset after odkit last wrote to it."""
+    """True if somebody changed this FiftyOne dataset after odkit wrote it."""
     ours = made.info["odkit"]
-    newest, deleted = made.max("last_modified_at"), made.last_deletion_at
+    newest, deleted = last_changes(made)
     return bool(
-        (newest is not None and _naive(newest) > _naive(ours["written_at"]))
+        ours["edited"]
+        or (newest is not None and _naive(newest) > _naive(ours["written_at"]))
         or (deleted is not None and _naive(deleted) > _naive(ours["written_at"]))
     )
+
+
+def last_changes(made: Any) -> tuple[datetime | None, datetime | None]:
+    """When an image was last changed, and one deleted, by FiftyOne or its App; odkit's own writes leave both."""
+    return made.max("last_modified_at"), made.last_deletion_at
 
 
 def _naive(moment: datetime) -> datetime:

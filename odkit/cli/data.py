@@ -22,7 +22,8 @@ def audit(
     Args:
         path: Folder or label file of a dataset, or "demo".
         reading: How the dataset is read.
-        labels_only: Look at the labels alone: no image is decoded, and no split is dealt.
+        labels_only: Look at the labels alone: no split is dealt, and of image files only the header is read, where the
+            labels do not state an image's size.
         examples: Examples of each kind of finding to print.
         json: Print JSON, with all findings.
     """

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 import tyro
 
@@ -87,9 +87,9 @@ def _changes() -> type:
     rows = []
     for name in MAY_CHANGE:
         kind: Any = fields[name]
-        flag = tyro.conf.arg(
-            metavar=kind.__name__.upper(), help=docs[name], help_behavior_hint="(default: as it was)"
-        )
+        choices = get_args(kind)
+        metavar = f"{{{','.join(choices)}}}" if choices else kind.__name__.upper()
+        flag = tyro.conf.arg(metavar=metavar, help=docs[name], help_behavior_hint="(default: as it was)")
         rows.append((name, Annotated[kind | None, flag], None))
     return dataclasses.make_dataclass(
         "Changes", rows, kw_only=True, namespace={"__doc__": "Settings that may change."}

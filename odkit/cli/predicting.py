@@ -165,11 +165,8 @@ def _look(
 def _write(found: "Predictions", rows: list[dict[str, Any]], out: Path, to: Sequence[str]) -> None:
     if not to or "json" in to:
         write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-    formats = [name for name in to if name not in (*_DRAWN, "json")]
-    if formats:
-        from odkit.data.formats import write_predictions
-
-        write_predictions(found, out, formats)
+    if others := [name for name in to if name not in (*_DRAWN, "json")]:
+        formats.write_predictions(found, out, others)
 
 
 def _say(rows: Sequence[dict[str, Any]]) -> None:

@@ -254,17 +254,21 @@ def _known(row: Measured, run: Run, judged: Dataset) -> Predictions | None:
 def _as_exported(row: Measured, judged: Dataset) -> dict[str, float | None] | None:
     """AP and AP50 of a file on these images, as `od.export` has measured them on a CPU and written them down beside it.
 
-    None where they are of other images, of another file or runtime, or where the file is to be computed elsewhere.
+    None where they are of other images, or older than one of them, of another file or runtime, or where the file is to
+    be computed elsewhere.
     """
     file = Path(row.file)
     if row.runtime != {".onnx": "onnxruntime", ".xml": "openvino"}.get(file.suffix):
         return None
     try:
-        figures = orjson.loads((file.parent / EXPORTED).read_bytes())["figures"]
-    except (OSError, ValueError, KeyError):  # no export, or one of an odkit that did not write them down
-        return None
-    told: dict[str, Any] = figures["files"].get(file.name, {})
-    same = figures["fingerprint"] == judged.fingerprint() and told.get("sha256") == file_hash(file)
+        page = file.parent / EXPORTED
+        figures = orjson.loads(page.read_bytes())["figures"]
+        told: dict[str, Any] = figures["files"][file.name]
+        same = figures["fingerprint"] == judged.fingerprint() and told["sha256"] == file_hash(file)
+        exported = page.stat().st_mtime_ns
+        same &= all(os.stat(path).st_mtime_ns <= exported for path in judged.image_paths)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # no export, one of an odkit that did not write them down, or a picture that is gone
     return told if same and _on_cpu(row) else None
 
 

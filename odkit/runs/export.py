@@ -234,10 +234,10 @@ def _write(
             bar.set_description(what)
 
         bar.set_description("looking with PyTorch")  # first, since pictures that are gone show here
-        seen = evenly(held, judged)
-        some = evenly(seen, pictures)
+        looked = evenly(held, max(judged, pictures))
+        seen, some = evenly(looked, judged), evenly(looked, pictures)
         known = run.found_in(seen, device="cpu", precision="fp32") if run else None
-        expected = detection.predict(detector, seen if known is None else some, device="cpu")
+        expected = detection.predict(detector, looked if known is None else some, device="cpu")
         step("judging PyTorch")
         ap: dict[str, float | None] = {"pytorch": _figures(seen, expected if known is None else known)["ap"]}
         expected = expected.for_dataset(some)
@@ -266,7 +266,7 @@ def _write(
             elif precision == "openvino":
                 detection.write_openvino(work / FILES["fp32"], path)
             step(f"judging {path.name}")
-            found = detection.predict(detection.OnnxDetector(path, device="cpu"), seen, device="cpu")
+            found = detection.predict(detection.OnnxDetector(path, device="cpu"), looked, device="cpu")
             if precision == "fp32":
                 agreement = _agreement(detector, expected, path, found, some)
             elif precision == "openvino":

@@ -228,13 +228,24 @@ class Run:
     def found_in(self, dataset: "Dataset", *, device: object, precision: str) -> "Predictions | None":
         """What the best epoch's detector found in these images when it was judged.
 
-        None where it was not judged on all of them, on another kind of device or in another number format.
+        None where it was not judged on all of them, on another kind of device or in another number format, or where a
+        picture is newer than that.
         """
-        if (_kind(device), precision) != self._judged_on() or not (self.path / "predictions.npz").exists():
+        if (_kind(device), precision) != self._judged_on():
             return None
-        found, own = self.predictions(), set(self.dataset(self.settings.val_split).image_paths)
-        same = set(dataset.image_ids) <= set(found.image_ids) and set(dataset.image_paths) <= own
-        return found if same else None
+        own = self.dataset(self.settings.val_split)
+        known = dict(zip(own.image_ids, own.image_paths, strict=True))
+        asked = dict(zip(dataset.image_ids, dataset.image_paths, strict=True))
+        if not asked.items() <= known.items():
+            return None
+        try:
+            judged = (self.path / "predictions.npz").stat().st_mtime_ns
+            # the detector's file is written first: a newer one is another's
+            files: list[str | Path] = [self.path / "detector.safetensors", *asked.values()]
+            same = all(os.stat(file).st_mtime_ns <= judged for file in files)
+        except OSError:  # one is not there, which whoever looks at it says
+            return None
+        return self.predictions() if same else None
 
     def evaluation(self) -> "Evaluation":
         """The best epoch's predictions against the validation split's ground truth, which chose that epoch.

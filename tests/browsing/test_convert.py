@@ -357,9 +357,9 @@ def test_predictions_of_two_detectors_and_a_score(dataset: Dataset) -> None:
     assert there.count("run_1.detections") == len(found.above(0.7))
 
 
-def ids_of_predictions(there) -> set:
+def ids_of_predictions(there, field: str = "predictions") -> set:
     """The ids of all predictions, which are new where they are written anew."""
-    return {i for one in there.values("predictions.detections.id") for i in one or ()}
+    return {i for one in there.values(f"{field}.detections.id") for i in one or ()}
 
 
 def test_what_is_there_already_is_not_written_again(dataset: Dataset) -> None:
@@ -397,6 +397,27 @@ def test_an_edit_of_ground_truth_is_seen_when_the_same_predictions_come_again(da
     assert is_edited(there)
 
 
+def test_an_edit_counts_for_all_that_was_there_before_it(dataset: Dataset) -> None:
+    """Whichever of it is shown first afterwards."""
+    found = found_in(dataset)
+    suspects = [Suspect("missing", 0.8, 1, "001.png", -1, "", 4, "blue", (8.0, 16.0, 24.0, 32.0))]
+    there = to_fiftyone(dataset, predictions={"one": found, "other": found}, suspects=suspects)
+
+    def hit(label: str) -> set:
+        """The ids of the boxes that predictions of a label found."""
+        return {i for one in there.values(f"{label}.detections.eval_{label}_id") for i in one if i}
+
+    gone = min(hit("other"))
+    assert gone in hit("one")
+    there.delete_labels(ids=gone)
+    to_fiftyone(dataset, predictions={"one": found}, suspects=suspects)
+    there = to_fiftyone(dataset, predictions={"other": found})
+    assert gone not in hit("one") | hit("other")
+    before = ids_of_predictions(there, "other")
+    there = to_fiftyone(dataset, predictions={"one": found, "other": found}, suspects=suspects)
+    assert ids_of_predictions(there, "other") == before
+
+
 def test_writes_of_many_boxes_are_cut_by_boxes() -> None:
     counts = np.array([0, 3, 30_000, 0, 4_000, 4_000, 4_000, 0])
     parts = list(fo_dataset.batches(counts))
@@ -406,8 +427,9 @@ def test_writes_of_many_boxes_are_cut_by_boxes() -> None:
 
 
 def test_ids_made_many_at_once_are_mongodbs() -> None:
-    ids = [*fo_dataset.object_ids(300), *fo_dataset.object_ids(300)]
-    assert len({str(i) for i in ids}) == 600
+    ids = [i for _ in range(12) for i in fo_dataset.object_ids(50)]
+    assert len(set(ids)) == 600
+    assert ids == sorted(ids)
     assert abs((ids[0].generation_time - datetime.now(UTC)).total_seconds()) < 60
     assert fo_dataset.object_ids(0) == []
 

@@ -441,3 +441,27 @@ def test_the_list_of_detectors_needs_neither_transformers_nor_a_compiler() -> No
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_whoever_imports_the_compiler_meanwhile_has_the_compiler() -> None:
+    """As another thread might, at the moment at which something stands in for it."""
+    code = (
+        "import sys, odkit.detection\n"
+        "met = []\n"
+        "def imports(event, args):\n"
+        "    if event == 'exec' and args[0].co_filename.endswith('roi_align.py') and not met:\n"
+        "        met.append(type(sys.modules['torch._dynamo.utils']).__name__)\n"
+        "        import torch._dynamo\n"
+        "sys.addaudithook(imports)\n"
+        "import torchvision, torch._dynamo.utils\n"
+        "assert met == ['_StandIn'], met\n"
+        "for name, module in sys.modules.items():\n"
+        "    stands = [k for k, v in vars(module).items() if type(v).__name__ == '_StandIn']\n"
+        "    assert not stands or name.startswith('torch._dynamo'), (name, stands)\n"
+        "assert type(sys.modules['torch._dynamo.utils']).__name__ == 'module'\n"
+        "assert torch._dynamo.utils is sys.modules['torch._dynamo.utils']\n"
+        "compiled = torch.compile(lambda x: x + 1, backend='eager')\n"
+        "assert compiled(torch.ones(1)).item() == 2\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -79,12 +79,12 @@ def check_figures(row: Measured) -> None:
     assert row.threads >= 1
 
 
-@pytest.mark.slow
 def without_openvino(rows: Sequence[Measured]) -> list[Measured]:
     """The rows that are there on every machine: OpenVINO adds its own where it is installed."""
     return [row for row in rows if "OpenVINO" not in row.name]
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_in_processes_of_their_own_and_one_that_fails_leaves_the_others(
     run: Run, tmp_path: Path
 ) -> None:
@@ -140,6 +140,27 @@ def test_what_an_export_has_measured_is_not_measured_again(
     assert (anew.ap, anew.ap50, anew.remark) == (known.ap, known.ap50, "")
     fewer = without_openvino(benchmark(run, images=3, **QUICK).rows)[1]
     assert fewer.remark == ""
+
+
+def test_what_was_found_is_of_these_pictures_as_they_are_now(
+    run: Run, tmp_path: Path, here: list[Measured]
+) -> None:
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    val = copy.dataset("val")
+    where = {"device": "cpu", "precision": "fp32"}
+    found = copy.found_in(val.select([1, 0]), **where)
+    assert found is not None
+    assert len(found) == len(run.predictions())
+    assert copy.found_in(val, device="cpu", precision="bf16") is None
+    assert copy.found_in(val, device="cuda:0", precision="fp32") is None
+    assert copy.found_in(run.dataset(), **where) is None, "some of them trained"
+    assert copy.found_in(val.replace(image_ids=val.image_ids.tolist()[::-1]), **where) is None
+    for file in ("predictions.npz", "export/export.json"):  # older than the pictures
+        os.utime(copy.path / file, (0, 0))
+    assert copy.found_in(val, **where) is None
+    torch, onnx = without_openvino(benchmark(copy, **QUICK).rows)
+    assert torch.ap == pytest.approx(run.best["ap"], abs=1e-6)
+    assert onnx.remark == ""
 
 
 def test_of_many_images_some_are_judged(run: Run, dataset: Dataset, here: list[Measured]) -> None:

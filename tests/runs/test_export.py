@@ -214,10 +214,11 @@ def test_openvino_is_an_extra(detector, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "dfine_nano"])
 def test_other_kinds_are_written_as_they_are(name, data, tmp_path):
     """Three pictures: a graph that is of the example's two alone would fail."""
-    some = data.select(range(3))
+    some = data.select(range(3)).replace(image_splits=None)  # held out, all of them
     made = spread_detector(name, data.class_names, 128)
-    exported = od.export(made, tmp_path / "out", dataset=some, formats=("fp32",))
+    exported = od.export(made, tmp_path / "out", dataset=some, formats=("fp32",), judged=2)
     assert exported.agreement.differing == 0 and exported.agreement.detections > 5
+    assert exported.agreement.images == 3 and exported.judged.startswith("2 of 3 pictures")
     found = od.predict(made, some)
     assert len(set(found.scores.tolist())) > 0.5 * len(found), "scores tie: nothing would be seen"
 
