@@ -261,6 +261,14 @@ def compare(name: str, dataset: Dataset, strength: str, workers: int) -> None:
         wanted=100 if strength == "flip" else 4,
         **a_second,
     )
+    row(
+        f"later passes, {size}, beside the references' recipe, all of whose passes are alike",
+        count / min(later),
+        count / min(within),
+        beside=f"{BESIDE}, resized within the detector",
+        wanted=100 if strength == "flip" else 4,
+        **a_second,
+    )
     share, rate = waiting(mine, 10)
     row(
         f"later passes, {size}: the starter's training waits",

@@ -212,7 +212,7 @@ def page(results: dict[str, Any]) -> str:
         lines += ["![Each ratio beside 1, and beside what is wanted](results.svg)", ""]
     for name in order:
         part = parts[name]
-        busy = f"; the machine was busy, with a load of {part['load']:.1f}" if part["load"] > 1 else ""
+        busy = f"; load average at its start {part['load']:.1f}" if part["load"] > 1 else ""
         lines += [
             f"## {TITLES.get(name, name.capitalize())}",
             "",
