@@ -273,7 +273,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlabel(
-            "times better than the alternative; black mark: wanted; green: reached, orange: not, grey: none wanted"
+            "times better than the alternative\nblack mark: wanted; green: reached, orange: not,\ngrey: none wanted"
         )
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="#d0d7de", linewidth=0.6)
