@@ -266,9 +266,8 @@ def _precision_at(scores: NDArray[np.float32], kinds: NDArray[np.str_]) -> NDArr
         return np.zeros(len(scores))
     order = counted[np.argsort(scores[counted], kind="stable")]
     hits = kinds[order] == "true_positive"
-    starts = np.flatnonzero(
-        np.r_[True, hits[1:] & ~hits[:-1]]
-    )  # right ones and then wrong ones are one pool anyway
+    # right ones and then wrong ones are one pool anyway
+    starts = np.flatnonzero(np.r_[True, hits[1:] & ~hits[:-1]])
     sums = [
         np.add.reduceat(values, starts)
         for values in (hits * 1.0, np.ones(len(hits)), scores[order].astype(np.float64))

@@ -21,6 +21,7 @@ from odkit.data import (
     Predictions,
     SourceProblem,
     Texts,
+    object_array,
     relative_xywh_to_xyxy,
     upright_size,
 )
@@ -172,7 +173,7 @@ def from_fiftyone(view: Any, *, field: str = GROUND_TRUTH) -> Dataset:
         image_paths=Texts.of(paths),
         image_ids=Texts.of(_image_ids(columns["image_id"], paths, root)),
         image_sizes=sizes,
-        image_splits=_text(splits),
+        image_splits=object_array(splits),
         boxes=boxes,
         box_classes=classes,
         box_images=images.astype(np.int32),
@@ -182,12 +183,6 @@ def from_fiftyone(view: Any, *, field: str = GROUND_TRUTH) -> Dataset:
         source_problems=tuple(problems),
     )
     return made if usable.all() else made.select_boxes(usable)
-
-
-def _text(values: Sequence[str]) -> NDArray[np.object_]:
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
 
 
 def _of_images(view: Any, field: str) -> Any:

@@ -28,6 +28,7 @@ from .images import read_shrunk as read_shrunk
 from .images import upright_size as upright_size
 from .predictions import Predictions as Predictions
 from .texts import Texts as Texts
+from .texts import object_array as object_array
 from .videos import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from .videos import Video as Video
 from .videos import VideoError as VideoError

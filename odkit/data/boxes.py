@@ -29,6 +29,18 @@ def as_boxes(boxes: ArrayLike) -> Boxes:
     return array
 
 
+def rows_of(images: NDArray[Any], image: int) -> slice:
+    """The rows that belong to one image.
+
+    Args:
+        images: Index of each row's image, integers [B], non-decreasing.
+        image: The image's index.
+    """
+    # of the column's own type, or NumPy converts the whole column first
+    first, last = np.searchsorted(images, np.array([image, image + 1], images.dtype))
+    return slice(int(first), int(last))
+
+
 def xywh_to_xyxy(boxes: ArrayLike) -> Boxes:
     """COCO's left, top, width, height in pixels to xyxy, float32 [N, 4]."""
     left, top, width, height = _columns(boxes)

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from odkit.data.texts import Numbered, Texts
+from odkit.data.texts import Numbered, Texts, object_array
 from odkit.system import replacing
 
 _ALIGNED = 64  # bytes; where arrays may begin, the same as inside of a .npy file
@@ -96,11 +96,8 @@ def _loaded(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
 _DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),  # of the archive, of an array's header
     *(LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
-    *(
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-    ),  # seeking to nowhere; packed in a way that Python does not know; encrypted
+    # seeking to nowhere; packed in a way that Python does not know; encrypted
+    *(OSError, NotImplementedError, RuntimeError),
 )
 """What a damaged file makes of zipfile, NumPy and the code above, beside ValueError."""
 
@@ -112,9 +109,7 @@ def _column(array: NDArray[Any], kind: Any, starts: NDArray[Any] | None) -> Any:
         return array
     if "numbered" in kind:
         return Numbered(str(kind["numbered"]), array)
-    among = np.empty(len(kind["among"]), object)
-    among[:] = [str(text) for text in kind["among"]]
-    return among[array]
+    return object_array(kind["among"])[array]
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap | None:

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from odkit.data.boxes import as_boxes
+from odkit.data.boxes import as_boxes, rows_of
 from odkit.data.columns import load_columns, save_columns
 from odkit.data.splits import Deal, deal
-from odkit.data.texts import CHUNK, Numbered, Texts, TextTable
+from odkit.data.texts import CHUNK, Numbered, Texts, TextTable, object_array
 from odkit.system import InputError, OutOfRangeError, UnknownNameError
 
 UNKNOWN_CLASS = -1
@@ -111,7 +111,7 @@ class Dataset:
             put("image_ids", Texts.of(_relative(path, self.root) for path in self.image_paths))
         else:
             put("image_ids", Texts.of(self.image_ids))
-        put("image_splits", _objects([""] * images if self.image_splits is None else self.image_splits))
+        put("image_splits", object_array([""] * images if self.image_splits is None else self.image_splits))
         crowd = (
             np.zeros(boxes, bool) if self.box_crowd is None else np.asarray(self.box_crowd, bool).reshape(-1)
         )
@@ -141,10 +141,7 @@ class Dataset:
 
     def boxes_of(self, image: int) -> slice:
         """The rows of the box columns that belong to one image (an index, 0-based)."""
-        # of the column's own type, or NumPy converts the whole column first
-        ends = np.array([image, image + 1], self.box_images.dtype)
-        first, last = np.searchsorted(self.box_images, ends)
-        return slice(int(first), int(last))
+        return rows_of(self.box_images, image)
 
     def boxes_per_image(self) -> NDArray[np.int64]:
         """Number of boxes of each image, int64 [N]."""
@@ -569,12 +566,6 @@ def _validate(dataset: Dataset) -> None:
         raise InputError(f"class names must differ; {', '.join(map(repr, repeated))} stands more than once")
     if (twice := dataset.image_ids.repeated()) is not None:
         raise InputError(f"image ids must differ; {twice!r} stands more than once")
-
-
-def _objects(values: Any) -> NDArray[np.object_]:
-    array = np.empty(len(values), object)
-    array[:] = [str(value) for value in values]
-    return array
 
 
 def _relative(path: str, root: Path) -> str:

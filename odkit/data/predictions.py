@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import ArrayLike, NDArray
 
-from odkit.data.boxes import Boxes, as_boxes, xyxy_to_xywh
+from odkit.data.boxes import Boxes, as_boxes, rows_of, xyxy_to_xywh
 from odkit.data.dataset import Dataset
 from odkit.data.texts import Texts
 from odkit.system import InputError, MissingPackageError, OutOfRangeError, replacing
@@ -231,10 +231,7 @@ class Predictions:
 
     def of(self, image: int) -> slice:
         """The rows that belong to one image (an index, 0-based)."""
-        # of the column's own type, or NumPy converts the whole column first
-        ends = np.array([image, image + 1], self.images.dtype)
-        first, last = np.searchsorted(self.images, ends)
-        return slice(int(first), int(last))
+        return rows_of(self.images, image)
 
     def select(self, rows: ArrayLike) -> "Predictions":
         """The rows of a boolean mask [P] or of a list of indices."""

@@ -20,6 +20,14 @@ CHUNK = 65_536
 _CODEC = ("utf-8", "surrogatepass")
 
 
+def object_array(values: Iterable[Any]) -> NDArray[np.object_]:
+    """An object array [N] of strings, each `str(value)`: for columns of which few values differ, as splits."""
+    rows = [str(value) for value in values]
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
+
+
 class Texts(Sequence[str]):
     """An immutable column of strings: their UTF-8 letters in one array, and where each begins.
 
@@ -158,8 +166,7 @@ class Texts(Sequence[str]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("a column of texts becomes an array by a copy")
-        array = np.empty(len(self), object)
-        array[:] = self.tolist()
+        array = object_array(self)
         return array if dtype in (None, object) else array.astype(dtype)
 
     def __contains__(self, text: object) -> bool:

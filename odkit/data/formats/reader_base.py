@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.data.texts import Texts, TextTable
+from odkit.data.texts import Texts, TextTable, object_array
 from odkit.system import OdkitError, counted
 
 CLASSES_FILE = "classes.txt"
@@ -439,7 +439,7 @@ class Gathered:
             image_paths=Texts.of(map(self.file_of, self.paths)),
             image_ids=image_ids,
             image_sizes=np.array(self.sizes, np.int32).reshape(-1, 2),
-            image_splits=_objects(list(map(encodable, self.splits))),
+            image_splits=object_array([encodable(split) for split in self.splits]),
             boxes=_joined(self.boxes, np.zeros((0, 4), np.float32)).astype(np.float32),
             box_classes=_joined(self.classes, np.zeros(0, np.int32)),
             box_images=_joined(self.images, np.zeros(0, np.int32)),
@@ -545,12 +545,6 @@ def _short(text: Any, length: int = 80) -> str:
 
 
 short = _short
-
-
-def _objects(values: Sequence[str]) -> NDArray[np.object_]:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _column(parts: Sequence[Sequence[str]]) -> Texts:

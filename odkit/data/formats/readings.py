@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.boxes import Boxes, box_iou
+from odkit.data.boxes import Boxes, box_iou, rows_of
 from odkit.data.dataset import Dataset
 from odkit.data.formats.names import IMAGE_READINGS, READINGS
 from odkit.data.formats.reader_base import folder_of, is_float, mostly_shares, name_of, stem_of
@@ -514,8 +514,7 @@ def hits_of(
     hits = Hits([], [], 0)
     sorted_images = images[order]
     for image in both.tolist():
-        first, last = np.searchsorted(sorted_images, [image, image + 1])
-        mine = order[first:last]
+        mine = order[rows_of(sorted_images, image)]
         mine = mine[np.argsort(-scores[mine], kind="stable")][:100]
         there = dataset.boxes_of(image)
         rows = np.arange(there.start, there.stop)
