@@ -111,7 +111,7 @@ COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --quiet --gene
 lock: $(READY)  ## write both locks anew (LOCK_FLAGS=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock
 	$(COMPILE) tests/extras.in --constraints requirements.lock --output-file tests/extras.lock \
-		--no-emit-package opencv-python --no-emit-package openvino-telemetry \
+		--no-emit-package opencv-python --no-emit-package openvino-telemetry --no-emit-package pip \
 		$$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 clean:  ## remove .venv and what tools left behind (not runs/)

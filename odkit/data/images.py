@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from odkit.system import OdkitError
+from odkit.system import OdkitError, open_file
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -76,7 +76,7 @@ def read_header(path: str | Path) -> Header:
         PIL.Image.DecompressionBombError: The image is larger than Pillow opens (about 179 million pixels).
         Exception: The header is damaged; Pillow's readers raise anything.
     """
-    with Image.open(path) as image:
+    with open_file(path) as file, Image.open(file) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # Pillow has swapped them already, for some orientations
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
@@ -146,14 +146,18 @@ def open_upright(path: str | Path, *, draft: tuple[str, tuple[int, int]] | None 
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """An image file open as Pillow has it; what is raised within is an ImageReadError of that file."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             yield image
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise anything on a damaged file
-        missing = isinstance(error, FileNotFoundError)
-        why = f"cannot be read as an image ({error}); `odkit audit` lists all such"
-        failed = ImageReadError(f"{path}: {'there is no such file' if missing else why}")
+        if isinstance(error, FileNotFoundError):
+            why = "there is no such file"
+        else:
+            unknown = isinstance(error, UnidentifiedImageError)  # which speaks of the open file's address
+            reason = "it is none that Pillow knows" if unknown else error
+            why = f"cannot be read as an image ({reason}); `odkit audit` lists all such"
+        failed = ImageReadError(f"{path}: {why}")
         failed.reason = error
         raise failed from None
 

@@ -9,6 +9,8 @@ from .errors import OutOfRangeError as OutOfRangeError
 from .errors import UnknownNameError as UnknownNameError
 from .errors import UnknownSettingError as UnknownSettingError
 from .files import cache_folder as cache_folder
+from .files import open_file as open_file
+from .files import read_file as read_file
 from .files import replacing as replacing
 from .files import sync_folder as sync_folder
 from .files import sync_tree as sync_tree

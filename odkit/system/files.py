@@ -1,14 +1,65 @@
-"""The one writer of files: whole or not at all, and on the disk when it returns; and where caches go."""
+"""The one writer of files, whole or not at all; the one opener of a person's files; and where caches go."""
 
 import contextlib
 import errno
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
+
+from odkit.system.errors import InputError
+
+_NO_FILE = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | Path, *, most_bytes: int | None = None) -> BinaryIO:
+    """Open a person's file to read its bytes: a regular one, and no larger than what it can be.
+
+    A pipe would be waited for and a device read for ever, so neither is opened, nor what a link to one leads to.
+
+    Args:
+        path: The file.
+        most_bytes: Larger ones are refused; None: any size.
+
+    Raises:
+        InputError: It is no regular file, or too large; the message names it.
+        OSError: It is not there, or may not be read.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to returns at once; without effect on regular files
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    try:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            kind = _NO_FILE.get(stat.S_IFMT(about.st_mode), "no regular file")
+            raise InputError(f"{path} is {kind}, not a file; remove it, or put the file itself in its place")
+        if most_bytes is not None and about.st_size > most_bytes:
+            raise InputError(
+                f"{path} has {about.st_size:,} bytes, more than the {most_bytes:,} that such a file is read up to"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: str | Path, *, most_bytes: int | None = None) -> bytes:
+    """The bytes of a person's file; see `open_file`.
+
+    Raises:
+        InputError: It is no regular file, or too large.
+        OSError: It is not there, or may not be read.
+    """
+    with open_file(path, most_bytes=most_bytes) as file:
+        return file.read()
 
 
 def write_file(path: str | Path, data: bytes, *, mode: int = 0o666) -> None:

@@ -195,7 +195,9 @@ def test_a_large_png_is_not_read_to_find_what_is_behind_it(tmp_path, monkeypatch
             taken.append(super().readinto(buffer))
             return taken[-1]
 
-    monkeypatch.setattr(builtins, "open", lambda path, mode: io.BufferedReader(Counted(path, mode)))
+    monkeypatch.setattr(
+        builtins, "open", lambda path, mode, **how: io.BufferedReader(Counted(path, mode, **how))
+    )
     header = read_header(tmp_path / "a.png")
     monkeypatch.undo()
     assert header.upright_size == (1500, 1000)

@@ -27,7 +27,7 @@ from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceIds, SourceProblem
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
 from odkit.data.texts import Texts, TextTable, object_array
-from odkit.system import OdkitError, counted
+from odkit.system import OdkitError, counted, read_file
 
 CLASSES_FILE = "classes.txt"
 """Stands beside what we write in formats that have no table of classes."""
@@ -73,7 +73,7 @@ def split_of_path(path: str) -> str:
 
 def read_text(path: Path | str) -> str:
     """A text file, whatever wrote it: UTF-8 with or without a mark, UTF-16 with one, else Latin-1."""
-    data = Path(path).read_bytes()
+    data = read_file(path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
     try:
@@ -576,7 +576,7 @@ def json_bytes(path: Path) -> bytes:
         DatasetFormatError: It cannot be read.
     """
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return read_file(path).removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -654,7 +654,7 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
         LabelError: It is no XML whose root is one of the `tags`.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise LabelError(f"it cannot be read: {error.strerror}") from error
     if b"\0" in data:

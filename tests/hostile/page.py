@@ -1,0 +1,133 @@
+"""docs/reliability.md, written from the cases and the faults; with --measure, they are tried and the totals noted.
+
+python -m tests.hostile.page [--measure]
+
+The page is what the cases expect, which the tests hold; its totals are of the last --measure (reliability.json).
+"""
+
+import collections
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import PROJECT
+from tests.hostile.cases import CASES, FAMILIES, Case, Expected, every_case
+from tests.hostile.conftest import stocked
+from tests.hostile.trial import TRACEBACK, Zygote, removed, told, try_case
+
+PAGE = PROJECT / "docs" / "reliability.md"
+MEASURED = PROJECT / "docs" / "reliability.json"
+
+OPENING = """# What odkit does with bad input, and through faults
+
+This page is written from the cases in `tests/hostile/` (`python -m tests.hostile.page`), and a test holds it to them:
+what stands here is what is asserted.
+
+Exit statuses: 0, it is done; 1, something was found or went wrong, and is said in one message; 2, the line itself is
+wrong; 130 and 143, ended by Ctrl-C and by SIGTERM. `odkit audit` ends with 1 where something must be repaired to train,
+and `odkit convert` where something of the source is not in what it wrote.
+
+Of every case: no traceback, an end in time, memory under the case's limit, no process left, the source untouched (every
+byte, name and time), and of what was to be written the whole or nothing.
+"""
+
+
+def measure() -> dict[str, Any]:
+    """Try every case; the totals by family."""
+    families: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="odkit-hostile-") as place:
+        pantry = stocked(Path(place, "pantry"))
+        zygotes = {False: Zygote(), True: Zygote("--torch")}
+        for case in every_case().values():
+            total = families.setdefault(case.family, collections.defaultdict(int))
+            with removed(Path(place, "case")) as folder:
+                outcomes = try_case(
+                    case, folder, pantry, zygotes[case.family in ("weights", "run_folders", "command_line")]
+                )
+            if said := told(outcomes):
+                print(f"{case.id}\n{said}\n")
+            total["cases"] += 1
+            total["commands"] += len(outcomes)
+            total["tracebacks"] += sum(TRACEBACK in outcome.output for outcome in outcomes)
+            total["hangs"] += sum("no end after" in text for outcome in outcomes for text in outcome.broken)
+            total["modified"] += any(
+                "source is not" in text for outcome in outcomes for text in outcome.broken
+            )
+            total["otherwise"] += any(outcome.broken for outcome in outcomes)
+            total["megabytes"] = max(total["megabytes"], *(round(outcome.megabytes) for outcome in outcomes))
+        for zygote in zygotes.values():
+            zygote.close()
+    return {"families": families, "python": platform.python_version(), "system": platform.system()}
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    cases = every_case()
+    measured = json.loads(MEASURED.read_text())
+    lines = [OPENING, "## Totals", ""]
+    lines += [
+        "| | cases | commands | tracebacks | hangs | sources modified | otherwise than expected | peak memory, MB |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    columns = ("cases", "commands", "tracebacks", "hangs", "modified", "otherwise")
+    families = measured["families"]
+    for family, title in FAMILIES.items():
+        row = families.get(family, {})
+        lines.append(f"| {title} | {' | '.join(str(row.get(key, 0)) for key in (*columns, 'megabytes'))} |")
+    sums = [sum(row.get(key, 0) for row in families.values()) for key in columns]
+    most = max(row["megabytes"] for row in families.values())
+    lines += [f"| **all** | {' | '.join(f'**{value:,}**' for value in (*sums, most))} |", ""]
+    lines += [
+        f"Measured with Python {measured['python']} on {measured['system']}; memory is the largest resident set "
+        + "of a command, odkit itself included (and torch, in the last three).",
+        "",
+    ]
+    for family, title in FAMILIES.items():
+        lines += [f"## {title}", "", "| case | what comes of it |", "|---|---|"]
+        lines += [_row(case) for case in cases.values() if case.family == family]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(case: Case) -> str:
+    said = "<br>".join(
+        f"`{_cell(_short(line))}` {_what(expected)}"
+        for line, expected in case.commands.items()
+        if _tells(line, expected)
+    )
+    return f"| {_cell(case.what)} | {said} |"
+
+
+def _short(line: str) -> str:
+    return (
+        line.replace("{source} ", "")
+        .replace(" {source}", "")
+        .replace(" {target}", " TARGET")
+        .removeprefix("$ ")
+    )
+
+
+def _tells(line: str, expected: Expected) -> bool:
+    """Whether it says more than the lines around it: loading is what audit does, JSON the same in another dress."""
+    return line != "load" and not line.endswith("--json")
+
+
+def _what(expected: Expected) -> str:
+    words = [text for text in expected.says if text != "odkit: "]
+    said = "; ".join(f"“{_cell(text)}”" for text in words)
+    return f"{expected.status}{': ' + said if said else ''}"
+
+
+def _cell(text: str) -> str:
+    shown = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return shown.replace("|", "\\|").replace("<", "&lt;").replace("{", "").replace("}", "")
+
+
+if __name__ == "__main__":
+    if "--measure" in sys.argv:
+        MEASURED.write_text(json.dumps(measure(), indent=1) + "\n")
+    PAGE.write_text(page())
+    print(f"{len(CASES)} cases in {PAGE}")

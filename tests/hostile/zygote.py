@@ -1,0 +1,125 @@
+"""A process that has odkit loaded and forks itself for each command, bounded in time and memory.
+
+python -m tests.hostile.zygote [--torch]
+
+A request is a line of JSON on stdin, the answer one on stdout; trial.py has both.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    import numpy as np  # noqa: F401
+    import PIL.Image
+
+    PIL.Image.init()
+    import odkit.cli
+    import odkit.data.audit
+    import odkit.data.formats
+
+    _ = odkit.data.audit.audit, odkit.data.formats.load_dataset, odkit.data.formats.write_dataset
+    if "--torch" in sys.argv:
+        import torch  # noqa: F401
+
+        import odkit.detection
+
+        _ = odkit.detection.load_detector, odkit.detection.Detector
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Run one command in a fork; what became of it.
+
+    Args:
+        request: "args", "folder" (where it runs), "out" and "err" (files for its output), "seconds", "megabytes".
+    """
+    begin = time.monotonic()
+    child = os.fork()
+    if not child:
+        _run(request)
+    ended = 0
+    late = False
+    while not ended:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if not ended:
+            if time.monotonic() - begin > request["seconds"] and not late:
+                late = True
+                os.killpg(child, signal.SIGKILL)
+            time.sleep(0.002)
+    left = _left_in(child)
+    return {
+        "status": os.waitstatus_to_exitcode(status),
+        "seconds": time.monotonic() - begin,
+        "megabytes": usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024),
+        "late": late,
+        "left": left,
+    }
+
+
+def _left_in(group: int) -> bool:
+    """Whether a process of the command outlives it; it is killed."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _run(request: dict[str, Any]) -> None:
+    status = 70
+    try:
+        os.setsid()
+        os.chdir(request["folder"])
+        os.environ.update(request.get("environment", {}))
+        for number, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        sys.stdout = open(1, "w", encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        # what is mapped already counts; a command that wants far more than it may keep ends with MemoryError
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = mapped + 3 * request["megabytes"] * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))  # a copy without end
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        status = _status(request["args"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _status(args: list[str]) -> int:
+    import traceback
+
+    import odkit
+    from odkit.cli import main
+    from odkit.system import OdkitError
+
+    try:
+        if args[0] == "load":
+            try:
+                print(odkit.load_dataset(args[1]))
+            except (OdkitError, OSError) as error:
+                print(f"odkit: {error}", file=sys.stderr)
+                return 1
+            return 0
+        sys.argv = ["odkit", *args]
+        return main(args)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 99
+
+
+if __name__ == "__main__":
+    main()
