@@ -80,11 +80,11 @@ def page() -> str:
     sums = [sum(row.get(key, 0) for row in families.values()) for key in columns]
     most = max(row["megabytes"] for row in families.values())
     lines += [f"| **all** | {' | '.join(f'**{value:,}**' for value in (*sums, most))} |", ""]
+    where = f"Measured with Python {measured['python']} on {measured['system']}"
     lines += [
-        f"Measured with Python {measured['python']} on {measured['system']}; memory is the largest resident set "
-        + "of a command, odkit itself included (and torch, in the last three).",
-        "",
+        f"{where}; memory is a command's largest resident set, odkit itself (and torch, in the last three) included."
     ]
+    lines.append("")
     for family, title in FAMILIES.items():
         lines += [f"## {title}", "", "| case | what comes of it |", "|---|---|"]
         lines += [_row(case) for case in cases.values() if case.family == family]
