@@ -103,7 +103,7 @@ class Run:
         try:
             _read_config(self.path / "config.json")
         except (FileNotFoundError, NotADirectoryError):
-            near = [folder.name for folder in _folders_with_config(self.path.parent)]
+            near = sorted(folder.name for folder in _folders_with_config(self.path.parent))
             raise RunError(
                 f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
             ) from None
@@ -784,6 +784,8 @@ def run_row(run: Run) -> dict[str, Any]:
 
 
 def _with_interval(summary: Mapping[str, Any]) -> str:
+    if summary["test_low"] is None or summary["test_high"] is None:
+        return f"{summary['test_ap']:.3f}"
     return f"{summary['test_ap']:.3f} ({summary['test_low']:.3f} to {summary['test_high']:.3f})"
 
 

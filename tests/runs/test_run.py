@@ -124,12 +124,12 @@ def test_reader_takes_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     reader = EventReader(path)
     assert reader.new() == []  # no file yet
-    path.write_bytes(b'{"event":"start","step":0}\n{"event":"st')
+    path.write_bytes(b'{"event":"start","time":1,"from_step":0}\n{"event":"st')
     assert [e["event"] for e in reader.new()] == ["start"]
     assert reader.new() == []
     with path.open("ab") as file:
-        file.write(b'ep","step":1}\n')
-    assert reader.new() == [{"event": "step", "step": 1}]
+        file.write(b'ep","time":2,"step":1,"loss":0.5}\n')
+    assert reader.new() == [{"event": "step", "time": 2, "step": 1, "loss": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_reader_passes_over_what_a_crash_left(tmp_path: Path, torn: bytes) -> No
 
 def test_log_writes_numpy_and_what_json_has_no_word_for(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    log.write("step", loss=np.float32(0.5), boxes=np.zeros((1, 4), np.float32), bad=float("nan"))
+    log.write("step", step=1, loss=np.float32(0.5), boxes=np.zeros((1, 4), np.float32), bad=float("nan"))
     log.close()
     (event,) = EventReader(log.path).new()
     assert event["loss"] == 0.5
@@ -188,7 +188,7 @@ def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.M
     write(run, start(), *steps(1, 30), *epoch(1, 30, 0.5), start(20), *steps(21, 40), *epoch(2, 40, 0.6))
     path = run.path / "events.jsonl"
     with path.open("ab") as file:
-        file.write(b' { "event": "step", "step": 41}\n{"event":"step\n{"event":"st')
+        file.write(b' { "event": "step", "time": 1, "step": 41, "loss": 0.5}\n{"event":"step\n{"event":"st')
     lines = path.read_bytes().splitlines()
     events = [orjson.loads(line) for line in lines[:-2]]
     assert [e for some in EventReader(path).batches() for e in some] == events
@@ -206,7 +206,8 @@ def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.M
 def test_backwards_is_the_log_from_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert list(backwards(path)) == []
-    lines = [orjson.dumps({"event": "step", "step": step, "x": "x" * (step % 50)}) for step in range(200)]
+    event = {"event": "step", "time": 1, "loss": 0.5}
+    lines = [orjson.dumps({**event, "step": step, "x": "x" * (step % 50)}) for step in range(200)]
     path.write_bytes(b"\n".join(lines))  # the last one is still being written
     events = [orjson.loads(line) for line in lines]
     for block in (1, 7, 64, 1 << 16):
