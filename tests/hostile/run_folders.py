@@ -260,7 +260,7 @@ events(
     "numbers beyond 64 bits",
     b'{"event":"epoch","time":1,"epoch":1e400,"step":' + b"9" * 40 + b"}\n",
 )
-events("events-long-line", "a line of 32 MB", b'{"event":"' + b"x" * (1 << 25) + b"\n")
+events("events-long-line", "a line of 8 MB", b'{"event":"' + b"x" * (1 << 23) + b"\n")
 
 
 def spoils(file: str, change: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -271,7 +271,7 @@ case(
     "events-empty",
     "a log without a line",
     {
-        "runs {runs}": right("good died"),
+        "runs {runs}": right("good new"),
         "show {run}": right("no epoch finished yet"),
         "report {run}": right(),
     },
@@ -330,14 +330,28 @@ case(
     {"runs {runs}": right("good unreadable", "test.json is none of odkit's")},
     spoils("test.json", holds([])),
 )
-for file in ("dataset.npz", "predictions.npz"):
-    for kind, content in (("cut", None), ("text", b"a text"), ("empty", b"")):
-        case(
-            f"{file.partition('.')[0]}-{kind}",
-            f"{file} {'cut in the middle' if content is None else 'that is a text' if content else 'without a byte'}",
-            {"runs {runs}": right("good finished"), "report {run}": refused(file)},
-            spoils(file, holds(content) if content is not None else lambda path: os.truncate(path, 900)),
-        )
+for kind, content in (("cut", None), ("text", b"a text"), ("empty", b"")):
+    what = "cut in the middle" if content is None else "that is a text" if content else "without a byte"
+    change = holds(content) if content is not None else lambda path: os.truncate(path, 900)
+    case(
+        f"dataset-{kind}",
+        f"dataset.npz {what}",
+        {"runs {runs}": right("good finished"), "report {run}": refused("dataset.npz")},
+        spoils("dataset.npz", change),
+    )
+    case(
+        f"predictions-{kind}",
+        f"predictions.npz {what}: the report is written, and says what is missing in it",
+        {"runs {runs}": right("good finished"), "report {run}": right("report.html")},
+        spoils("predictions.npz", change),
+    )
+for kind, making in (("pipe", os.mkfifo), ("folder", Path.mkdir)):
+    case(
+        f"dataset-{kind}",
+        f"a {kind} in place of dataset.npz",
+        {"runs {runs}": right("good finished"), "report {run}": refused("dataset.npz")},
+        spoils("dataset.npz", instead(making)),
+    )
 case(
     "lock-folder",
     "a folder in place of worker.lock",

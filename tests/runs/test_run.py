@@ -459,6 +459,33 @@ def test_opening_and_listing(dataset: Dataset, tmp_path: Path, monkeypatch: pyte
     assert runs_html([]) == "<i>no runs</i>"
 
 
+def test_a_folder_that_is_no_run_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
+    folder = run.path.parent
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.warns(UserWarning, match=r"model is left out: .*config\.json is no run's: settings"):
+        found = list_runs(folder)
+    assert [one.path for one in found] == [run.path]
+    found, unreadable = look_for_runs(folder)
+    assert [path.name for path in unreadable] == ["model"]
+    with pytest.raises(RunError, match="Another program's, perhaps"):
+        Run(folder / "model").delete()
+    assert (folder / "model" / "config.json").exists()
+
+
+def test_a_run_that_cannot_be_written_leaves_no_folder(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileInTheWayError, match="is a file"):
+        create_run(dataset, SMALL, tmp_path / "file" / "runs")
+    images = [f"{path}\udcff" for path in dataset.image_paths]
+    for name, given in (("odd", dataset.replace(image_paths=images)),):
+        with contextlib.suppress(OdkitError, OSError):
+            create_run(given, SMALL, tmp_path / "runs", name)
+        assert not (tmp_path / "runs" / name).exists()
+
+
 def test_worker_commands(tmp_path: Path) -> None:
     assert worker_command(tmp_path, 1) == [sys.executable, "-m", "odkit", "worker", str(tmp_path)]
     several = worker_command(tmp_path, 4)
