@@ -470,10 +470,10 @@ for flag in ("learning-rate", "clip", "minutes", "checkpoint-minutes", "worker-t
             f"{flag}-{value}",
             f"--{flag} {value}",
             f"--{flag} {value}",
-            refused(f"{setting} must be a number up to"),
+            refused(f"{setting} must be a finite number"),
         )
 for flag in ("ema", "mosaic", "warmup"):
-    train(f"{flag}-nan", f"--{flag} nan", f"--{flag} nan", refused(f"{flag} must be"))
+    train(f"{flag}-nan", f"--{flag} nan", f"--{flag} nan", refused(f"{flag} must be a finite number"))
 for flag, value, says in (
     ("seed", 2**70, "seed must be a number up to"),
     ("seed", -1, "seed must be 0 or more"),
@@ -578,7 +578,7 @@ for name, flags, says in (
     ("device-foo", "--device foo", 'device must be "auto", "cpu"'),
     ("device-absent", "--device cuda:999", "cuda:999"),
     ("workers", "--num-workers 1000 --epochs 3", "num_workers is 1000"),
-    ("nan", "--worker-timeout nan", "worker_timeout must be a number up to"),
+    ("nan", "--worker-timeout nan", "worker_timeout must be a finite number"),
     ("finished", "", "is finished, after epoch 1 of 1"),
     ("backwards", "--epochs 1", "epochs behind it"),
     ("track", "--track nonsense --epochs 3", "nonsense"),

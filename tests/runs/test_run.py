@@ -1,6 +1,7 @@
 """The run folder: events as they are written, locks held by real processes, names, states, requests."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ import pytest
 
 from odkit.data.dataset import Dataset
 from odkit.runs.events import EventLog, EventReader, backwards, effective, epoch_rows, follow
-from odkit.runs.run import Run, best_run, create_run, list_runs, open_run, runs_html
+from odkit.runs.run import Run, best_run, create_run, list_runs, look_for_runs, open_run, runs_html
 from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, hold_lock, prepare_torch, worker_command
+from odkit.system import FileInTheWayError
 from odkit.system.processes import LOCK_VARIABLE
 from tests.helpers import squares, until
 
@@ -479,11 +481,49 @@ def test_a_run_that_cannot_be_written_leaves_no_folder(
     (tmp_path / "file").write_text("")
     with pytest.raises(FileInTheWayError, match="is a file"):
         create_run(dataset, SMALL, tmp_path / "file" / "runs")
-    images = [f"{path}\udcff" for path in dataset.image_paths]
-    for name, given in (("odd", dataset.replace(image_paths=images)),):
-        with contextlib.suppress(OdkitError, OSError):
-            create_run(given, SMALL, tmp_path / "runs", name)
-        assert not (tmp_path / "runs" / name).exists()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("odkit.runs.run._write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        create_run(dataset, SMALL, tmp_path / "runs", "one")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "is a plain folder name"),
+        ("..", "is a plain folder name"),
+        ("a/b", "is a plain folder name"),
+        ("a\nb", "is a plain folder name"),
+        ("a\udcff", "is a plain folder name"),
+        ("-x", "does not begin with a hyphen"),
+        ("é" * 150, "is too long: 300 bytes, and 200 are the most"),
+    ],
+)
+def test_a_name_can_be_typed_and_printed(dataset: Dataset, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        create_run(dataset, SMALL, tmp_path / "runs", name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_long_name_of_a_dataset_is_cut_in_the_run_s_name(dataset: Dataset, tmp_path: Path) -> None:
+    run = create_run(dataset.replace(name="-" + "é\n" * 200), SMALL, tmp_path / "runs")
+    assert run.name.startswith("é-é-")
+    assert run.name.endswith("-1")
+    assert len(run.name.encode()) <= 200
+
+
+def test_nothing_but_a_run_is_deleted(run: Run) -> None:
+    link = run.path.parent / "link"
+    link.symlink_to(run.path)
+    with pytest.raises(RunError, match="is a link to"):
+        Run(link).delete()
+    assert run.path.exists()
+    run.delete()
+    assert not run.path.exists()
 
 
 def test_worker_commands(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_wrong_settings_are_all_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"learning_rate": float("nan")}, "learning_rate must be a number up to 2,147,483,647, not nan"),
-        ({"clip": float("inf")}, "clip must be a number up to 2,147,483,647, not inf"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+        ({"clip": float("inf")}, "clip must be a finite number, not inf"),
         ({"learning_rate": "x"}, "learning_rate must be a number, not 'x'"),
         ({"epochs": 2.5}, "epochs must be a whole number, not 2.5"),
         ({"epochs": True}, "epochs must be a whole number, not True"),
@@ -82,7 +82,7 @@ def test_what_this_machine_cannot_hold_is_refused_with_the_figures(tmp_path: Pat
         ({"num_workers": 100 * cores}, f"with {cores} cores, {max(16, 4 * cores)} in all are the most here"),
         (
             {"batch_size": 10**8},
-            rf"batch_size is 100,000,000: .* this machine has [\d.]+ GB; at most [\d,]+$",
+            r"batch_size is 100,000,000: .* this machine has [\d.]+ GB; at most [\d,]+$",
         ),
         ({"weights": str(tmp_path / "gone.pth")}, "there is no file"),
     ):
