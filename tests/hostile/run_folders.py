@@ -417,6 +417,23 @@ case(
     lambda run: (shutil.rmtree(run / "checkpoints"), (run / "checkpoints").write_text("")),
 )
 
+
+def batches(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    def make(run: Path) -> None:
+        (run / "bad_batches").mkdir()
+        change(run / "bad_batches" / "step-00000001-1.pt")
+
+    return make
+
+
+for kind, making in (("text", holds(b"a text")), ("pipe", os.mkfifo), ("folder", Path.mkdir)):
+    case(
+        f"bad-batch-{kind}",
+        f"a {kind} in place of a batch that was left out",
+        {"replay {run}": refused("step-00000001-1.pt cannot be read", "Move it away")},
+        batches(making),
+    )
+
 # -- removing ----------------------------------------------------------------------------------------------------------
 
 for name, given, says in (
