@@ -683,7 +683,7 @@ def open_run(path: str | Path) -> Run:
         RunError: There is no such run.
     """
     path = Path(path)
-    if not path.exists() and len(path.parts) == 1 and (RUNS / path).exists():
+    if len(path.parts) == 1 and not os.path.exists(path) and os.path.exists(RUNS / path):
         path = RUNS / path
     return Run(path)
 
@@ -823,6 +823,10 @@ def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
     with writing(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # as in /proc, where nothing can be made
+            raise RunError(
+                f"no runs can be kept in {folder}: no folder can be made there. Give another --folder"
+            ) from None
         except (FileExistsError, NotADirectoryError):
             parent = next(one for one in (folder, *folder.parents) if one.exists() and not one.is_dir())
             raise FileInTheWayError(

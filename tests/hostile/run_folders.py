@@ -549,7 +549,7 @@ case(
 case(
     "train-folder-proc",
     "runs in /proc",
-    {"train {good} --folder /proc/odkit-runs": refused("/proc/odkit-runs")},
+    {"train {good} --folder /proc/odkit-runs": refused("no folder can be made there")},
 )
 case(
     "train-elsewhere",
@@ -593,10 +593,10 @@ case(
 
 for name, flags, says in (
     ("device-foo", "--device foo", 'device must be "auto", "cpu"'),
-    ("device-absent", "--device cuda:999", "cuda:999"),
+    ("device-absent", "--device cuda:999 --epochs 3", "cuda:999"),
     ("workers", "--num-workers 1000 --epochs 3", "num_workers is 1000"),
     ("nan", "--worker-timeout nan", "worker_timeout must be a finite number"),
-    ("finished", "", "is finished, after epoch 1 of 1"),
+    ("finished", "", "leave nothing to do"),
     ("backwards", "--epochs 1", "epochs behind it"),
     ("track", "--track nonsense --epochs 3", "nonsense"),
 ):
@@ -607,9 +607,9 @@ for name, flags, says in (
     )
 for line, expected in (
     ("show {place}/gone", refused("is not a run folder")),
-    ("show {good}/labels.json", refused("is not a run folder")),
+    ("show {good}/annotations/instances_train.json", refused("is not a run folder")),
     ("show ''", refused("is not a run folder")),
-    ("show " + "x" * 300, refused("")),
+    ("show " + "x" * 300, refused("File name too long")),
     ("stop {place}/gone", refused("is not a run folder")),
     ("stop {run}", right("is not running: finished")),
     ("stop {run} --when never", usage("never")),
@@ -618,9 +618,9 @@ for line, expected in (
     ("report {run} --out {good}", refused("should end in .html")),
     ("track {run} --to nonsense", refused("nonsense")),
     ("test {run}", refused("has no test images")),
-    ("test {run} --data {good}", refused("")),
+    ("test {run} --data {good}", refused("and no 'test'")),
     ("test {run} --data {place}/gone", refused("gone")),
-    ("runs {good}/labels.json", refused("cannot be looked into for runs")),
+    ("runs {good}/annotations/instances_train.json", refused("cannot be looked into for runs")),
     ("runs {place}/gone", right("no runs in")),
     ("init {run}", refused("is there already")),
     ("learning-curve {good} --folder {place}/new --fractions nan", refused("fractions are shares")),
