@@ -35,7 +35,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks check test test-extras bench soak reliability image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test test-extras bench soak fuzz reliability image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -79,6 +79,11 @@ bench: $(READY)  ## measure odkit beside the alternatives, in 20 minutes; bench/
 SOAK ?= 60
 soak: $(READY)  ## an hour of start, stop, kill, resume, export and browse: nothing may be left, lost or grow
 	$(BIN)/python bench/soak.py $(SOAK)
+
+# Seconds for each parser; FUZZ="120 coco csv" for some of them. Wants `make test-extras`.
+FUZZ ?= 30
+fuzz: $(READY)  ## feed every parser with what coverage leads to; what breaks one is kept in tests/fuzz/found
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(FUZZ)
 
 reliability: $(READY)  ## try every hostile case, and write docs/reliability.md anew
 	$(BIN)/python -m tests.hostile.page --measure

@@ -57,14 +57,20 @@ def main() -> int:
                 "-rss_limit_mb=2048",
                 "-max_len=20000",
             ]
-            options += ["-seed=1", "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-", seeds]
+            options += [
+                "-seed=1",
+                "-verbosity=0",
+                "-print_final_stats=1",
+                f"-artifact_prefix={FOUND}/{name}-",
+                seeds,
+            ]
             begun = [sys.executable, "-m", "tests.fuzz.fuzz", "--one", name, *options]
             done = subprocess.run(
                 begun, capture_output=True, text=True, timeout=given.seconds + 180, check=False
             )
         said = done.stderr + done.stdout
-        runs = [line for line in said.splitlines() if line.startswith("Done")]
-        print(f"{name}: {'broken' if done.returncode else 'held'}; {' '.join(runs)}", flush=True)
+        runs = [line.split()[-1] for line in said.splitlines() if "number_of_executed_units" in line]
+        print(f"{name}: {'broken' if done.returncode else 'held'}; {' '.join(runs)} files", flush=True)
         if done.returncode:
             broken += 1
             print("\n".join(said.splitlines()[-25:]), flush=True)
