@@ -163,7 +163,7 @@ class Settings:
             problems.append(
                 f"image_size must be 0 or {SMALLEST_IMAGE} pixels and more, not {self.image_size}"
             )
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", self.device):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", self.device):
             problems.append(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {self.device!r}')
         for name, (low, high) in _BETWEEN.items():
             if not low <= getattr(self, name) <= high:

@@ -593,7 +593,8 @@ case(
 
 for name, flags, says in (
     ("device-foo", "--device foo", 'device must be "auto", "cpu"'),
-    ("device-absent", "--device cuda:999 --epochs 3", "cuda:999"),
+    ("device-absent", "--device cuda:99 --epochs 3", "cuda:99"),
+    ("device-far", "--device cuda:999 --epochs 3", 'device must be "auto", "cpu"'),
     ("workers", "--num-workers 1000 --epochs 3", "num_workers is 1000"),
     ("nan", "--worker-timeout nan", "worker_timeout must be a finite number"),
     ("finished", "", "leave nothing to do"),
