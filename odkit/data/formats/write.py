@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from odkit.data.audit import on_file_pixels
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import write_coco
 from odkit.data.formats.createml import createml_places, write_createml
@@ -28,6 +30,9 @@ class Writer:
 
     title: str
     arrange: Callable[[Dataset], list[str]]  # where each image goes, relative to the new folder
+    sizes: Literal[
+        "stated", "of the files", "shares"
+    ]  # whether the labels state images' sizes; or shares of them
     write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what they become
 
 
@@ -41,11 +46,11 @@ def _yolo_places(dataset: Dataset) -> list[str]:
 
 
 WRITERS: dict[str, Writer] = {
-    "coco": Writer(TITLES["coco"], kept_ids, write_coco),
-    "voc": Writer(TITLES["voc"], _voc_places, write_voc),
-    "yolo": Writer(TITLES["yolo"], _yolo_places, write_yolo),
-    "cvat": Writer(TITLES["cvat"], cvat_places, write_cvat),
-    "createml": Writer(TITLES["createml"], createml_places, write_createml),
+    "coco": Writer(TITLES["coco"], kept_ids, "stated", write_coco),
+    "voc": Writer(TITLES["voc"], _voc_places, "stated", write_voc),
+    "yolo": Writer(TITLES["yolo"], _yolo_places, "shares", write_yolo),
+    "cvat": Writer(TITLES["cvat"], cvat_places, "stated", write_cvat),
+    "createml": Writer(TITLES["createml"], createml_places, "of the files", write_createml),
 }
 """What `write_dataset` can write, by the name of the format."""
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -93,30 +98,33 @@ def write_dataset(
     folder = Path(os.path.abspath(Path(folder).expanduser()))
     _refuse_full(folder)
     dataset, left_out = _without_lost(dataset)
+    changed: list[str] = []
+    if writer.sizes != "stated":
+        dataset, more, changed = _on_the_files(dataset, writer)
+        left_out += more
     if left_out and not partial:
         raise InputError(
             "\n  - ".join([f"{dataset.root} would lose labels, so nothing is written:", *left_out])
             + "\n`odkit audit` lists them all. Correct them, or write the rest with --partial (in Python partial=True)"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name}-", dir=folder.parent))
+    workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name[:40]}-", dir=folder.parent))
     try:
         workshop.chmod(0o755)  # mkdtemp's folders are closed to others
         files = writer.arrange(dataset)
-        missing = put_images(dataset, workshop, files, images)
-        changed = writer.write(dataset, workshop, files)
+        missing, more = put_images(dataset, workshop, files, images)
+        left_out, changed = left_out + missing, changed + more
+        changed += writer.write(dataset, workshop, files)
         _refuse_full(folder)
         sync_tree(workshop)  # an empty label file would say that there is nothing in the image
         _move(workshop, folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    if missing:
-        left_out.append(f"{missing:,} images are missing, so their labels stand alone")
     if left_out:
         warnings.warn("\n  - ".join([f"{folder} lacks", *left_out]), LeftOutWarning, stacklevel=2)
     if changed:
-        warnings.warn(f"{folder}: {'; '.join(changed)}", stacklevel=2)
+        warnings.warn("\n  - ".join([f"{folder} differs", *changed]), stacklevel=2)
     return folder
 
 
@@ -155,6 +163,33 @@ def _without_lost(dataset: Dataset) -> tuple[Dataset, list[str]]:
         left_out.append(f"{counted(int(emptied.sum()), 'image')} of which no label is left: {first}")
         kept = kept.select(~emptied)
     return kept, left_out
+
+
+def _on_the_files(dataset: Dataset, writer: Writer) -> tuple[Dataset, list[str], list[str]]:
+    """The boxes on the files' pixels, for labels that state no sizes; what is left out, and what is changed."""
+    now, undecided = on_file_pixels(dataset)
+    left_out, changed = [], []
+    moved = np.unique(dataset.box_images[(now.boxes != dataset.boxes).any(1)])
+    if len(moved):
+        changed.append(
+            f"{writer.title} states no sizes: the boxes of {counted(len(moved), 'image')} were drawn on another size "
+            f"than the file's, or on its pixels as stored, and are moved to where they lie on it upright: "
+            f"{dataset.image_ids[int(moved[0])]}"
+        )
+    if undecided.any():
+        row = int(np.flatnonzero(undecided)[0])
+        width, height = dataset.image_sizes[row].tolist()
+        left_out.append(
+            f"{counted(int(undecided.sum()), 'image')} whose boxes may be drawn on another size than the file's: "
+            f"{dataset.image_ids[row]}, declared {width} x {height}"
+        )
+    unknown = (now.image_sizes <= 0).any(1) & (writer.sizes == "shares")
+    boxes = unknown[now.box_images]
+    if boxes.any():
+        where = now.image_ids[now.box_images[int(np.flatnonzero(boxes)[0])]]
+        left_out.append(f"{counted(int(boxes.sum()), 'box')} in an image of unknown size: {where}")
+        undecided |= unknown & (now.boxes_per_image() > 0)
+    return (now.select(~undecided) if undecided.any() else now), left_out, changed
 
 
 def _refuse_full(folder: Path) -> None:

@@ -154,7 +154,7 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"(?s)lose labels.*1 box of an unknown class.*--partial"):
             write_dataset(dataset, tmp_path / kind, kind)
         assert not (tmp_path / kind).exists()
-        with pytest.warns(UserWarning) as caught:
+        with pytest.warns(UserWarning, match="lacks") as caught:
             write_dataset(dataset, tmp_path / kind, kind, partial=True)
         message = "; ".join(str(warning.message) for warning in caught)
         assert "1 box of an unknown class" in message
