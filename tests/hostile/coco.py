@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.hostile.cases import dataset_case, found, lost, refused, right
+from tests.hostile.cases import Expected, dataset_case, found, lost, refused, right
 
 
 def picture(path: Path, size: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
@@ -49,8 +49,36 @@ def write(folder: Path, content: Any, images: int = 4) -> None:
     (folder / "labels.json").write_bytes(text.encode() if isinstance(text, str) else text)
 
 
+LOST = {
+    "no usable id": "label that cannot be read",
+    "is not four numbers": "label that cannot be read",
+    "no shares of": "label that cannot be read",
+    "stands for 2 categories": "label that cannot be read",
+    "annotation 5 of the list": "label that cannot be read",
+    "which is outside": "label of an image outside the folder",
+    "not in the list of images": "label without an image",
+    "has no image_id": "label without an image",
+    "not in the list of categories": "of an unknown class",
+    "image id 0": "image with the id of another",
+}
+"""What `convert` calls the labels that it refuses to lose, by what the audit says of them."""
+GONE = Expected(1, ("missing",), writes=True)
+
+
 def case(name: str, what: str, content: Any, **expected: Any) -> None:
-    dataset_case("coco", name, what, lambda folder: write(folder, content), **expected)
+    """A case of such a JSON; from what the audit says of it follows what `convert` would lose."""
+    file_case(name, what, lambda folder: write(folder, content), **expected)
+
+
+def file_case(name: str, what: str, make: Callable[[Path], object], **expected: Any) -> None:
+    """A case that is made in a way of its own."""
+    told = expected["audit"].says
+    for words, loss in LOST.items():
+        if words in told:
+            expected.setdefault("convert", lost(loss))
+    if not {"there is no such file", "but 0.jpg beside it"}.isdisjoint(told):
+        expected.setdefault("convert", GONE)
+    dataset_case("coco", name, what, make, **expected)
 
 
 def spoiled(name: str, what: str, spoil: Callable[[dict[str, Any]], object], **expected: Any) -> None:
@@ -92,32 +120,39 @@ case("good", "nothing wrong", labels(), audit=FINE)
 
 # -- the text itself
 TEXT = json.dumps(labels())
-case("empty", "a JSON file without a byte", "", audit=refused("no dataset"))
-case("blanks", "a JSON file of blanks", " \n" * 5000, audit=refused("no dataset"))
+case("empty", "a JSON file without a byte", "", audit=refused("no dataset", "it is empty"))
+case("blanks", "a JSON file of blanks", " \n" * 5000, audit=refused("no dataset", "it is empty"))
 case("cut-short", "a JSON file that ends in the middle", TEXT[:200], audit=refused("it may be cut short"))
 case("cut-in-a-name", "one that ends within a text", TEXT[:60], audit=refused("it may be cut short"))
 case("comma", "a comma too many", TEXT[:-1] + ",}", audit=refused("correct it there", "line 1"))
 case("twice", "two JSON texts in one file", TEXT + TEXT, audit=refused("correct it there"))
 case("comment", "a comment in the JSON", "// labels\n" + TEXT, audit=refused("begins with '// labels"))
-case("garbage", "noise in place of JSON", bytes(range(256)) * 8, audit=refused("no dataset"))
-case("zeros", "zero bytes in place of JSON", bytes(4096), audit=refused("no dataset"))
+case(
+    "garbage", "noise in place of JSON", bytes(range(256)) * 8, audit=refused("no dataset", "it begins with")
+)
+case("zeros", "zero bytes in place of JSON", bytes(4096), audit=refused("no dataset", "it begins with"))
 case(
     "binary-tail",
     "noise after the JSON",
     TEXT.encode() + bytes(range(128, 256)),
     audit=refused("not in UTF-8"),
 )
-case("html", "a page of HTML in place of JSON", "<html><body>404</body></html>", audit=refused("no dataset"))
+case(
+    "html",
+    "a page of HTML in place of JSON",
+    "<html><body>404</body></html>",
+    audit=refused("no dataset", "it begins with '<html>"),
+)
 case("bom", "a byte order mark", b"\xef\xbb\xbf" + TEXT.encode(), audit=FINE)
 case("utf-16", "JSON in UTF-16", TEXT.encode("utf-16"), audit=FINE)
 case("utf-32", "JSON in UTF-32", TEXT.encode("utf-32"), audit=FINE)
 case(
     "latin-1",
     "JSON in Latin-1",
-    TEXT.replace("cat", "Käfer").encode("latin-1"),
+    TEXT.replace('"cat"', '"Käfer"').encode("latin-1"),
     audit=refused("not in UTF-8", "0xe4"),
 )
-case("gbk", "JSON in GBK", TEXT.replace("cat", "\u732b").encode("gbk"), audit=refused("not in UTF-8"))
+case("gbk", "JSON in GBK", TEXT.replace('"cat"', '"\u9e1f"').encode("gbk"), audit=refused("not in UTF-8"))
 case(
     "nan",
     "NaN and Infinity, which JSON has not",
@@ -135,7 +170,7 @@ case(
     "digits",
     "a number of 10,000 digits for an id",
     TEXT.replace('"id": 0', '"id": ' + "9" * 10**4, 1),
-    audit=refused("digits"),
+    audit=refused("infinity"),
 )
 case(
     "key-twice",
@@ -143,28 +178,36 @@ case(
     TEXT[:-1] + ', "annotations": []}',
     audit=found("dataset without a box"),
 )
-case("escapes", "names spelled with escapes", TEXT.replace("cat", "\\u0063\\u0061\\u0074"), audit=FINE)
+case("escapes", "names spelled with escapes", TEXT.replace('"cat"', '"\\u0063\\u0061\\u0074"'), audit=FINE)
 
 # -- what is in it
-case("null", "null in place of an object", "null", audit=refused("no dataset"))
-case("list", "a list of numbers", "[1, 2, 3]", audit=refused("no dataset"))
-case("text", "a text in place of an object", '"images"', audit=refused("no dataset"))
+case("null", "null in place of an object", "null", audit=refused("no dataset", "it holds null"))
+case("list", "a list of numbers", "[1, 2, 3]", audit=refused("no dataset", "it holds a list"))
+case("text", "a text in place of an object", '"images"', audit=refused("no dataset", "it holds a str"))
 case(
     "no-images",
     "annotations, and no list of images",
     {"annotations": [], "categories": []},
-    audit=refused("no dataset"),
+    audit=refused("no dataset", 'it has no list "images"'),
 )
-case("images-null", "null for the images", labels(images=0) | {"images": None}, audit=refused("no dataset"))
 case(
-    "images-object", "an object for the images", labels() | {"images": {"0": {}}}, audit=refused("no dataset")
+    "images-null",
+    "null for the images",
+    labels(images=0) | {"images": None},
+    audit=refused("no dataset", 'it has no list "images"'),
+)
+case(
+    "images-object",
+    "an object for the images",
+    labels() | {"images": {"0": {}}},
+    audit=refused("no dataset", 'it has no list "images"'),
 )
 case("images-empty", "no image in the list", labels() | {"images": []}, audit=refused("name no image"))
 case(
     "annotations-null",
     "null for the annotations",
     labels() | {"annotations": None},
-    audit=refused("no dataset"),
+    audit=refused("no dataset", 'it has no list "annotations"'),
 )
 case(
     "annotations-empty", "no annotation", labels() | {"annotations": []}, audit=found("dataset without a box")
@@ -197,13 +240,13 @@ case(
     "captions",
     "COCO's captions",
     labels() | {"annotations": [{"id": 1, "image_id": 0, "caption": "a cat"}]},
-    audit=refused("no dataset"),
+    audit=refused("no dataset", "captions, not boxes"),
 )
 case(
     "results",
     "a detector's results in place of labels",
     [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}],
-    audit=refused("no dataset"),
+    audit=refused("no dataset", "what a detector found"),
 )
 
 # -- images
@@ -314,39 +357,42 @@ spoiled(
 spoiled("size-huge", "a size beyond any picture", first("images", width=10**400, height=10**9), audit=FINE)
 spoiled("name-number", "a number for a file_name", first("images", file_name=5), audit=found("no usable id"))
 spoiled("name-empty", "an empty file_name", first("images", file_name=""), audit=found("no usable id"))
-spoiled("name-folder", "a folder for a file_name", first("images", file_name="."), audit=found("fatal"))
+spoiled(
+    "name-folder",
+    "a folder for a file_name",
+    first("images", file_name="."),
+    audit=found("fatal"),
+    convert=GONE,
+)
 spoiled(
     "name-surrogate",
     "half of a character in a file_name",
     first("images", file_name="a\ud800.jpg"),
-    audit=found("a{d800}.jpg"),
+    audit=found("there is no such file", "a{d800}.jpg"),
 )
 spoiled(
-    "name-zero", "a zero byte in a file_name", first("images", file_name="0\0.jpg"), audit=found("outside")
+    "name-zero",
+    "a zero byte in a file_name",
+    first("images", file_name="0\0.jpg"),
+    audit=found("which is outside"),
 )
 spoiled(
     "name-dots",
     "a file_name that climbs out",
     first("images", file_name="../../../etc/passwd"),
-    audit=found("outside"),
+    audit=found("which is outside"),
 )
 spoiled(
     "name-etc",
     "/etc/passwd for a file_name",
     first("images", file_name="/etc/passwd"),
-    audit=found("outside"),
+    audit=found("which is outside"),
 )
 spoiled(
     "name-url",
     "a URL for a file_name",
     first("images", file_name="http://example.org/0.jpg"),
-    audit=found("outside"),
-)
-spoiled(
-    "name-long",
-    "a file_name of 5,000 characters",
-    first("images", file_name="x" * 5000 + ".jpg"),
-    audit=found("fatal"),
+    audit=found("which is outside"),
 )
 spoiled(
     "name-windows",
@@ -364,7 +410,7 @@ spoiled(
     "name-escape",
     "a terminal's escape sequence in a file_name",
     first("images", file_name="\x1b[31mred\x1b[0m.jpg"),
-    audit=found("fatal"),
+    audit=found("there is no such file"),
 )
 spoiled(
     "name-case",
@@ -570,13 +616,6 @@ spoiled(
     audit=FINE,
     seconds=20,
 )
-case(
-    "same-10000",
-    "10,000 equal boxes in one image",
-    labels() | {"annotations": [ANNOTATION | {"id": i} for i in range(10_000)]},
-    audit=right("box drawn twice"),
-    seconds=30,
-)
 
 
 # -- files
@@ -590,10 +629,6 @@ def with_images_in(folder: Path, place: str) -> None:
     write(folder, labels(), images=0)
     for i in range(4):
         picture(folder / place / f"{i}.jpg", seed=i)
-
-
-def file_case(name: str, what: str, make: Callable[[Path], object], **expected: Any) -> None:
-    dataset_case("coco", name, what, make, **expected)
 
 
 file_case(

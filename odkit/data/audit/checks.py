@@ -20,7 +20,7 @@ REPAIRS = {
     "drops the image": "dropped",
     "drops the box": "dropped",
     "swaps the corners": "put in order",
-    "reads corners": "read as left, top, right, bottom",
+    "reads them as corners": "read as left, top, right, bottom",
     "clips the box": "clipped at the image's border",
     "turns the boxes": "turned upright, image and boxes",
     "corrects the size": "corrected",
@@ -596,7 +596,7 @@ CHECKS: dict[str, Check] = {
         "box with corners for width and height",
         "COCO's bbox is left, top, width, height; here the last two are the right and the bottom edge, it seems.",
         "Write width and height: right - left and bottom - top.",
-        "reads corners",
+        "reads them as corners",
         _corners_for_sides,
     ),
     "outside": Check(

@@ -99,7 +99,7 @@ class _Repair:
         data, files = self.dataset, self.subject.files
         boxes, sizes = data.boxes.copy(), data.image_sizes.copy()
         moved = np.zeros(len(data), bool)
-        rows = np.flatnonzero(self._mask(len(boxes), "reads corners", boxes=True))
+        rows = np.flatnonzero(self._mask(len(boxes), "reads them as corners", boxes=True))
         boxes[rows, 2:] -= boxes[rows, :2]
         if files is not None:
             turned = self._mask(len(data), "turns the boxes")

@@ -38,6 +38,7 @@ from odkit.data.texts import Numbered
 from odkit.system import InputError, counted
 
 Json = dict[str, Any]
+_MOST_LOOKED_AT = 2**26  # bytes of a file of which to say what it is
 _YES = (1, "1", "true", "True")
 
 
@@ -86,6 +87,39 @@ def _speaks_of_coco(path: Path) -> bool:
         return holds_text(path, b'"images"', b'"annotations"')
     except (OSError, InputError):
         return True
+
+
+def why_no_coco(folder: Folder) -> list[str]:
+    """Why JSON files of a folder in which no labels were found are none of COCO's, in words: of the first few."""
+    found = []
+    for file in folder.with_suffix(".json", depth=2)[:3]:
+        path = folder.path(file)
+        try:
+            if path.stat().st_size > _MOST_LOOKED_AT:
+                continue
+            data = json_content(json_bytes(path), path)
+        except DatasetFormatError as error:
+            found.append(str(error))
+            continue
+        except OSError:
+            continue
+        first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
+        if isinstance(data, dict):
+            lists = [
+                key for key in ("images", "annotations", "categories") if isinstance(data.get(key), list)
+            ]
+            lacks = [f'"{key}"' for key in ("images", "annotations") if key not in lists]
+            what = (
+                f"it has no list {' and no list '.join(lacks)}"
+                if lacks
+                else "its annotations are captions, not boxes"
+            )
+        elif "score" in first and "bbox" in first:
+            what = "it holds what a detector found, with scores, and no labels"
+        else:
+            what = f"it holds a {type(data).__name__}, not an object" if data is not None else "it holds null"
+        found.append(f"{path} is not COCO's: {what}")
+    return found
 
 
 def is_coco(data: Any) -> bool:
@@ -178,7 +212,10 @@ def _class_tables(
             key = _key(row.get("id")) if isinstance(row, dict) else None
             if key is None:
                 continue
-            name = str(row.get("name", f"category {key}"))
+            named = row.get("name")
+            name = f"category {key}"
+            if isinstance(named, str | int | float) and str(named).strip():
+                name = str(named)
             if name not in (names := table.setdefault(key, [])):
                 names.append(name)
             order = (0, key, "") if isinstance(key, int) else (1, 0, key)

@@ -687,7 +687,7 @@ def json_content(data: bytes, path: Path, *, exact: bool = False) -> Any:
 def _json_fault(data: bytes, first: ValueError, error: ValueError) -> str:
     if not data.strip(b" \t\r\n\0"):
         return "it is empty): get it anew or write it again"
-    ends = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip()) - 1
+    ends = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
     if ends or "Unterminated" in str(error):
         return f"{first}); it may be cut short: get it anew or write it again"
     return f"{first}): correct it there, or write it again"
@@ -749,7 +749,7 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
     """The root of an XML file. One with a DOCTYPE is refused: labels need none, and it can unpack without end.
 
     Raises:
-        LabelError: It is no XML whose root is one of the `tags`.
+        LabelError: It is no XML, or its root is none of the `tags`, where there are some.
     """
     try:
         data = read_file(path, most_bytes=MOST_XML)
@@ -771,7 +771,7 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
         root = ET.fromstring(text)
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
         raise LabelError(f"it is no XML: {error}{_xml_hint(data, error)}") from None
-    if root.tag not in tags:
+    if tags and root.tag not in tags:
         raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
     return root
 

@@ -77,14 +77,18 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
         first_pixel: Number of an image's first pixel in the corners, 1 as VOC says or 0; None: 0 where any corner is.
     """
     reading = _Reading(folder)
-    others = 0
+    others: list[str] = []
     for file in files:
         try:
-            root = xml_root(folder.path(file), "annotation", "annotations")
-            if root.tag == "annotations":  # CVAT's, beside VOC's
-                others += 1
-            else:
+            root = xml_root(folder.path(file))
+            if root.tag == "annotation":
                 reading.add(file, root)
+            elif (
+                root.tag == "annotations" or reading.image_of(file, None) is None
+            ):  # CVAT's, or no labels at all
+                others.append(file)
+            else:
+                raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <annotation>")
         except LabelError as error:
             image = reading.image_of(file, None)
             there = image or ""
@@ -93,7 +97,10 @@ def read_voc(folder: Folder, files: list[str], *, first_pixel: int | None = None
             reading.data.problem(
                 "unreadable_label", file, str(error), "Correct the file, or delete it.", image=there
             )
-    return reading.finish(len(files) - others, first_pixel)
+    if others:
+        rest = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        reading.data.notes.append(f"not Pascal VOC's, and left out: {others[0]}{rest}")
+    return reading.finish(len(files) - len(others), first_pixel)
 
 
 class _Reading:
@@ -231,7 +238,7 @@ class _Reading:
                 f"{self.data.paths[self.images[row]]}, {self.box_ids[row]} (load_dataset(..., first_pixel=1) overrules)"
             )
             first_pixel = 0
-        boxes = voc_to_xyxy(corners).astype(np.float64)
+        boxes = voc_to_xyxy(np.where(good[:, None], corners, 0)).astype(np.float64)
         if first_pixel == 0:
             boxes[foreign] = corners[foreign]
         # Elsewhere a corner equal to its opposite is a click that drew nothing, not a box one pixel wide
