@@ -53,7 +53,7 @@ LOST = {
     "no usable id": "label that cannot be read",
     "is not four numbers": "label that cannot be read",
     "no shares of": "label that cannot be read",
-    "stands for 2 categories": "label that cannot be read",
+    "stands for 2 categories": "labels that cannot be read",
     "annotation 5 of the list": "label that cannot be read",
     "which is outside": "label of an image outside the folder",
     "not in the list of images": "label without an image",
@@ -74,7 +74,7 @@ def file_case(name: str, what: str, make: Callable[[Path], object], **expected: 
     """A case that is made in a way of its own."""
     told = expected["audit"].says
     for words, loss in LOST.items():
-        if words in told:
+        if any(words in text for text in told):
             expected.setdefault("convert", lost(loss))
     if not {"there is no such file", "but 0.jpg beside it"}.isdisjoint(told):
         expected.setdefault("convert", GONE)
@@ -260,7 +260,7 @@ spoiled(
     "image-null",
     "null in the list of images",
     more("images", None),
-    audit=found("no usable id and file_name"),
+    audit=found("no usable id"),
 )
 spoiled(
     "image-no-id",
@@ -669,10 +669,4 @@ file_case(
     "a folder called labels.json",
     lambda f: [write(f, labels()), (f / "labels.json").unlink(), (f / "labels.json").mkdir()],
     audit=refused("no dataset"),
-)
-file_case(
-    "sparse",
-    "a JSON file of a terabyte of nothing",
-    lambda f: [write(f, labels()), os.truncate(f / "labels.json", 2**40)],
-    audit=refused("bytes, more than"),
 )

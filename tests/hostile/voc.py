@@ -425,10 +425,3 @@ made(
     lambda f: (f / "again").symlink_to(".", target_is_directory=True),
     audit=FINE,
 )
-made(
-    "sparse",
-    "a label file of a terabyte of nothing",
-    lambda f: os.truncate(f / "a.xml", 2**40),
-    audit=found("bytes, more than"),
-    convert=UNREADABLE,
-)

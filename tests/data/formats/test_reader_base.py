@@ -1,4 +1,4 @@
-"""Names in label files lead to no file outside of the dataset's folder."""
+"""Names in label files lead to no file outside of the dataset's folder, and no file is read that is too large for labels."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from odkit.data.formats.load import load_dataset
+from odkit.data.formats.reader_base import DatasetFormatError, LabelError, json_bytes, xml_root
 from tests.data.formats.layouts import (
     annotation,
     by_stem,
@@ -123,3 +124,16 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "pets/images").symlink_to(tmp_path / "disk", target_is_directory=True)
     (tmp_path / "pets/loop").symlink_to(tmp_path / "pets", target_is_directory=True)
     check(load_dataset(tmp_path / "pets"), splits=False)
+
+
+def test_files_beyond_any_labels_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels"
+    path.touch()
+    os.truncate(path, 2**40)  # takes no space
+    with pytest.raises(LabelError, match=r"^it has 1,099,511,627,776 bytes, more than"):
+        xml_root(path)
+    with pytest.raises(DatasetFormatError, match="bytes, more than the 8,589,934,592"):
+        json_bytes(path)
+    os.truncate(path, 2**32)  # nor what does not begin like JSON
+    with pytest.raises(DatasetFormatError, match="it begins with"):
+        json_bytes(path)
