@@ -1,4 +1,4 @@
-"""Names in label files lead to no file outside of the dataset's folder, and no file is read that is too large for labels."""
+"""Names in label files lead to no file outside of the dataset's folder; files too large for labels are not read."""
 
 import os
 from pathlib import Path
