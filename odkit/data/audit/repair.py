@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.audit.checks import REPAIRS
-from odkit.data.audit.inspection import audit_of
+from odkit.data.audit.files import read_files
+from odkit.data.audit.inspection import DUPLICATE_IOU, TINY, audit_of, findings_of
 from odkit.data.audit.report import Audit, Finding, finding_title, shown_examples
 from odkit.data.audit.subject import Subject
 from odkit.data.boxes import clip_boxes, upright_boxes
@@ -23,6 +24,7 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
     - boxes without area, with a coordinate that is not a number, outside their image, of an unknown class, and second
       copies of a box are dropped; an image that loses its last box this way to broken corners is dropped as well, for
       as an image "without objects" it would teach that what stands on it is background;
+    - boxes of a COCO file that has corners in place of width and height are read as such;
     - inverted corners are swapped, which is exact; boxes partly outside are clipped;
     - a wrong declared size is corrected where the boxes lie within the real one and were hardly drawn on the declared:
       it is larger, too small for them, or has width and height swapped (or there are no boxes); where both sizes have
@@ -46,6 +48,20 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
     found = audit_of(dataset, audit)
     todo = [f for f in found if f.repair]
     return _Repair(dataset, found._subject, todo).run() if todo else dataset
+
+
+def on_file_pixels(dataset: Dataset) -> tuple[Dataset, NDArray[np.bool_]]:
+    """The boxes as they lie on the upright pixels of the files, and of which images nobody can tell that, [N].
+
+    For label formats that state no sizes: what `repaired` does about sizes and orientations, and nothing else. Only
+    headers are read; an image without a readable one stays as it is declared.
+    """
+    subject = Subject(dataset, read_files(dataset, False, None), TINY, DUPLICATE_IOU)
+    kinds = ("wrong_size", "unknown_size", "exif_orientation")
+    todo = [finding for kind in kinds for finding in findings_of(kind, subject)]
+    boxes, sizes = _Repair(dataset, subject, todo)._boxes_and_sizes()
+    undecided = (subject.size_plan[0] == "drops the image") & (dataset.boxes_per_image() > 0)
+    return dataset.replace(boxes=boxes, image_sizes=sizes), undecided
 
 
 # -- repairing -------------------------------------------------------------------------------------------------------
@@ -83,6 +99,8 @@ class _Repair:
         data, files = self.dataset, self.subject.files
         boxes, sizes = data.boxes.copy(), data.image_sizes.copy()
         moved = np.zeros(len(data), bool)
+        rows = np.flatnonzero(self._mask(len(boxes), "reads them as corners", boxes=True))
+        boxes[rows, 2:] -= boxes[rows, :2]
         if files is not None:
             turned = self._mask(len(data), "turns the boxes")
             scaled = self._mask(len(data), "scales the boxes")

@@ -13,7 +13,7 @@ import numpy as np
 
 from odkit.data.dataset import Dataset
 from odkit.data.formats.agreement import Agreement, Labels, compare
-from odkit.data.formats.coco import find_coco, read_coco
+from odkit.data.formats.coco import find_coco, read_coco, why_no_coco
 from odkit.data.formats.createml import find_createml, read_createml
 from odkit.data.formats.csv import find_csv, read_csv
 from odkit.data.formats.cvat import find_cvat, read_cvat
@@ -391,6 +391,7 @@ def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) ->
     counts = Counter(suffix(file) or "no suffix" for file in folder.files)
     seen = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common(8)) or "no file at all"
     lines.append(f"There is: {seen}")
+    lines += why_no_coco(folder) if "coco" in kinds else []
     archives = [file for file in folder.files if suffix(file) in _ARCHIVES]
     if archives:
         lines.append(f"Unpack the archive first: {shown_path(map(name_of, archives))}")

@@ -1,4 +1,4 @@
-"""Names in label files lead to no file outside of the dataset's folder."""
+"""Names in label files lead to no file outside of the dataset's folder; files too large for labels are not read."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from odkit.data.formats.load import load_dataset
+from odkit.data.formats.reader_base import DatasetFormatError, LabelError, json_bytes, xml_root
 from tests.data.formats.layouts import (
     annotation,
     by_stem,
@@ -76,7 +77,8 @@ def leads_out(folder: Path, name: str, kind: str) -> None:
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     folder = tmp_path / "a" / "pets"
     folder.mkdir(parents=True)
-    for place in ("", "a/", "outside/", "a/outside/"):
+    (tmp_path / "a" / "outside").mkdir()
+    for place in ("", "a/", "outside/"):
         picture(tmp_path / place / "secret.jpg", (9, 9))
     name = name.format(outside=tmp_path / "outside")
     leads_out(folder, name, kind)
@@ -89,6 +91,32 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, kind: str) -
     assert all(os.path.normpath(path).startswith(inside) for path in dataset.image_paths)
 
 
+@pytest.mark.parametrize(
+    "start", ["/home/ann/pets/", "C:\\Users\\ann\\pets\\", "C:/pets/", "\\\\server\\share\\"]
+)
+def test_absolute_paths_of_another_machine_are_taken_by_their_ends(tmp_path: Path, start: str) -> None:
+    pictures(tmp_path, "images/{stem}.jpg")
+    put(tmp_path / "labels.json", coco(name=start + "images/{stem}.jpg"))
+    dataset = load_dataset(tmp_path)
+    check(dataset, splits=False)
+    assert "of another machine taken for the images here that end alike" in " ".join(dataset.notes)
+
+
+def test_of_two_paths_that_could_mean_an_image_the_one_that_agrees_in_more_has_it(tmp_path: Path) -> None:
+    pictures(tmp_path, "cam1/{stem}.jpg")
+    content = coco(name="/data/cam1/{stem}.jpg")
+    other = {"id": 5, "file_name": "/data/cam2/a.jpg", "width": 64, "height": 48}
+    content["images"].insert(0, other)
+    content["annotations"].append(annotation(77, image_id=5))
+    put(tmp_path / "labels.json", content)
+    dataset = load_dataset(tmp_path)
+    assert sorted(by_stem(dataset)) == ["a", "b", "c", "d"]
+    assert dataset.num_boxes == 5
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.severity) == ("path_outside", "fatal")
+    assert "cam2" in problem.message
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     """People keep images on another disk; who puts a link into a folder owns the folder."""
     pictures(tmp_path / "disk", "{stem}.jpg")
@@ -96,3 +124,16 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "pets/images").symlink_to(tmp_path / "disk", target_is_directory=True)
     (tmp_path / "pets/loop").symlink_to(tmp_path / "pets", target_is_directory=True)
     check(load_dataset(tmp_path / "pets"), splits=False)
+
+
+def test_files_beyond_any_labels_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels"
+    path.touch()
+    os.truncate(path, 2**40)  # takes no space
+    with pytest.raises(LabelError, match=r"^it has 1,099,511,627,776 bytes, more than"):
+        xml_root(path)
+    with pytest.raises(DatasetFormatError, match="bytes, more than the 8,589,934,592"):
+        json_bytes(path)
+    os.truncate(path, 2**32)  # nor what does not begin like JSON
+    with pytest.raises(DatasetFormatError, match="it begins with"):
+        json_bytes(path)
