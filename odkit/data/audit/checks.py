@@ -532,6 +532,12 @@ CHECKS: dict[str, Check] = {
         "A label file or a line of it makes no sense, so its objects are not known.",
         "Correct the file at the place named.",
     ),
+    "unreadable_folder": Check(
+        "fatal",
+        "folder that cannot be looked into",
+        "Labels or images may lie in it, which are then missing without a trace.",
+        "Make it readable, or move it out of the dataset's folder.",
+    ),
     "wrong_size": Check(
         "fatal",
         "image with a wrong declared size",
