@@ -117,6 +117,23 @@ def beginning(path: Path | str, most: int = 8192) -> bytes:
         return b""
 
 
+def read_names(path: Path) -> list[str]:
+    """The lines of a list of class names.
+
+    Raises:
+        DatasetFormatError: It cannot be read, without which classes would be guessed.
+    """
+    try:
+        return lines_of(read_text(path))
+    except (OSError, InputError) as error:
+        raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error)}") from None
+
+
+def why_unreadable(error: OSError | InputError) -> str:
+    """Why `open_file` could not open a file, in words."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
 def encodable(text: str) -> str:
     """A text that UTF-8 can hold, so that it can be printed, hashed and written."""
     return text if text.isascii() else _SURROGATE.sub(_spelled, text)
@@ -696,9 +713,9 @@ def json_kind(path: Path) -> str:
         "labelme", "createml" or "labelstudio"; "coco" for any other object, "" for any other list.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(8192).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError:
+    except (OSError, InputError):
         return "coco"  # whose reader says why it cannot be read
     keys = set(re.findall(rb'"(\w+)"\s*:', head))
     if not head.startswith(b"["):
@@ -756,9 +773,8 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
 
 def listed_classes(folder: Folder, used: set[str]) -> list[str]:
     """The class names in classes.txt, in their order; none where it is of something else, as it lacks one in use."""
-    path = folder.path(CLASSES_FILE)
-    text = read_text(path) if path.is_file() else ""
-    listed = list(dict.fromkeys(line.removesuffix("\r") for line in text.split("\n") if line.strip()))
+    names = read_names(folder.path(CLASSES_FILE)) if CLASSES_FILE in folder.files else []
+    listed = list(dict.fromkeys(line for line in names if line.strip()))
     return listed if used <= set(listed) else []
 
 
