@@ -1,5 +1,6 @@
 """COCO's JSON: one file for all images or one a split (https://cocodataset.org/#format-data)."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from odkit.data.formats.reader_base import (
     declared_size,
     finite_rows,
     folder_of,
+    holds_text,
     in_pixels,
     json_bytes,
     json_content,
     mostly_shares,
+    moved_images,
     no_garbage_collection,
     normal_split,
     place_names,
@@ -32,7 +35,7 @@ from odkit.data.formats.reader_base import (
 )
 from odkit.data.formats.writer_base import known_sizes, split_files, writable_boxes
 from odkit.data.texts import Numbered
-from odkit.system import counted
+from odkit.system import InputError, counted
 
 Json = dict[str, Any]
 _YES = (1, "1", "true", "True")
@@ -56,6 +59,8 @@ def find_coco(folder: Folder) -> dict[str, Json]:
             if data is None:
                 data = json_content(text, folder.path(file))
                 fits = is_coco(data)
+                if fits and _has_huge_ids(data):  # which are rounded otherwise, so that several become one
+                    data = json_content(text, folder.path(file), exact=True)
         except DatasetFormatError:
             if _speaks_of_coco(folder.path(file)):  # cut short; to go on without it would lose a split unseen
                 raise
@@ -65,12 +70,22 @@ def find_coco(folder: Folder) -> dict[str, Json]:
     return _told_apart(parsed) if len(parsed) > 1 else parsed
 
 
+def _has_huge_ids(data: Json) -> bool:
+    rows = (data["images"], data.get("annotations"), data.get("categories"))
+    values = (
+        row.get(key)
+        for row in itertools.chain.from_iterable(part for part in rows if isinstance(part, list))
+        if isinstance(row, dict)
+        for key in ("id", "image_id", "category_id")
+    )
+    return any(isinstance(value, float) and abs(value) >= 2**53 for value in values)
+
+
 def _speaks_of_coco(path: Path) -> bool:
     try:
-        data = path.read_bytes()
-    except OSError:
+        return holds_text(path, b'"images"', b'"annotations"')
+    except (OSError, InputError):
         return True
-    return b'"images"' in data or b'"annotations"' in data
 
 
 def is_coco(data: Any) -> bool:
@@ -121,7 +136,7 @@ def _file_name(image: Any) -> Any:
 
 def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
     """The images and boxes of one or several COCO files; their category tables are joined by name."""
-    names, tables = _class_tables(parsed)
+    names, tables, doubtful = _class_tables(parsed)
     data = Gathered(folder, "coco", names)
     image_folders: set[str] = set()
     with no_garbage_collection():
@@ -134,8 +149,9 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
             ):
                 marked = read_json(folder.path(file)).get("annotations", [])
             if not isinstance(marked, Annotations):
-                _read_annotations(data, file, marked, places, tables[file])
+                _read_annotations(data, file, marked, places, tables[file], doubtful[file])
             data.notes.append(f"COCO: {file} ({len(content['images']):,} images)")
+            data.notes += _joined_names(file, tables[file], names)
             for key, row in places.items():
                 data.image_keys.setdefault(row, str(key))
     data.image_keys.pop(-1, None)  # images that are left out
@@ -146,24 +162,56 @@ def read_coco(folder: Folder, parsed: Mapping[str, Json]) -> Gathered:
     return data
 
 
-def _class_tables(parsed: Mapping[str, Json]) -> tuple[list[str], dict[str, dict[Any, int]]]:
-    """The class names in the order of their category ids, and for each file category id to class index."""
+def _class_tables(
+    parsed: Mapping[str, Json],
+) -> tuple[list[str], dict[str, dict[Any, int]], dict[str, dict[Any, list[str]]]]:
+    """The class names in the order of their category ids, and for each file category id to class index.
+
+    Last, for each file, the ids that stand for several categories, with the names of these: they are in no table.
+    """
     place: dict[str, Any] = {}
-    by_file: dict[str, dict[Any, str]] = {}
+    by_file: dict[str, dict[Any, list[str]]] = {}
     for file, content in parsed.items():
         table = by_file[file] = {}
         rows = content.get("categories", [])
         for row in rows if isinstance(rows, list) else []:
-            if not isinstance(row, dict) or not isinstance(row.get("id"), int | str):
+            key = _key(row.get("id")) if isinstance(row, dict) else None
+            if key is None:
                 continue
-            key = row["id"]
             name = str(row.get("name", f"category {key}"))
-            table[key] = name
+            if name not in (names := table.setdefault(key, [])):
+                names.append(name)
             order = (0, key, "") if isinstance(key, int) else (1, 0, key)
             place[name] = min(place.get(name, order), order)
     names = sorted(place, key=lambda name: (place[name], name))
     index = {name: k for k, name in enumerate(names)}
-    return names, {f: {key: index[name] for key, name in table.items()} for f, table in by_file.items()}
+    tables = {
+        file: {key: index[own[0]] for key, own in table.items() if len(own) == 1}
+        for file, table in by_file.items()
+    }
+    doubtful = {
+        file: {key: own for key, own in table.items() if len(own) > 1} for file, table in by_file.items()
+    }
+    return names, tables, doubtful
+
+
+def _joined_names(file: str, table: dict[Any, int], names: list[str]) -> list[str]:
+    """What is to be said of categories with one name."""
+    keys: dict[int, list[str]] = {}
+    for key, index in table.items():
+        keys.setdefault(index, []).append(str(key))
+    return [
+        f"{file}: the categories {', '.join(own)} are all called {short(names[index])}, and are one class"
+        for index, own in keys.items()
+        if len(own) > 1
+    ]
+
+
+def _key(value: Any) -> int | str | None:
+    """An id as it is looked up: a whole number or a text, also where it is written as 7.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else None
 
 
 def _read_images(
@@ -173,8 +221,10 @@ def _read_images(
     folder, beside = data.folder, folder_of(file)
     good: list[tuple[str, Image]] = []
     places: dict[Any, int] = {}
-    for image in _usable_images(data, file, images):
-        inside = folder.inside(image.file_name, beside)
+    usable = list(_usable_images(data, file, images))
+    moved = moved_images(data, (image.file_name for image in usable))
+    for image in usable:
+        inside = folder.inside(moved.get(image.file_name, image.file_name), beside)
         if inside is None:
             data.outside(file, image.file_name)
             places[image.id] = -1
@@ -228,8 +278,8 @@ def _usable_images(data: Gathered, file: str, images: list[Any]) -> Iterator[Ima
             yield image
             continue
         name = _file_name(image)
-        key = image.get("id") if isinstance(image, dict) else None
-        if name and isinstance(key, int | str):
+        key = _key(image.get("id")) if isinstance(image, dict) else None
+        if name and key is not None:
             yield Image(key, name, image.get("width"), image.get("height"))
         else:
             data.problem(
@@ -241,7 +291,12 @@ def _usable_images(data: Gathered, file: str, images: list[Any]) -> Iterator[Ima
 
 
 def _read_annotations(
-    data: Gathered, file: str, annotations: list[Any], places: dict[Any, int], table: dict[Any, int]
+    data: Gathered,
+    file: str,
+    annotations: list[Any],
+    places: dict[Any, int],
+    table: dict[Any, int],
+    doubtful: dict[Any, list[str]],
 ) -> None:
     rows: list[Any] = []
     classes: list[int] = []
@@ -277,18 +332,34 @@ def _read_annotations(
         if row is None:  # "7" where the list of images says 7, or the other way round
             row = places.get(_other_spelling(image))
         if row is None:
+            whose = (
+                "has no image_id"
+                if image is None
+                else f"belongs to the image id {short(image)}, which is not in the list of images"
+            )
             data.problem(
                 "label_without_image",
                 file,
-                f"annotation {box_id} belongs to the image id {short(image)}, which is not in the list of images",
-                "Add the image to the list or delete the annotation.",
-                severity="warning",
+                f"annotation {box_id} {whose}",
+                "Add the image to the list, correct the id, or delete the annotation.",
             )
             continue
         if row < 0:  # an image that was left out, and was told of
             continue
         category = found.get("category_id")
         known = isinstance(category, int | float | str)
+        several = doubtful.get(category) or doubtful.get(_other_spelling(category)) if known else None
+        if several:
+            data.problem(
+                "unreadable_label",
+                file,
+                f"its category_id {short(category)} stands for {len(several)} categories, "
+                f"{' and '.join(short(name) for name in several[:3])}; the box is left out",
+                "Give each category an id of its own, in the list of categories and in the annotations.",
+                image=data.paths[row],
+                box=box_id,
+            )
+            continue
         index = table.get(category, UNKNOWN_CLASS) if known else UNKNOWN_CLASS
         if index == UNKNOWN_CLASS:
             index = table.get(_other_spelling(category), UNKNOWN_CLASS)

@@ -276,6 +276,51 @@ class Folder:
         return None if name == ".." or name.startswith("../") else name
 
 
+def moved_images(data: "Gathered", names: Iterable[str]) -> dict[str, str]:
+    """Absolute paths of another machine, as one label file has them, to the images here that end alike.
+
+    Only the files of the dataset's folder are looked through. An image that several paths could mean goes to the one
+    that agrees with it in more folders; where that tells nothing, to none. `data.notes` say that it was done.
+    """
+    folder = data.folder
+    ends: dict[
+        str, list[tuple[int, str]]
+    ] = {}  # image to the names that could mean it, with the parts in common
+    for name in dict.fromkeys(names):
+        if not is_absolute(name) or folder.inside(name) is not None or "\0" in name:
+            continue
+        parts = name.replace("\\", "/").split("/")
+        there = folder.images_by_name.get(parts[-1], []) if ".." not in parts else []
+        shared = sorted((_parts_in_common(image.split("/"), parts), image) for image in there)
+        if shared and (len(shared) == 1 or shared[-1][0] > shared[-2][0]):
+            ends.setdefault(shared[-1][1], []).append((shared[-1][0], name))
+    moved = {}
+    for image, claims in ends.items():
+        claims.sort()
+        if len(claims) == 1 or claims[-1][0] > claims[-2][0]:
+            moved[claims[-1][1]] = image
+    if moved:
+        data.notes.append(moved_note(len(moved), *next(iter(moved.items()))))
+    return moved
+
+
+def moved_note(count: int, name: str, image: str) -> str:
+    """What is said of absolute paths of another machine that were taken for images here, with one for an example."""
+    paths = counted(count, "path")
+    return f"{paths} of another machine taken for the images here that end alike: {short(name)} is {image}"
+
+
+def is_absolute(name: str) -> bool:
+    """Whether a path as a label file spells it is absolute on any system."""
+    return re.match(r"/|\\\\|[A-Za-z]:[\\/]", name) is not None
+
+
+def _parts_in_common(path: list[str], other: list[str]) -> int:
+    """How many parts the ends of two paths have in common."""
+    pairs = zip(path[::-1], other[::-1], strict=False)
+    return next((k for k, (one, two) in enumerate(pairs) if one != two), min(len(path), len(other)))
+
+
 def list_images(folder: Path) -> list[str]:
     """The images below a folder, as every reader here finds them: relative paths with "/" between, sorted."""
     return Folder(folder).images
@@ -658,6 +703,9 @@ def _joined(parts: list[Any], empty: NDArray[Any]) -> NDArray[Any]:
 
 # -- JSON and XML ---------------------------------------------------------------------------------------------------
 
+MOST_JSON = 8 * 2**30  # bytes; of the public data sets, Objects365 has the largest file, of six
+MOST_XML = 2**29
+
 
 def read_json(path: Path) -> Any:
     """A JSON file; like Python's own reader it accepts a byte order mark, NaN and Infinity.
@@ -672,26 +720,70 @@ def json_bytes(path: Path) -> bytes:
     """The bytes of a JSON file without a byte order mark.
 
     Raises:
-        DatasetFormatError: It cannot be read.
+        DatasetFormatError: It cannot be read, or is no JSON from its first character on.
     """
     try:
-        return read_file(path).removeprefix(b"\xef\xbb\xbf")
+        with open_file(path, most_bytes=MOST_JSON) as file:
+            head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
+            # not to read gigabytes of something else; those of UTF-16 and UTF-32 hold zero bytes
+            if head.strip(b" \t\r\n\0\xff\xfe")[:1] not in _JSON_BEGINS and head.strip():
+                raise DatasetFormatError(f"{path} is no JSON: it begins with {short(head[:20])[1:]}")
+            file.seek(0)
+            return file.read().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DatasetFormatError(f"{path} cannot be read: {error.strerror}") from error
+    except InputError as error:
+        raise DatasetFormatError(str(error)) from error
 
 
-def json_content(data: bytes, path: Path) -> Any:
-    """What JSON says, see `read_json`; the path is for the message."""
+_JSON_BEGINS = {bytes([character]) for character in b'{["-0123456789tfnNI'}
+
+
+def holds_text(path: Path, *texts: bytes) -> bool:
+    """Whether a file, of any size, holds one of some short texts."""
+    with open_file(path) as file:
+        end = b""
+        while block := file.read(1 << 24):
+            if any(text in end + block for text in texts):
+                return True
+            end = block[-100:]
+    return False
+
+
+def json_content(data: bytes, path: Path, *, exact: bool = False) -> Any:
+    """What JSON says, see `read_json`.
+
+    Args:
+        data: The file's bytes.
+        path: The file, for the message.
+        exact: Whole numbers of more than 64 bits stay what they are, which takes ten times as long; else they become
+            floats.
+    """
     with no_garbage_collection():
         try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError as error:
+            return json.loads(data) if exact else orjson.loads(data)
+        except ValueError as first:
             try:
                 return json.loads(data)
-            except (ValueError, RecursionError):
+            except RecursionError:
+                raise DatasetFormatError(f"{path} is no JSON of labels: it is nested too deeply") from None
+            except UnicodeDecodeError as error:
+                line = data.count(b"\n", 0, error.start) + 1
                 raise DatasetFormatError(
-                    f"{path} is no JSON ({error}); it may be cut short: get it anew or write it again"
+                    f"{path} is not in UTF-8, which JSON is written in: byte {data[error.start]:#x} in line {line:,}. "
+                    'Write it again in UTF-8: an editor\'s "save with encoding" does it'
                 ) from None
+            except ValueError as error:
+                raise DatasetFormatError(f"{path} is no JSON ({_json_fault(data, first, error)}") from None
+
+
+def _json_fault(data: bytes, first: ValueError, error: ValueError) -> str:
+    if not data.strip(b" \t\r\n\0"):
+        return "it is empty): get it anew or write it again"
+    ends = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip()) - 1
+    if ends or "Unterminated" in str(error):
+        return f"{first}); it may be cut short: get it anew or write it again"
+    return f"{first}): correct it there, or write it again"
 
 
 @contextmanager
@@ -753,22 +845,72 @@ def xml_root(path: Path, *tags: str) -> ET.Element:
         LabelError: It is no XML whose root is one of the `tags`.
     """
     try:
-        data = read_file(path)
+        data = read_file(path, most_bytes=MOST_XML)
     except OSError as error:
         raise LabelError(f"it cannot be read: {error.strerror}") from error
-    if b"\0" in data:
+    except InputError as error:
+        raise LabelError(str(error).replace(str(path), "it", 1)) from error
+    if not data.strip():
+        raise LabelError("it is no XML: it is empty")
+    text = _decoded(data)
+    begin, whole = (text[:4096], text) if isinstance(text, bytes) else (text[:4096].encode(), text.encode())
+    if b"\0" in whole:
         raise LabelError("it holds zero bytes: it is no XML in UTF-8")
-    if b"<!doctype" in data[:4096].lower() or b"<!ENTITY" in data.upper():
+    if b"<!doctype" in begin.lower() or b"<!ENTITY" in whole.upper():
         raise LabelError(
             "it declares a DOCTYPE or entities, which labels have no use for and odkit does not expand"
         )
     try:
-        root = ET.fromstring(data)
+        root = ET.fromstring(text)
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise LabelError(f"it is no XML: {error}") from None
+        raise LabelError(f"it is no XML: {error}{_xml_hint(data, error)}") from None
     if root.tag not in tags:
         raise LabelError(f"its root is <{short(root.tag)[1:-1]}>, not <{tags[0]}>")
     return root
+
+
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+_OF_SEVERAL_BYTES = re.compile(
+    r"gb|big5|shift|s?jis|euc|cp9[345]|ms9[345]|uhc|johab|ks_c|windows-(31j|949)", re.IGNORECASE
+)
+
+
+def _decoded(data: bytes) -> bytes | str:
+    """A text in one of the encodings of East Asia, which expat does not know, as text; others are left to it.
+
+    Those in UTF-16 with a byte order mark are text as well, so that what they hold can be looked at.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return _in_encoding(data, "utf-16")
+    declared = _DECLARED.match(data[:1024].removeprefix(b"\xef\xbb\xbf"))
+    name = declared[1].decode() if declared else ""
+    return _in_encoding(data, name) if _OF_SEVERAL_BYTES.match(name) else data
+
+
+def _in_encoding(data: bytes, name: str) -> str:
+    try:
+        return data.decode(name)
+    except LookupError:
+        raise LabelError(f"its encoding, {name}, is not known: write it again in UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise LabelError(
+            f"it says that it is in {name}, which it is not (byte {data[error.start]:#x} in line "
+            f"{data.count(10, 0, error.start) + 1}): write it again in UTF-8"
+        ) from None
+
+
+def _xml_hint(data: bytes, error: Exception) -> str:
+    if isinstance(error, ValueError) or "unknown encoding" in str(error):
+        return "; write it again in UTF-8"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        if not _DECLARED.match(data[:1024]):
+            where = f"byte {data[wrong.start]:#x} in line {data.count(10, 0, wrong.start) + 1}"
+            return (
+                f". It is not in UTF-8, as XML is that names no encoding ({where}): write it again in UTF-8"
+            )
+    return ""
 
 
 def listed_classes(folder: Folder, used: set[str]) -> list[str]:

@@ -20,7 +20,9 @@ from odkit.data.formats.reader_base import (
     declared_size,
     finite_rows,
     folder_of,
+    is_absolute,
     listed_classes,
+    moved_note,
     name_of,
     nearness,
     normal_split,
@@ -40,6 +42,7 @@ from odkit.data.formats.writer_base import (
     xml_class_names,
     xml_text,
 )
+from odkit.system import InputError, open_file
 
 EXACT = "odkit: exact corners"
 """Stands in <source><annotation> of the files we write: there 0 or xmin = xmax mean just that."""
@@ -58,9 +61,10 @@ def find_voc(folder: Folder) -> list[str]:
 
 def _begins_as_voc(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return _ROOT.search(file.read(4096)) is not None
-    except OSError:
+        with open_file(path) as file:
+            # letter by letter in UTF-16 too
+            return _ROOT.search(file.read(4096).replace(b"\0", b"")) is not None
+    except (OSError, InputError):
         return False
 
 
@@ -106,6 +110,7 @@ class _Reading:
         self.exact: list[bool] = []
         self.objects: dict[int, int] = {}  # row to its number of objects
         self.difficult = 0
+        self.moved: dict[str, str] = {}  # absolute paths of another machine to the images taken for them
 
     def image_of(self, file: str, name: str | None) -> str | None:
         """The image with the label file's stem, else the one that it names; None: neither is there.
@@ -124,10 +129,12 @@ class _Reading:
     def add(self, file: str, root: ET.Element) -> None:
         data = self.data
         name = (root.findtext("filename") or "").strip()
-        if name and self.folder.inside(name, folder_of(file)) is None:
-            data.outside(file, name)
-            return
         image = self.image_of(file, name.replace("\\", "/") or None)
+        if name and self.folder.inside(name, folder_of(file)) is None:
+            if image is None or not is_absolute(name):
+                data.outside(file, name)
+                return
+            self.moved.setdefault(name, image)
         if image is None:
             place = _usual_place(file)
             image = f"{place}/{name_of(name)}" if place and name else name_of(name) or f"{stem_of(file)}.jpg"
@@ -159,9 +166,9 @@ class _Reading:
             self.box_ids.append(f"object {number}")
             self.exact.append(exact)
             self.difficult += (thing.findtext("difficult") or "").strip() == "1"
-            self._check(file, row, number)
+            self._check(file, row, number, thing)
 
-    def _check(self, file: str, row: int, number: int) -> None:
+    def _check(self, file: str, row: int, number: int, thing: ET.Element) -> None:
         if self.names[-1] is None:
             self.data.problem(
                 "unknown_class",
@@ -173,10 +180,13 @@ class _Reading:
             )
         if not finite_rows(self.rows[-1:])[1].all():
             corners = ", ".join(f"{c} {v}" for c, v in zip(_CORNERS, self.rows[-1], strict=True))
+            what = "no <bndbox>" + ", only a polygon" * (thing.find("polygon") is not None)
+            if thing.find("bndbox") is not None:
+                what = f"no box of four numbers: {short(corners)[1:-1]}"
             self.data.problem(
                 "unreadable_label",
                 file,
-                f"object {number} has no box of four numbers: {short(corners)[1:-1]}; it is left out",
+                f"object {number} has {what}; it is left out",
                 "Correct or delete it.",
                 image=self.data.paths[row],
                 box=f"object {number}",
@@ -194,6 +204,8 @@ class _Reading:
         names = [self.names[k] for k in keep]
         classes = [UNKNOWN_CLASS if name is None else index[name] for name in names]
         data.add_boxes(boxes[good], classes, [self.images[k] for k in keep], [self.box_ids[k] for k in keep])
+        if self.moved:
+            data.notes.append(moved_note(len(self.moved), *next(iter(self.moved.items()))))
         if self.difficult:
             data.notes.append(f"{self.difficult:,} objects marked as difficult are kept like the others")
         self._read_splits()
@@ -210,7 +222,8 @@ class _Reading:
 
     def _boxes(self, corners: Any, exact: Any, good: Any, first_pixel: int | None) -> Any:
         foreign = good & ~exact
-        zeros = foreign & (corners[:, :2] == 0).any(1)
+        drawn = (corners[:, 2:] > corners[:, :2]).all(1)  # 0 0 0 0 in place of a box says nothing
+        zeros = foreign & drawn & (corners[:, :2] == 0).any(1)
         if first_pixel is None and zeros.any():
             row = int(np.flatnonzero(zeros)[0])
             self.data.notes.append(

@@ -194,7 +194,7 @@ def test_an_annotation_that_is_wrong(tmp_path: Path, bad: Any, kind: str) -> Non
     there = {"unknown_class": 1, "duplicate_box_id": 1}.get(kind, 0)
     assert dataset.num_boxes == 2 + there
     assert (dataset.box_classes == -1).sum() == (kind == "unknown_class")
-    assert problem.severity == ("warning" if kind in ("label_without_image", "duplicate_box_id") else "fatal")
+    assert problem.severity == ("warning" if kind == "duplicate_box_id" else "fatal")
 
 
 def test_a_problem_of_a_box_is_the_audits_finding(tmp_path: Path) -> None:

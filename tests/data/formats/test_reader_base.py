@@ -76,7 +76,8 @@ def leads_out(folder: Path, name: str, kind: str) -> None:
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     folder = tmp_path / "a" / "pets"
     folder.mkdir(parents=True)
-    for place in ("", "a/", "outside/", "a/outside/"):
+    (tmp_path / "a" / "outside").mkdir()
+    for place in ("", "a/", "outside/"):
         picture(tmp_path / place / "secret.jpg", (9, 9))
     name = name.format(outside=tmp_path / "outside")
     leads_out(folder, name, kind)
@@ -87,6 +88,32 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, kind: str) -
     assert "secret" in problem.message
     inside = str(folder) + os.sep
     assert all(os.path.normpath(path).startswith(inside) for path in dataset.image_paths)
+
+
+@pytest.mark.parametrize(
+    "start", ["/home/ann/pets/", "C:\\Users\\ann\\pets\\", "C:/pets/", "\\\\server\\share\\"]
+)
+def test_absolute_paths_of_another_machine_are_taken_by_their_ends(tmp_path: Path, start: str) -> None:
+    pictures(tmp_path, "images/{stem}.jpg")
+    put(tmp_path / "labels.json", coco(name=start + "images/{stem}.jpg"))
+    dataset = load_dataset(tmp_path)
+    check(dataset, splits=False)
+    assert "of another machine taken for the images here that end alike" in " ".join(dataset.notes)
+
+
+def test_of_two_paths_that_could_mean_an_image_the_one_that_agrees_in_more_has_it(tmp_path: Path) -> None:
+    pictures(tmp_path, "cam1/{stem}.jpg")
+    content = coco(name="/data/cam1/{stem}.jpg")
+    other = {"id": 5, "file_name": "/data/cam2/a.jpg", "width": 64, "height": 48}
+    content["images"].insert(0, other)
+    content["annotations"].append(annotation(77, image_id=5))
+    put(tmp_path / "labels.json", content)
+    dataset = load_dataset(tmp_path)
+    assert sorted(by_stem(dataset)) == ["a", "b", "c", "d"]
+    assert dataset.num_boxes == 5
+    (problem,) = dataset.source_problems
+    assert (problem.kind, problem.severity) == ("path_outside", "fatal")
+    assert "cam2" in problem.message
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
