@@ -538,6 +538,24 @@ CHECKS: dict[str, Check] = {
         "Labels or images may lie in it, which are then missing without a trace.",
         "Make it readable, or move it out of the dataset's folder.",
     ),
+    "path_outside": Check(
+        "fatal",
+        "label of an image outside the dataset's folder",
+        "Nothing outside it is opened, so that its labels are left out.",
+        "Write the path relative to the dataset's folder, and put the image there.",
+    ),
+    "missing_split": Check(
+        "warning",
+        "split without images",
+        "It is named where the dataset is described, and nothing is there.",
+        "Put its images there, or take it out of the file.",
+    ),
+    "image_in_two_splits": Check(
+        "warning",
+        "image listed in two splits",
+        "It is kept in the first; in both it would be trained on and tested with.",
+        "List each image in one split.",
+    ),
     "wrong_size": Check(
         "fatal",
         "image with a wrong declared size",

@@ -21,6 +21,7 @@ from odkit.data.formats.reader_base import (
     folder_of,
     in_pixels,
     mostly_shares,
+    moved_images,
     name_of,
     normal_split,
     open_text,
@@ -153,9 +154,10 @@ def _labels(data: Gathered, found: Mapping[str, Mapping[str, int]]) -> list[str]
 def _placed_table(data: Gathered, file: str, columns: Mapping[str, int]) -> _Table:
     """The rows of a file that name an image, and where the images lie; rows of images outside are left out."""
     table, beside = _read_table(data, file, columns), folder_of(file)
+    moved = moved_images(data, table.names)
     inside: list[str] = []
     for name in table.names:
-        path = data.folder.inside(name, beside)
+        path = moved.get(name) or data.folder.inside(name, beside)
         if path is None:
             data.outside(file, name)
         inside.append(data.folder.completed(path) if path else "")

@@ -71,7 +71,7 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
         try:
             lines = lines_of(read_text(folder.path(file)))
         except (OSError, InputError) as error:
-            why = f"it cannot be read: {why_unreadable(error)}"
+            why = f"it cannot be read: {why_unreadable(error, folder.path(file))}"
             data.problem("unreadable_label", file, why, "Make it readable.", image=image)
             continue
         for number, line in enumerate(lines, 1):

@@ -126,12 +126,14 @@ def read_names(path: Path) -> list[str]:
     try:
         return lines_of(read_text(path))
     except (OSError, InputError) as error:
-        raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error)}") from None
+        raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error, path)}") from None
 
 
-def why_unreadable(error: OSError | InputError) -> str:
-    """Why `open_file` could not open a file, in words."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+def why_unreadable(error: OSError | InputError, path: Path | str) -> str:
+    """Why `open_file` could not open a file, in words that do not name it again."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).replace(str(path), "it", 1)
 
 
 def encodable(text: str) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from odkit.data.boxes import xyxy_to_yolo, yolo_to_xyxy
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import (
+    UTF_16_MARKS,
     DatasetFormatError,
     Folder,
     Gathered,
@@ -107,10 +108,15 @@ def _refuse_broken(path: Path) -> None:
         yaml_content(path)
     except (OSError, InputError) as error:
         if path.stem in _USUAL_YAML:
-            raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error)}") from None
+            raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error, path)}") from None
     except (ValueError, yaml.YAMLError) as error:
         if re.search(rb"^(names|nc|train|val) *:", beginning(path, MOST_YAML), re.MULTILINE):
-            raise DatasetFormatError(f"{path} is no YAML: {error}") from None
+            raise DatasetFormatError(f"{path} is no YAML: {_yaml_fault(error)}") from None
+
+
+def _yaml_fault(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{getattr(error, 'problem', '')} (line {mark.line + 1})" if mark else str(error)
 
 
 def yaml_content(path: Path) -> Any:
@@ -149,8 +155,10 @@ def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
 
     try:
         content = yaml_content(folder.path(file))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return no(str(error))
+    except (OSError, InputError) as error:
+        return no(why_unreadable(error, folder.path(file)))
+    except (ValueError, yaml.YAMLError) as error:
+        return no(_yaml_fault(error))
     if not isinstance(content, dict):
         return no("it holds no keys")
     splits = {
@@ -197,18 +205,27 @@ def _read_names(layout: Layout, content: dict[Any, Any], *, told: bool, path: Pa
             if not _is_number(key):
                 raise DatasetFormatError(f"{path}: the key {key!r} under names is no class number")
             layout.names[int(key)] = _scalar(name, int(key))
+    if unnamed := sum(not isinstance(name, str) or not name for name in _values(names)):
+        layout.notes.append(
+            f"{counted(unnamed, 'name')} in {layout.file} that {'is' if unnamed == 1 else 'are'} no text: "
+            "such a class is called by its number"
+        )
     nc = content.get("nc")
     if isinstance(nc, str) and _is_number(nc):
         if not layout.names:
             layout.names = {k: f"class {k}" for k in range(min(int(nc), 100_000))}
             layout.named = False
             layout.notes.append(
-                f"{layout.file} names no classes; they are called class 0 to class {int(nc) - 1}"
+                f"{layout.file} names no classes; they are called class 0 to class {len(layout.names) - 1}"
             )
         elif int(nc) != len(layout.names):
             layout.notes.append(
                 f"{layout.file} says nc: {nc} and names {len(layout.names)} classes; the names count"
             )
+
+
+def _values(names: Any) -> list[Any]:
+    return list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
 
 
 def _is_number(text: Any) -> bool:
@@ -409,7 +426,8 @@ def _ends(path: str) -> list[str]:
 
 def _below(data: Gathered, place: Path) -> list[str]:
     listing = Folder(place)
-    data.closed_folders(listing)
+    if listing.images or "" in listing.closed:
+        data.closed_folders(listing)
     return [str(place / image) for image in listing.images]
 
 
@@ -424,7 +442,7 @@ def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
         data.problem(
             "unreadable_label",
             file,
-            f"the list of images cannot be read: {why_unreadable(error)}",
+            f"the list of images cannot be read: {why_unreadable(error, file)}",
             "Make it readable.",
         )
         return []
@@ -622,12 +640,13 @@ def _opened(options: Sequence[str]) -> _LabelFile:
     """The first of these files that is there."""
     for path in options:
         try:
-            text = read_file(path, most_bytes=_MOST_LABELS).decode("utf-8-sig", errors="replace")
+            text = read_file(path, most_bytes=_MOST_LABELS)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, InputError) as error:
-            return _LabelFile(path, "", error=why_unreadable(error))
-        return _LabelFile(path, text)
+            return _LabelFile(path, "", error=why_unreadable(error, path))
+        encoding = "utf-16" if text.startswith(UTF_16_MARKS) else "utf-8-sig"
+        return _LabelFile(path, text.decode(encoding, errors="replace"))
     return _LabelFile(options[0], "", missing=True)
 
 
