@@ -29,9 +29,9 @@ def decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache, "_memory", {})
     monkeypatch.setattr(image_cache, "RACY", 0)
     names = []
-    real = image_facts.open_upright
+    real = image_facts.opened
     monkeypatch.setattr(
-        image_facts, "open_upright", lambda path: (names.append(os.path.basename(path)), real(path))[1]
+        image_facts, "opened", lambda path: (names.append(os.path.basename(path)), real(path))[1]
     )
     return names
 
@@ -70,7 +70,7 @@ def forget():
 
 
 def database(tmp_path):
-    return tmp_path / "cache" / "images-3.sqlite"
+    return tmp_path / "cache" / "images-4.sqlite"
 
 
 def test_the_second_audit_decodes_nothing(dataset, decoded):
@@ -147,16 +147,16 @@ def test_headers_do_not_answer_for_pixels(dataset, decoded):
 
 
 def test_what_may_pass_is_not_kept(dataset, decoded, monkeypatch):
-    real = image_facts.open_upright
+    real = image_facts.opened
 
     def fail(path):
         error = ImageReadError(path)
         error.reason = OSError(errno.EIO, "Input/output error")
         raise error
 
-    monkeypatch.setattr(image_facts, "open_upright", fail)
+    monkeypatch.setattr(image_facts, "opened", fail)
     assert len(audit(dataset).of("unreadable_image")) == 12
-    monkeypatch.setattr(image_facts, "open_upright", real)
+    monkeypatch.setattr(image_facts, "opened", real)
     assert len(audit(dataset).of("unreadable_image")) == 2
     assert len(decoded) == 11
 
@@ -181,17 +181,17 @@ def test_an_interrupted_audit_keeps_what_it_found(dataset, decoded, monkeypatch)
         box_classes=[],
         box_images=[],
     )
-    real = image_facts.open_upright
+    real = image_facts.opened
 
     def stop(path):
         if path == paths[90]:
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(image_facts, "open_upright", stop)
+    monkeypatch.setattr(image_facts, "opened", stop)
     with pytest.raises(KeyboardInterrupt):
         audit(many, num_workers=1)
-    monkeypatch.setattr(image_facts, "open_upright", real)
+    monkeypatch.setattr(image_facts, "opened", real)
     decoded.clear()
     forget()
     audit(many)

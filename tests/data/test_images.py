@@ -31,7 +31,8 @@ from odkit.runs.dashboard.charts import _thumbnail
 from odkit.system import InputError
 
 WIDTH, HEIGHT = 40, 24
-WITH_EXIF = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
+WITH_EXIF = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".avif", ".mpo")
+GREY = (".pgm", ".pbm")
 TO_STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # the orientation that undoes another
 
 
@@ -80,7 +81,7 @@ def write(folder: Path, name: str, orientation: int) -> Path:
     """The picture, stored so that `orientation` brings it back, where the format can say so."""
     path = folder / name
     stored = picture() if orientation == 1 else turned(picture(), TO_STORED[orientation])
-    if path.suffix == ".pgm":
+    if path.suffix in GREY:
         stored = stored.convert("L")
     if path.stem.startswith("xmp-png"):
         text = PngInfo()
@@ -92,8 +93,10 @@ def write(folder: Path, name: str, orientation: int) -> Path:
         stored.save(path, tiffinfo={700: xmp_of(orientation).encode()})
     else:
         options = {".webp": {"lossless": True}, ".tif": {"compression": "tiff_lzw"}}.get(path.suffix, {})
-        if path.suffix[:2] == ".j":
+        if path.suffix in (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"):
             options = {"format": "JPEG", "quality": 98}
+        if path.suffix == ".avif":
+            options = {"quality": 98, "subsampling": "4:4:4"}
         stored.save(path, exif=exif_of(orientation), **options)
     if path.stem.startswith("behind"):
         move_behind_the_pixels(path, b"eXIf")
@@ -118,7 +121,7 @@ def photographs(tmp_path_factory):
             shown = picture()
             if path.suffix not in WITH_EXIF and orientation > 1:  # it cannot say that it is turned
                 shown = turned(shown, TO_STORED[orientation])
-            if path.suffix == ".pgm":
+            if path.suffix in GREY:
                 shown = shown.convert("L")
             seen[f"images/{path.name}"] = np.asarray(shown.convert("RGB"))
     return root, seen
@@ -129,7 +132,7 @@ def test_all_readers_agree(photographs):
     dataset = load_dataset(root, val=0)
     assert dataset.format == "yolo"
     assert sorted(dataset.image_ids) == sorted(seen)
-    assert len(seen) == 17 * 8
+    assert len(seen) == (len(IMAGE_SUFFIXES) + 5) * 8
     audited = audit(dataset)
     assert not audited.of("wrong_size") + audited.of("unreadable_image")
     unknown = dataset.replace(image_sizes=np.zeros_like(dataset.image_sizes))
@@ -155,7 +158,9 @@ def test_all_readers_agree(photographs):
         }
         assert answers == dict.fromkeys(answers, size), image_id
         difference = np.abs(read_pixels(path).astype(int) - pixels).mean()
-        assert difference <= (8 if path.endswith((".gif", ".jpg", ".jpeg", ".jpe", ".jfif")) else 0), image_id
+        assert difference <= (
+            8 if path.endswith((".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".avif")) else 0
+        ), image_id
         assert np.array_equal(np.moveaxis(item.image.numpy(), 0, 2), read_pixels(path))
 
 
