@@ -1,7 +1,7 @@
 """What is found in image files: header, damage, a hash of the pixels, a thumbnail.
 
-Each file is looked at once, see image_cache. However many cores there are and however large the pictures, those that are
-decoded at once hold `MEMORY` together, or one of them alone what it needs.
+Each file is looked at once, see image_cache. However many cores there are and however large the pictures, those that
+are decoded at once hold `MEMORY` together, or one of them alone what it needs.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from odkit.data import image_cache
 from odkit.data.image_cache import ImageFacts
@@ -210,6 +210,9 @@ _BEGINNINGS = {
     b"<?xml": "an XML file",
     b"version https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the image)",
     b"%pdf": "a PDF document",
+    b"%!ps": "a PostScript file",
+    b"8bps": "a Photoshop file: save it as JPEG or PNG",
+    b"gimp xcf": "a GIMP file: export it as JPEG or PNG",
     b"pk\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
     b"{": "a JSON file",
@@ -217,9 +220,18 @@ _BEGINNINGS = {
     b"\x89png": "a PNG with a damaged header",
     b"gif8": "a GIF with a damaged header",
     b"bm": "a BMP with a damaged header",
+    b"riff": "a WebP (or a sound or a video) that is cut short or damaged",
     b"ii*\x00": "a TIFF (or a camera's raw file) that Pillow cannot read",
     b"mm\x00*": "a TIFF (or a camera's raw file) that Pillow cannot read",
-    b"\x00\x00\x00\x0cjxl": "a JPEG XL image, which Pillow cannot read",
+    b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 image that is cut short or damaged",
+    b"\x00\x00\x00\x0cjxl": "a JPEG XL image, which Pillow cannot read: make it a JPEG",
+}
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "an AVIF image that is cut short or damaged"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        "a HEIC photograph, which Pillow cannot read: make it a JPEG",
+    ),
 }
 
 
@@ -236,10 +248,10 @@ def _why_unreadable(path: str, error: Exception) -> str:
     if not head.strip(b"\x00"):
         return "the file begins with zero bytes (a copy that was interrupted?)"
     if head[4:8] == b"ftyp":
-        brand = head[8:12].decode("ascii", "replace")
-        return f"it looks like a HEIC, AVIF or video file (brand {brand!r}), which Pillow cannot read: make it a JPEG"
+        return f"it looks like {_BRANDS.get(head[8:12], 'a video')} (brand {head[8:12].decode('latin-1')!r})"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginning, name in _BEGINNINGS.items():
         if start.startswith(beginning):
-            return f"it looks like {name}"
+            why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+            return f"it looks like {name}{why}"
     return f"it is no image that Pillow knows (it begins with {head[:8]!r}; {type(error).__name__})"

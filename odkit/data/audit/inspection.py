@@ -55,8 +55,9 @@ def audit(
         raise InputError(f"num_workers={num_workers} must be 1 or more (None chooses)")
     read = read_files(dataset, decode, num_workers) if files else None
     subject = Subject(dataset, read, tiny, duplicate_iou)
+    names: dict[int, tuple[str, str]] = {-1: ("", "")}  # one string for all findings of an image
     own = [
-        _finding(dataset, kind, check, hit)
+        _finding(dataset, kind, check, hit, names)
         for kind, check in CHECKS.items()
         if check.find is not None
         for hit in check.find(subject)
@@ -85,14 +86,19 @@ def require_trainable(dataset: Dataset, audit: Audit | None = None) -> Audit:
 # -- from hits to findings -------------------------------------------------------------------------------------------
 
 
-def _finding(dataset: Dataset, kind: str, check: Check, hit: Hit) -> Finding:
+def _finding(
+    dataset: Dataset, kind: str, check: Check, hit: Hit, names: dict[int, tuple[str, str]]
+) -> Finding:
+    if hit.image not in names:
+        names[hit.image] = dataset.image_paths[hit.image], dataset.image_ids[hit.image]
+    file, image = names[hit.image]
     return Finding(
         kind=kind,
         severity=check.severity,
         message=hit.message,
         fix=check.fix if hit.fix is None else hit.fix,
-        file=dataset.image_paths[hit.image] if hit.image >= 0 else hit.file,
-        image=dataset.image_ids[hit.image] if hit.image >= 0 else "",
+        file=file or hit.file,
+        image=image,
         box=dataset.box_ids[hit.box] if hit.box >= 0 else "",
         image_index=hit.image,
         box_index=hit.box,
