@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from odkit.data.audit.checks import CHECKS, Check, Hit
+from odkit.data.audit.checks import CHECKS, Hit
 from odkit.data.audit.files import read_files
 from odkit.data.audit.report import SEVERITIES, Audit, Finding, group_lines
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset, SourceProblem
 from odkit.system import InputError, OdkitError, counted
+
+TINY = 2.0  # pixels
+DUPLICATE_IOU = 0.95
 
 
 class DatasetFaultError(OdkitError, ValueError):
@@ -26,8 +29,8 @@ def audit(
     decode: bool = True,
     num_workers: int | None = None,
     files: bool = True,
-    tiny: float = 2.0,
-    duplicate_iou: float = 0.95,
+    tiny: float = TINY,
+    duplicate_iou: float = DUPLICATE_IOU,
 ) -> Audit:
     """Everything that is wrong with a dataset: its files, sizes, boxes, classes and splits.
 
@@ -55,13 +58,7 @@ def audit(
         raise InputError(f"num_workers={num_workers} must be 1 or more (None chooses)")
     read = read_files(dataset, decode, num_workers) if files else None
     subject = Subject(dataset, read, tiny, duplicate_iou)
-    names: dict[int, tuple[str, str]] = {-1: ("", "")}  # one string for all findings of an image
-    own = [
-        _finding(dataset, kind, check, hit, names)
-        for kind, check in CHECKS.items()
-        if check.find is not None
-        for hit in check.find(subject)
-    ]
+    own = [finding for kind in CHECKS for finding in findings_of(kind, subject)]
     findings = _with_source_problems(dataset, own)
     ranks = {kind: rank for rank, kind in enumerate(CHECKS)}
     findings.sort(key=lambda f: (SEVERITIES.index(f.severity), ranks.get(f.kind, len(ranks)), f.kind))
@@ -86,9 +83,15 @@ def require_trainable(dataset: Dataset, audit: Audit | None = None) -> Audit:
 # -- from hits to findings -------------------------------------------------------------------------------------------
 
 
-def _finding(
-    dataset: Dataset, kind: str, check: Check, hit: Hit, names: dict[int, tuple[str, str]]
-) -> Finding:
+def findings_of(kind: str, subject: Subject) -> list[Finding]:
+    """What one check finds."""
+    check, names = CHECKS[kind], {-1: ("", "")}
+    return [_finding(subject.dataset, kind, hit, names) for hit in check.find(subject)] if check.find else []
+
+
+def _finding(dataset: Dataset, kind: str, hit: Hit, names: dict[int, tuple[str, str]]) -> Finding:
+    """A finding; `names` keeps path and id of images, so that all findings of one share them."""
+    check = CHECKS[kind]
     if hit.image not in names:
         names[hit.image] = dataset.image_paths[hit.image], dataset.image_ids[hit.image]
     file, image = names[hit.image]

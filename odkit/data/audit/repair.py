@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.audit.checks import REPAIRS
-from odkit.data.audit.inspection import audit_of
+from odkit.data.audit.files import read_files
+from odkit.data.audit.inspection import DUPLICATE_IOU, TINY, audit_of, findings_of
 from odkit.data.audit.report import Audit, Finding, finding_title, shown_examples
 from odkit.data.audit.subject import Subject
 from odkit.data.boxes import clip_boxes, upright_boxes
@@ -46,6 +47,20 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
     found = audit_of(dataset, audit)
     todo = [f for f in found if f.repair]
     return _Repair(dataset, found._subject, todo).run() if todo else dataset
+
+
+def on_file_pixels(dataset: Dataset) -> tuple[Dataset, NDArray[np.bool_]]:
+    """The boxes as they lie on the upright pixels of the files, and of which images nobody can tell that, [N].
+
+    For label formats that state no sizes: what `repaired` does about sizes and orientations, and nothing else. Only
+    headers are read; an image without a readable one stays as it is declared.
+    """
+    subject = Subject(dataset, read_files(dataset, False, None), TINY, DUPLICATE_IOU)
+    kinds = ("wrong_size", "unknown_size", "exif_orientation")
+    todo = [finding for kind in kinds for finding in findings_of(kind, subject)]
+    boxes, sizes = _Repair(dataset, subject, todo)._boxes_and_sizes()
+    undecided = (subject.size_plan[0] == "drops the image") & (dataset.boxes_per_image() > 0)
+    return dataset.replace(boxes=boxes, image_sizes=sizes), undecided
 
 
 # -- repairing -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+
+from odkit.data.audit import on_file_pixels
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import write_coco
 from odkit.data.formats.createml import createml_places, write_createml
@@ -15,9 +19,9 @@ from odkit.data.formats.cvat import cvat_places, write_cvat
 from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.names import TITLES
 from odkit.data.formats.voc import write_voc
-from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
+from odkit.data.formats.writer_base import flat_names, kept_ids, put_images, unread_labels, writable_boxes
 from odkit.data.formats.yolo import write_yolo, yolo_places
-from odkit.system import FileInTheWayError, InputError, sync_folder, sync_tree
+from odkit.system import FileInTheWayError, InputError, LeftOutWarning, counted, sync_folder, sync_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,10 @@ class Writer:
 
     title: str
     arrange: Callable[[Dataset], list[str]]  # where each image goes, relative to the new folder
-    write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what is lost
+    sizes: Literal[
+        "stated", "of the files", "shares"
+    ]  # whether the labels state images' sizes; or shares of them
+    write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what they become
 
 
 def _voc_places(dataset: Dataset) -> list[str]:
@@ -39,11 +46,11 @@ def _yolo_places(dataset: Dataset) -> list[str]:
 
 
 WRITERS: dict[str, Writer] = {
-    "coco": Writer(TITLES["coco"], kept_ids, write_coco),
-    "voc": Writer(TITLES["voc"], _voc_places, write_voc),
-    "yolo": Writer(TITLES["yolo"], _yolo_places, write_yolo),
-    "cvat": Writer(TITLES["cvat"], cvat_places, write_cvat),
-    "createml": Writer(TITLES["createml"], createml_places, write_createml),
+    "coco": Writer(TITLES["coco"], kept_ids, "stated", write_coco),
+    "voc": Writer(TITLES["voc"], _voc_places, "stated", write_voc),
+    "yolo": Writer(TITLES["yolo"], _yolo_places, "shares", write_yolo),
+    "cvat": Writer(TITLES["cvat"], cvat_places, "stated", write_cvat),
+    "createml": Writer(TITLES["createml"], createml_places, "of the files", write_createml),
 }
 """What `write_dataset` can write, by the name of the format."""
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -58,24 +65,30 @@ def write_dataset(
     format: str = "coco",  # noqa: A002
     *,
     images: str = "copy",
+    partial: bool = False,
 ) -> Path:
     """Write a dataset into a new folder; it is there whole or not at all, and the source stays as it is.
 
-    Boxes come back from it within a thousandth of a pixel. What the format cannot hold is told in a warning. Image
-    ids stay as they are in COCO; the others want their own folders, so there they are JPEGImages/NAME (VOC),
-    images/SPLIT/NAME (YOLO), images/NAME (CVAT) and SPLIT/NAME (CreateML).
+    Boxes come back from it within a thousandth of a pixel. Where labels would be lost (they could not be read, or have
+    no class) nothing is written unless `partial` says so. What the format holds otherwise, and images that are not
+    there, are told in a warning. Image ids stay as they are in COCO; the others want their own folders, so there they
+    are JPEGImages/NAME (VOC), images/SPLIT/NAME (YOLO), images/NAME (CVAT) and SPLIT/NAME (CreateML).
 
     Args:
         dataset: What to write.
         folder: Where to; it must not exist or be empty.
         format: "coco", "voc", "yolo", "cvat" or "createml".
         images: "copy" them, "link" to them (symbolic links), or "none" to write only the labels.
+        partial: Leave out the labels that cannot be carried over, and the images of which no label is left then: as
+            images without objects they would teach that what stands on them is background. A LeftOutWarning says
+            what is left out.
 
     Returns:
         The folder's absolute path.
 
     Raises:
         DatasetFormatError: The format is not known.
+        InputError: Labels would be lost; the message says which.
         FileExistsError: The folder holds something, or is a file.
         ValueError: `images` is none of the three.
     """
@@ -84,23 +97,34 @@ def write_dataset(
         raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
     folder = Path(os.path.abspath(Path(folder).expanduser()))
     _refuse_full(folder)
+    dataset, left_out = _without_lost(dataset)
+    changed: list[str] = []
+    if writer.sizes != "stated":
+        dataset, more, changed = _on_the_files(dataset, writer)
+        left_out += more
+    if left_out and not partial:
+        raise InputError(
+            "\n  - ".join([f"{dataset.root} would lose labels, so nothing is written:", *left_out])
+            + "\n`odkit audit` lists them all. Correct them, or write the rest with --partial (in Python partial=True)"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name}-", dir=folder.parent))
+    workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name[:40]}-", dir=folder.parent))
     try:
         workshop.chmod(0o755)  # mkdtemp's folders are closed to others
         files = writer.arrange(dataset)
-        missing = put_images(dataset, workshop, files, images)
-        lost = writer.write(dataset, workshop, files)
+        missing, more = put_images(dataset, workshop, files, images)
+        left_out, changed = left_out + missing, changed + more
+        changed += writer.write(dataset, workshop, files)
         _refuse_full(folder)
         sync_tree(workshop)  # an empty label file would say that there is nothing in the image
         _move(workshop, folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    if missing:
-        lost.append(f"{missing:,} images are missing, so their labels stand alone")
-    if lost:
-        warnings.warn(f"{folder}: {'; '.join(lost)}", stacklevel=2)
+    if left_out:
+        warnings.warn("\n  - ".join([f"{folder} lacks", *left_out]), LeftOutWarning, stacklevel=2)
+    if changed:
+        warnings.warn("\n  - ".join([f"{folder} differs", *changed]), stacklevel=2)
     return folder
 
 
@@ -111,13 +135,61 @@ def convert(
     to: str = "coco",
     images: str = "copy",
     format: str | None = None,  # noqa: A002
+    partial: bool = False,
 ) -> Path:
     """Write the dataset at `source` into the new folder `target` in another format; see `write_dataset`.
 
     No splits are dealt: what has none stays without. `format` says what the source is read as, see `load_dataset`.
     """
     choose(WRITERS, to, "write")
-    return write_dataset(load_dataset(source, format=format, val=0), target, to, images=images)
+    return write_dataset(
+        load_dataset(source, format=format, val=0), target, to, images=images, partial=partial
+    )
+
+
+def _without_lost(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """What of a dataset can be written, and in words what is left out."""
+    unread, left_out = unread_labels(dataset)
+    keep, more = writable_boxes(dataset)
+    left_out += more
+    if not left_out:
+        return dataset, []
+    finite = np.isfinite(dataset.boxes).all(1)
+    unread[dataset.box_images[~finite]] = True  # where an object is, nobody knows: as if it had not been read
+    kept = dataset.select_boxes(keep)
+    emptied = unread & (kept.boxes_per_image() == 0)
+    if emptied.any():
+        first = dataset.image_ids[int(np.flatnonzero(emptied)[0])]
+        left_out.append(f"{counted(int(emptied.sum()), 'image')} of which no label is left: {first}")
+        kept = kept.select(~emptied)
+    return kept, left_out
+
+
+def _on_the_files(dataset: Dataset, writer: Writer) -> tuple[Dataset, list[str], list[str]]:
+    """The boxes on the files' pixels, for labels that state no sizes; what is left out, and what is changed."""
+    now, undecided = on_file_pixels(dataset)
+    left_out, changed = [], []
+    moved = np.unique(dataset.box_images[(now.boxes != dataset.boxes).any(1)])
+    if len(moved):
+        changed.append(
+            f"{writer.title} states no sizes: the boxes of {counted(len(moved), 'image')} were drawn on another size "
+            f"than the file's, or on its pixels as stored, and are moved to where they lie on it upright: "
+            f"{dataset.image_ids[int(moved[0])]}"
+        )
+    if undecided.any():
+        row = int(np.flatnonzero(undecided)[0])
+        width, height = dataset.image_sizes[row].tolist()
+        left_out.append(
+            f"{counted(int(undecided.sum()), 'image')} whose boxes may be drawn on another size than the file's: "
+            f"{dataset.image_ids[row]}, declared {width} x {height}"
+        )
+    unknown = (now.image_sizes <= 0).any(1) & (writer.sizes == "shares")
+    boxes = unknown[now.box_images]
+    if boxes.any():
+        where = now.image_ids[now.box_images[int(np.flatnonzero(boxes)[0])]]
+        left_out.append(f"{counted(int(boxes.sum()), 'box')} in an image of unknown size: {where}")
+        undecided |= unknown & (now.boxes_per_image() > 0)
+    return (now.select(~undecided) if undecided.any() else now), left_out, changed
 
 
 def _refuse_full(folder: Path) -> None:

@@ -677,7 +677,7 @@ def write_yolo_labels(
     """Write labels/*.txt for images at `files`, images/*, with each box's score as sixth number; what is lost."""
     keep, lost = writable_boxes(dataset)
     lost += lost_crowds(dataset, "YOLO")
-    # The reader takes sizes from the files, so relative numbers are taken by those too, whatever the labels declared
+    # The reader takes sizes from the files, so relative numbers are taken by those too; boxes are on those pixels
     sizes = np.array(header_sizes(dataset.image_paths.tolist()), np.int64).reshape(-1, 2)
     unread = (sizes == 0).any(1)
     sizes[unread] = dataset.image_sizes[unread]

@@ -187,6 +187,6 @@ def test_half_characters_that_no_file_can_hold(tmp_path: Path, to: str) -> None:
     found = audit(dataset)
     assert "missing_image" in found.counts
     assert found.to_json().decode() and found.table().encode()
-    with pytest.warns(UserWarning, match="1 images are missing"):
+    with pytest.warns(UserWarning, match="1 image is missing"):
         written = write_dataset(dataset, tmp_path / "new", to)
     assert load_dataset(written, val=0).num_boxes == dataset.num_boxes
