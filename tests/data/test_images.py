@@ -17,6 +17,7 @@ from odkit.analysis.figures.grid import open_picture
 from odkit.browsing.fo_dataset import sizes_to_draw
 from odkit.data.audit import audit
 from odkit.data.formats import load_dataset
+from odkit.data.held_pictures import HeldPicture
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import (
     IMAGE_SUFFIXES,
@@ -266,3 +267,28 @@ def test_predict_reads_the_files_that_load_dataset_reads(photographs, tmp_path):
     shutil.copy(tmp_path / "a.JPG", os.fsencode(tmp_path) + b"/caff\xe8.jpg")  # Latin-1, of an old archive
     with pytest.raises(InputError, match="is no text, so no label can name it"):
         images_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.pgm"])
+def test_grey_of_16_bits_keeps_its_greys(tmp_path, name):
+    """As colours of 16 bits do: what Pillow would make of it is white, nearly everywhere."""
+    grey = np.asarray(picture().convert("L"))
+    deep = (grey.astype(np.uint16) << 8) + 99
+    if name == "a.pgm":
+        (tmp_path / name).write_bytes(b"P5 40 24 65535\n" + deep.astype(">u2").tobytes())
+    else:
+        Image.fromarray(deep).save(tmp_path / name)
+    wanted = np.repeat(grey[..., None], 3, 2)
+    assert np.array_equal(read_pixels(tmp_path / name), wanted)
+    with Image.open(tmp_path / name) as image:
+        assert np.array_equal(HeldPicture(image, "it").pixels(), wanted)
+    assert read_header(tmp_path / name).mode == "I;16"
+
+
+def test_no_other_program_is_started_for_a_picture(tmp_path):
+    """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n%%EOF\n"
+    )
+    with pytest.raises(ImageReadError, match="none that Pillow knows"):
+        read_pixels(tmp_path / "a.jpg")
