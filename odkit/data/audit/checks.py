@@ -20,6 +20,7 @@ REPAIRS = {
     "drops the image": "dropped",
     "drops the box": "dropped",
     "swaps the corners": "put in order",
+    "reads corners": "read as left, top, right, bottom",
     "clips the box": "clipped at the image's border",
     "turns the boxes": "turned upright, image and boxes",
     "corrects the size": "corrected",
@@ -144,6 +145,13 @@ def _exif(subject: Subject) -> Iterator[Hit]:
         return
     data, files = subject.dataset, subject.files
     for i in np.flatnonzero(subject.size_plan[0] == "turns the boxes").tolist():
+        if subject.silent[i]:
+            yield Hit(
+                f"EXIF orientation {files.orientations[i]}: the labels of every other image that can tell were drawn "
+                "on the stored pixels, so these are taken for that too",
+                image=i,
+            )
+            continue
         declared = _size(data.image_sizes[i]) if (data.image_sizes[i] > 0).all() else "no size"
         yield Hit(
             f"EXIF orientation {files.orientations[i]} shows it as {_size(files.upright[i])}, the labels were drawn on "
@@ -153,14 +161,11 @@ def _exif(subject: Subject) -> Iterator[Hit]:
 
 
 def _exif_undecided(subject: Subject) -> Iterator[Hit]:
-    if subject.files is None:
+    if subject.files is None or subject.orientations_heeded:
         return
     data, files = subject.dataset, subject.files
-    square = files.stored[:, 0] == files.stored[:, 1]
-    # These labels declare no size, so that nothing tells on which pixels they were drawn
-    silent = (files.orientations <= 4) | square | (data.format in ("yolo", "openimages", "createml", "kitti"))
     settled = np.isin(subject.size_plan[0], ["turns the boxes", "scales the boxes", "drops the image"])
-    rows = files.known & (files.orientations >= 2) & silent & ~settled & (data.boxes_per_image() > 0)
+    rows = files.known & subject.silent & ~settled & (data.boxes_per_image() > 0)
     for i in np.flatnonzero(rows).tolist():
         orientation = files.orientations[i]
         yield Hit(
@@ -211,7 +216,22 @@ def _outside(subject: Subject) -> Iterator[Hit]:
     )
 
 
+def _corners_for_sides(subject: Subject) -> Iterator[Hit]:
+    data = subject.dataset
+    if subject.corners_for_sides:
+        for i in np.flatnonzero(subject.solid).tolist():
+            x, y, right, bottom = data.boxes[i].tolist()
+            yield Hit(
+                f"{x:.6g}, {y:.6g}, {right - x:.6g}, {bottom - y:.6g} sticks out of {_size(subject.box_frames[i])} as "
+                "left, top, width, height, or others do; as two corners all lie within their images",
+                int(data.box_images[i]),
+                i,
+            )
+
+
 def _partly_outside(subject: Subject) -> Iterator[Hit]:
+    if subject.corners_for_sides:
+        return
     yield from _box_hits(
         subject,
         subject.solid & ~subject.outside & (subject.overhang > OVERHANG),
@@ -595,6 +615,14 @@ CHECKS: dict[str, Check] = {
         "Swap the corners.",
         "swaps the corners",
         _inverted,
+    ),
+    "corners_for_sides": Check(
+        "fatal",
+        "box with corners for width and height",
+        "COCO's bbox is left, top, width, height; here the last two are the right and the bottom edge, it seems.",
+        "Write width and height: right - left and bottom - top.",
+        "reads corners",
+        _corners_for_sides,
     ),
     "outside": Check(
         "fatal",

@@ -24,6 +24,7 @@ def repaired(dataset: Dataset, audit: Audit | None = None) -> Dataset:
     - boxes without area, with a coordinate that is not a number, outside their image, of an unknown class, and second
       copies of a box are dropped; an image that loses its last box this way to broken corners is dropped as well, for
       as an image "without objects" it would teach that what stands on it is background;
+    - boxes of a COCO file that has corners in place of width and height are read as such;
     - inverted corners are swapped, which is exact; boxes partly outside are clipped;
     - a wrong declared size is corrected where the boxes lie within the real one and were hardly drawn on the declared:
       it is larger, too small for them, or has width and height swapped (or there are no boxes); where both sizes have
@@ -98,6 +99,8 @@ class _Repair:
         data, files = self.dataset, self.subject.files
         boxes, sizes = data.boxes.copy(), data.image_sizes.copy()
         moved = np.zeros(len(data), bool)
+        rows = np.flatnonzero(self._mask(len(boxes), "reads corners", boxes=True))
+        boxes[rows, 2:] -= boxes[rows, :2]
         if files is not None:
             turned = self._mask(len(data), "turns the boxes")
             scaled = self._mask(len(data), "scales the boxes")

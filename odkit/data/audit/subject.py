@@ -20,6 +20,7 @@ _COPIED_BOXES = 2  # one box may well lie in the same place in two images
 _DIFFERENT = (
     0.8  # correlation of thumbnails; of 999 in 1,000 pairs of photographs with other scenes it is below 0.76
 )
+_PROOF = 3  # boxes, from which so many that stick out are no slips
 _FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
 
 
@@ -98,18 +99,16 @@ class Subject:
         frame = np.where(has_size[:, None], declared, np.inf)
         if self.files is None:
             return plan, frame
-        files, stored, upright, known = self.files, self.files.stored, self.files.upright, self.files.known
-        reach = self._reach()
+        stored, upright, known = self.files.stored, self.files.upright, self.files.known
         fits_upright, fits_stored, fits_declared = (
-            (reach <= size + _FITTING).all(1) for size in (upright, stored, declared)
+            self._fits_in(size) for size in (upright, stored, declared)
         )
         right = (declared == upright).all(1)
-        as_stored = (declared == stored).all(1)
-        turns = known & (files.orientations >= 5) & (stored[:, 0] != stored[:, 1])
-        # the declared size tells on which pixels the labels were drawn, unless the boxes themselves contradict it
-        drawn_stored = has_size & as_stored & ~(fits_upright & ~fits_stored)
-        drawn_stored |= (~has_size | right) & fits_stored & ~fits_upright
-        turned = turns & drawn_stored
+        turned, heeded = self._drawn_stored()
+        # what nothing tells of one image, the others may tell: who ignored the tag in some ignored it in all
+        if _settled(turned, heeded):
+            with_boxes = data.boxes_per_image() > 0
+            turned = turned | (known & self.silent & fits_stored & (right | ~has_size) & with_boxes)
         wrong = known & has_size & ~right & ~turned
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = upright / declared
@@ -127,6 +126,59 @@ class Subject:
         frame = np.where((plan == "corrects the size")[:, None], upright, frame)
         return plan, np.where(turned[:, None], stored, frame)
 
+    def _drawn_stored(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which images stored turned were labelled on the stored pixels, and which on the upright ones, [N] each."""
+        assert self.files is not None
+        declared, stored, upright = self.dataset.image_sizes, self.files.stored, self.files.upright
+        has_size, right = (declared > 0).all(1), (declared == upright).all(1)
+        fits_upright, fits_stored = self._fits_in(upright), self._fits_in(stored)
+        turns = self.files.known & (self.files.orientations >= 5) & (stored[:, 0] != stored[:, 1])
+        # the declared size tells on which pixels the labels were drawn, unless the boxes themselves contradict it
+        drawn = has_size & (declared == stored).all(1) & ~(fits_upright & ~fits_stored)
+        drawn |= (~has_size | right) & fits_stored & ~fits_upright
+        heeded = (fits_upright & ~fits_stored) | (right & (not self._unsized))
+        return turns & drawn, turns & ~drawn & heeded
+
+    @cached_property
+    def orientations_heeded(self) -> bool:
+        """Whether the images that can tell say that labels were drawn on upright ones."""
+        drawn, heeded = self._drawn_stored()
+        return _settled(heeded, drawn)
+
+    @cached_property
+    def silent(self) -> NDArray[np.bool_]:
+        """Images with an EXIF orientation of which their own labels do not tell whether they were drawn on it, [N]."""
+        assert self.files is not None
+        files = self.files
+        same_sides = (files.orientations <= 4) | (files.stored[:, 0] == files.stored[:, 1])
+        return np.asarray((files.orientations >= 2) & (same_sides | self._unsized))
+
+    @property
+    def _unsized(self) -> bool:
+        """Whether these labels declare no size, which would tell on which pixels they were drawn."""
+        return self.dataset.format in ("yolo", "openimages", "createml", "kitti")
+
+    @cached_property
+    def corners_for_sides(self) -> bool:
+        """Whether what a COCO file has for width and height are the right and the bottom edge.
+
+        Read so, every box lies within its image; read as the format says, most stick out, which no slip explains.
+        """
+        data = self.dataset
+        if data.format != "coco":
+            return False
+        rows = self.solid & np.isfinite(self.box_frames).all(1)
+        boxes, frames = data.boxes[rows].astype(np.float64), self.box_frames[rows]
+        right, bottom = (boxes[:, 2:] - boxes[:, :2]).T  # as the file has them
+        fits = (boxes[:, :2] >= -_FITTING).all(1) & (right > boxes[:, 0]) & (bottom > boxes[:, 1])
+        fits &= (right <= frames[:, 0] + _FITTING) & (bottom <= frames[:, 1] + _FITTING)
+        out = ((boxes[:, 2:] > frames + _FITTING).any(1)).sum()
+        return bool(out >= _PROOF and out * 2 > len(boxes) and fits.all())
+
+    def _fits_in(self, sizes: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray((self._reach <= sizes + _FITTING).all(1))
+
+    @cached_property
     def _reach(self) -> NDArray[np.float64]:
         """The largest x and y of each image's finite boxes, 0 where there are none, [N, 2]."""
         images = self.dataset.box_images[self.finite]
@@ -239,6 +291,11 @@ class Subject:
     def _hashes(self, paths: list[str]) -> list[str]:
         assert self.files is not None
         return in_threads(file_hash, paths, self.files.num_workers, "audit: comparing files") if paths else []
+
+
+def _settled(these: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
+    """Whether what these images say may be taken for all: at least two do, and no other says something else."""
+    return bool(these.sum() >= 2 and not others.any())
 
 
 def _clipped_sides(corners: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float32]:

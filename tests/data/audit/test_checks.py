@@ -15,7 +15,7 @@ from tests.data.audit.bench import PLANTS, Bench, crowded_image, spots
 
 
 def test_every_kind_has_a_case():
-    of_the_whole = {"no_boxes", "split_skew", "mostly_background"}
+    of_the_whole = {"no_boxes", "corners_for_sides", "split_skew", "mostly_background"}
     assert set(PLANTS.values()) | of_the_whole == set(CHECKS)
     assert {check.severity for check in CHECKS.values()} == {"fatal", "warning", "info"}
     assert all(check.repair in (*REPAIRS, "") for check in CHECKS.values())
@@ -494,3 +494,24 @@ def test_an_image_that_lost_every_box_does_not_pass_for_empty(tmp_path):
     assert "00.png" not in view.image_ids
     assert {"01.png", "02.png"} <= set(view.image_ids)
     assert any("1 image dropped that had lost every box" in note and "00.png" in note for note in view.notes)
+
+
+def test_coco_boxes_that_are_corners(tmp_path):
+    """x, y, right, bottom where x, y, width, height belong: told once they cannot be the latter, and read as such."""
+    corners = [(20, 10, 33, 25), (3, 4, 39, 29), (15, 12, 30, 28)]
+    bench = Bench(tmp_path, kind="coco")
+    bench.labels = [
+        [name, k, (x, y, x + right, y + bottom)]
+        for name in bench.images
+        for k, (x, y, right, bottom) in enumerate(corners)
+    ]
+    found = audit(bench.build())
+    assert found.counts["corners_for_sides"] == 60
+    assert "partly_outside" not in found.counts
+    assert "20, 10, 33, 25" in found.of("corners_for_sides")[0].message
+    view = repaired(bench.build(), found)
+    assert view.boxes[:3].tolist() == [list(box) for box in corners]
+    assert "corners_for_sides" not in audit(view).counts
+
+    bench.labels[-1][2] = (30, 20, 35, 25)  # one that cannot be corners: then they may all be sides
+    assert audit(bench.build()).counts["partly_outside"] == 59

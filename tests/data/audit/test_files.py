@@ -168,3 +168,32 @@ def test_tiff_sizes_are_those_stored(tmp_path):
     assert read_header(tmp_path / "a.tif")[:3] == (40, 30, 6)
     with pytest.raises(FileNotFoundError):
         read_header(tmp_path / "b.tif")
+
+
+def test_what_most_orientations_do_not_tell_those_that_do_tell(tmp_path):
+    """Labels of the stored pixels in photographs stored turned by a quarter: then those stored upside down too."""
+    bench = Bench(tmp_path, kind="coco")
+    truth = (4, 6, 15, 28)
+    for name, orientation, size in (
+        ("a", 6, (40, 30)),
+        ("b", 8, (40, 30)),
+        ("c", 3, (40, 30)),
+        ("d", 6, (30, 30)),
+    ):
+        bench.add(f"{name}.jpg", "train", size=size, boxes=[(0, truth)])
+        bench.noise(f"{name}.jpg", size, exif=exif(orientation))
+    dataset = bench.build()
+    found = audit(dataset)
+    assert {f.image for f in found.of("exif_orientation")} == {"a.jpg", "b.jpg", "c.jpg", "d.jpg"}
+    assert found.counts == {"exif_orientation": 4}
+    view = repaired(dataset, found)
+    assert audit(view).counts == {}
+    for name, orientation, size in (("c", 3, (40, 30)), ("d", 6, (30, 30))):
+        box = view.boxes[view.boxes_of(view.index_of(f"{name}.jpg"))].tolist()
+        assert box == upright_boxes([truth], size, orientation).tolist()
+
+    bench.add(
+        "e.jpg", "train", size=(30, 40), boxes=[(0, truth)]
+    )  # and one that was drawn upright: nothing is certain
+    bench.noise("e.jpg", (40, 30), exif=exif(6))
+    assert audit(bench.build()).counts == {"exif_orientation": 2, "exif_undecided": 2}
