@@ -9,9 +9,10 @@ from typing import Any
 
 from tests.hostile.cases import add, dataset_case, found, lost, refused, right
 from tests.hostile.coco import labels, picture, write
-from tests.hostile.yolo import LINE, PAGE, put, yolo
+from tests.hostile.yolo import LACKS, LINE, PAGE, put, yolo
 
 LOST = lost("label")
+CLOSED = lost("cannot be looked into")
 
 
 def case(name: str, what: str, make: Callable[[Path], object], **expected: Any) -> None:
@@ -103,28 +104,146 @@ def table(folder: Path) -> None:
     put(folder / "labels.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n" + rows)
 
 
-case("picture-pipe", "a pipe in place of a picture", instead(coco, "0.jpg", pipe), audit=found("is a pipe"))
-case("picture-socket", "a socket in place of a picture", instead(coco, "0.jpg", listening), audit=found("cannot be opened"))
-case("picture-endless", "a link to /dev/zero in place of a picture", instead(coco, "0.jpg", endless), audit=found("is a device"))
-case("picture-passwords", "a link to /etc/passwd in place of a picture", instead(coco, "0.jpg", passwords), audit=found("it is no image"))
-case("picture-nowhere", "a link to nothing in place of a picture", instead(coco, "0.jpg", nowhere), audit=found("which does not exist"))
-case("picture-itself", "a link to itself in place of a picture", instead(coco, "0.jpg", itself), audit=found("0.jpg"))
-case("picture-folder", "a folder in place of a picture", instead(coco, "0.jpg", a_folder), audit=found("0.jpg"))
-case("json-pipe", "a pipe in place of the JSON", instead(coco, "labels.json", pipe), audit=refused("is a pipe"))
-case("json-endless", "a link to /dev/zero in place of the JSON", instead(coco, "labels.json", endless), audit=refused("is a device"))
-case("json-pipe-beside", "a pipe called other.json beside the labels", instead(coco, "other.json", pipe), audit=refused("is a pipe"))
-case("xml-pipe", "a pipe in place of an XML file", instead(voc, "Annotations/0.xml", pipe), audit=found("is a pipe"), convert=LOST)
-case("xml-socket", "a socket in place of an XML file", instead(voc, "Annotations/0.xml", listening), audit=found("cannot be read"), convert=LOST)
-case("yaml-pipe", "a pipe in place of data.yaml", instead(usual, "data.yaml", pipe), audit=refused("is a pipe"))
-case("yaml-endless", "a link to /dev/zero in place of data.yaml", instead(usual, "data.yaml", endless), audit=refused("is a device"))
-case("yaml-pipe-beside", "a pipe called other.yaml beside data.yaml", instead(usual, "other.yaml", pipe), audit=right("0 fatal"))
-case("label-pipe", "a pipe in place of a label file", instead(usual, "labels/train/0.txt", pipe), audit=found("it is a pipe"), convert=LOST)
-case("label-folder", "a folder in place of a label file", instead(usual, "labels/train/0.txt", a_folder), audit=found("Is a directory"), convert=LOST)
-case("list-pipe", "a pipe in place of a list of images", instead(lambda folder: yolo(folder, {}, page=PAGE.replace("images/train", "train.txt")), "train.txt", pipe), audit=found("it is a pipe"), convert=LOST)
-case("names-pipe", "a pipe in place of the list of class names", instead(lambda folder: yolo(folder, {}, page=None), "classes.txt", pipe), audit=refused("it is a pipe"))
-case("csv-pipe", "a pipe in place of a CSV file", instead(table, "labels.csv", pipe), audit=refused("is no dataset"))
-case("csv-full", "a link to /dev/full in place of a CSV file", instead(table, "labels.csv", full), audit=refused("is no dataset"))
-case("record-pipe", "a pipe in place of a record file", instead(table, "train.record", pipe), audit=found())
+case(
+    "picture-pipe",
+    "a pipe in place of a picture",
+    instead(coco, "0.jpg", pipe),
+    audit=found("is a pipe"),
+    convert=LACKS,
+)
+case(
+    "picture-socket",
+    "a socket in place of a picture",
+    instead(coco, "0.jpg", listening),
+    audit=found("cannot be opened"),
+    convert=LACKS,
+)
+case(
+    "picture-endless",
+    "a link to /dev/zero in place of a picture",
+    instead(coco, "0.jpg", endless),
+    audit=found("device"),
+    convert=LACKS,
+)
+case(
+    "picture-passwords",
+    "a link to /etc/passwd in place of a picture",
+    instead(coco, "0.jpg", passwords),
+    audit=found("it is no image"),
+    convert=LACKS,
+)
+case(
+    "picture-nowhere",
+    "a link to nothing in place of a picture",
+    instead(coco, "0.jpg", nowhere),
+    audit=found("which does not exist"),
+    convert=LACKS,
+)
+case(
+    "picture-itself",
+    "a link to itself in place of a picture",
+    instead(coco, "0.jpg", itself),
+    audit=found("0.jpg"),
+    convert=LACKS,
+)
+case(
+    "picture-folder",
+    "a folder in place of a picture",
+    instead(coco, "0.jpg", a_folder),
+    audit=found("0.jpg"),
+    convert=LACKS,
+)
+case(
+    "json-pipe", "a pipe in place of the JSON", instead(coco, "labels.json", pipe), audit=refused("is a pipe")
+)
+case(
+    "json-endless",
+    "a link to /dev/zero in place of the JSON",
+    instead(coco, "labels.json", endless),
+    audit=refused("is a device"),
+)
+case(
+    "json-pipe-beside",
+    "a pipe called other.json beside the labels",
+    instead(coco, "other.json", pipe),
+    audit=refused("is a pipe"),
+)
+case(
+    "xml-pipe",
+    "a pipe in place of an XML file",
+    instead(voc, "Annotations/0.xml", pipe),
+    audit=found("is a pipe"),
+    convert=LOST,
+)
+case(
+    "xml-socket",
+    "a socket in place of an XML file",
+    instead(voc, "Annotations/0.xml", listening),
+    audit=found("cannot be read"),
+    convert=LOST,
+)
+case(
+    "yaml-pipe", "a pipe in place of data.yaml", instead(usual, "data.yaml", pipe), audit=refused("is a pipe")
+)
+case(
+    "yaml-endless",
+    "a link to /dev/zero in place of data.yaml",
+    instead(usual, "data.yaml", endless),
+    audit=refused("is a device"),
+)
+case(
+    "yaml-pipe-beside",
+    "a pipe called other.yaml beside data.yaml",
+    instead(usual, "other.yaml", pipe),
+    audit=right("0 fatal"),
+)
+case(
+    "label-pipe",
+    "a pipe in place of a label file",
+    instead(usual, "labels/train/0.txt", pipe),
+    audit=found("it is a pipe"),
+    convert=LOST,
+)
+case(
+    "label-folder",
+    "a folder in place of a label file",
+    instead(usual, "labels/train/0.txt", a_folder),
+    audit=found("Is a directory"),
+    convert=LOST,
+)
+case(
+    "list-pipe",
+    "a pipe in place of a list of images",
+    instead(
+        lambda folder: yolo(folder, {}, page=PAGE.replace("images/train", "train.txt")), "train.txt", pipe
+    ),
+    audit=found("it is a pipe"),
+    convert=LOST,
+)
+case(
+    "names-pipe",
+    "a pipe in place of the list of class names",
+    instead(lambda folder: yolo(folder, {}, page=None), "classes.txt", pipe),
+    audit=refused("it is a pipe"),
+)
+case(
+    "csv-pipe",
+    "a pipe in place of a CSV file",
+    instead(table, "labels.csv", pipe),
+    audit=refused("labels.csv (it is a pipe"),
+)
+case(
+    "csv-full",
+    "a link to /dev/full in place of a CSV file",
+    instead(table, "labels.csv", full),
+    audit=refused("labels.csv (it is a device"),
+)
+case(
+    "record-pipe",
+    "a pipe in place of a record file",
+    instead(table, "train.record", pipe),
+    audit=right("is a pipe", "0 fatal"),
+)
 
 # -- permissions -----------------------------------------------------------------------------------------------------
 
@@ -144,17 +263,78 @@ def more_voc(folder: Path) -> None:
     put(folder / "Annotations/more/9.xml", "<annotation/>")
 
 
-case("closed-val", "val images in a folder that may not be read", closed(usual, "images/val"), audit=found("folder that cannot be looked into", "Permission denied"), convert=LOST)
-case("closed-labels", "YOLO's labels in a folder that may not be read", closed(usual, "labels/train"), audit=found("Permission denied"), convert=LOST)
-case("closed-annotations", "VOC's labels in part in a folder that may not be read", closed(more_voc, "Annotations/more"), audit=found("folder that cannot be looked into", "Annotations/more"), convert=LOST)
-case("closed-all-labels", "VOC's labels all in a folder that may not be read", closed(voc, "Annotations"), audit=refused("What cannot be looked into: Annotations (Permission denied)"))
-case("closed-picture", "a picture that may not be read", closed(coco, "0.jpg"), audit=found("Permission denied"))
-case("closed-json", "a JSON file that may not be read", closed(coco, "labels.json"), audit=refused("Permission denied"))
-case("closed-yaml", "a data.yaml that may not be read", closed(usual, "data.yaml"), audit=refused("Permission denied"))
-case("closed-label", "a label file that may not be read", closed(usual, "labels/train/0.txt"), audit=found("Permission denied"), convert=LOST)
-case("closed-csv", "a CSV file that may not be read", closed(table, "labels.csv"), audit=refused("is no dataset"))
-case("closed-folder", "a folder that may not be read itself", lambda folder: (coco(folder), folder.chmod(0)), audit=refused("cannot be looked into: Permission denied"))
-case("closed-names", "folders that may be listed and not entered", lambda folder: (usual(folder), (folder / "images/train").chmod(0o600)), audit=found("Permission denied"))
+case(
+    "closed-val",
+    "val images in a folder that may not be read",
+    closed(usual, "images/val"),
+    audit=found("folder that cannot be looked into", "Permission denied"),
+    convert=CLOSED,
+)
+case(
+    "closed-labels",
+    "YOLO's labels in a folder that may not be read",
+    closed(usual, "labels/train"),
+    audit=found("Permission denied"),
+    convert=LOST,
+)
+case(
+    "closed-annotations",
+    "VOC's labels in part in a folder that may not be read",
+    closed(more_voc, "Annotations/more"),
+    audit=found("folder that cannot be looked into", "Annotations/more"),
+    convert=CLOSED,
+)
+case(
+    "closed-all-labels",
+    "VOC's labels all in a folder that may not be read",
+    closed(voc, "Annotations"),
+    audit=refused("What cannot be looked into: Annotations (Permission denied)"),
+)
+case(
+    "closed-picture",
+    "a picture that may not be read",
+    closed(coco, "0.jpg"),
+    audit=found("Permission denied"),
+    convert=LACKS,
+)
+case(
+    "closed-json",
+    "a JSON file that may not be read",
+    closed(coco, "labels.json"),
+    audit=refused("Permission denied"),
+)
+case(
+    "closed-yaml",
+    "a data.yaml that may not be read",
+    closed(usual, "data.yaml"),
+    audit=refused("Permission denied"),
+)
+case(
+    "closed-label",
+    "a label file that may not be read",
+    closed(usual, "labels/train/0.txt"),
+    audit=found("Permission denied"),
+    convert=LOST,
+)
+case(
+    "closed-csv",
+    "a CSV file that may not be read",
+    closed(table, "labels.csv"),
+    audit=refused("labels.csv (Permission denied)"),
+)
+case(
+    "closed-folder",
+    "a folder that may not be read itself",
+    lambda folder: (coco(folder), folder.chmod(0)),
+    audit=refused("cannot be looked into: Permission denied"),
+)
+case(
+    "closed-names",
+    "folders that may be listed and not entered",
+    lambda folder: (usual(folder), (folder / "images/train").chmod(0o600)),
+    audit=found("Permission denied"),
+    convert=LOST,
+)
 
 # -- places ----------------------------------------------------------------------------------------------------------
 
@@ -190,6 +370,11 @@ def converted_into_itself(folder: Path) -> None:
     coco_at(folder / "one" / "out")
 
 
+def yolo_in_coco(folder: Path) -> None:
+    coco_at(folder / "one")
+    yolo(folder / "out", {})
+
+
 def differing(folder: Path) -> None:
     voc(folder)
     put(
@@ -207,23 +392,73 @@ def deep(folder: Path) -> None:
 
 
 case("empty", "an empty folder", lambda folder: None, audit=refused("is no dataset", "no file at all"))
-case("pictures-alone", "pictures without labels", lambda folder: [picture(folder / f"{i}.jpg") for i in range(3)], audit=refused("These are images without labels"))
-case("archive", "an archive that is not unpacked", lambda folder: put(folder / "data.zip", b"PK\3\4"), audit=refused("Unpack the archive first"))
-case("two-datasets", "two data sets side by side", two, audit=refused("there are several datasets", "source/one", "source/two"))
-case("dataset-in-dataset", "a data set in a data set's folder", converted_into_itself, audit=right("0 fatal"))
-case("two-formats", "two formats that do not say the same", differing, audit=refused("they differ", "on the command line --format"))
+case(
+    "pictures-alone",
+    "pictures without labels",
+    lambda folder: [picture(folder / f"{i}.jpg") for i in range(3)],
+    audit=refused("These are images without labels"),
+)
+case(
+    "archive",
+    "an archive that is not unpacked",
+    lambda folder: put(folder / "data.zip", b"PK\3\4"),
+    audit=refused("Unpack the archive first"),
+)
+case(
+    "two-datasets",
+    "two data sets side by side",
+    two,
+    audit=refused("several COCO files cannot be told apart: one/labels.json, two/labels.json"),
+)
+case(
+    "dataset-in-dataset",
+    "a data set in a data set's folder",
+    converted_into_itself,
+    audit=refused("several COCO files cannot be told apart"),
+)
+case(
+    "yolo-in-coco",
+    "a YOLO data set in a COCO data set's folder",
+    yolo_in_coco,
+    audit=refused("of their own", "--format coco", "source/out"),
+    also={"audit {source} --format coco": right("0 fatal")},
+)
+case(
+    "two-formats",
+    "two formats that do not say the same",
+    differing,
+    audit=refused("they differ", "on the command line --format"),
+)
 case("links-in-circles", "links that lead back up", loop, audit=right("0 fatal"))
-case("link-to-kernel", "a link to /proc", linked_kernel, audit=found("made up by the kernel"), convert=LOST)
+case("link-to-kernel", "a link to /proc", linked_kernel, audit=found("made up by the kernel"), convert=CLOSED)
 case("deep", "60 folders within one another", deep, audit=right("0 fatal"))
-case("train-empty", "a train folder that is empty", lambda folder: yolo(folder, {f"images/train/{i}.jpg": None for i in range(8)}), audit=found("there is no image in"), convert=LOST)
-case("val-empty", "a val folder that is empty", lambda folder: yolo(folder, {f"images/val/{i}.jpg": None for i in range(8, 12)}), audit=right("there is no image in", "taken from train"))
-case("labels-folder-alone", "label files without any picture", lambda folder: put(folder / "labels/0.txt", LINE), audit=refused("is no dataset"))
+case(
+    "train-empty",
+    "a train folder that is empty",
+    lambda folder: yolo(folder, {f"images/train/{i}.jpg": None for i in range(8)}),
+    audit=found("there is no image in"),
+    convert=lost("split without images"),
+)
+case(
+    "val-empty",
+    "a val folder that is empty",
+    lambda folder: yolo(folder, {f"images/val/{i}.jpg": None for i in range(8, 12)}),
+    audit=right("there is no image in", "taken from train"),
+)
+case(
+    "labels-folder-alone",
+    "label files without any picture",
+    lambda folder: put(folder / "labels/0.txt", LINE),
+    audit=refused("is no dataset"),
+)
 for place in ("/proc", "/proc/self", "/sys"):
     add(
         "folders",
         f"kernel{place.replace('/', '-')}",
         f"{place} in place of a data set",
-        {f"audit {place}": refused("made up by the kernel"), f"convert {place} {{target}} --to coco": refused("made up by")},
+        {
+            f"audit {place}": refused("made up by the kernel"),
+            f"convert {place} {{target}} --to coco": refused("made up by"),
+        },
         seconds=20,
     )
-add("folders", "devices", "/dev in place of a data set", {"audit /dev": refused("is no dataset")}, seconds=20)

@@ -31,11 +31,12 @@ from odkit.data.formats.reader_base import (
     no_garbage_collection,
     split_of,
     suffix,
+    why_unreadable,
 )
 from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
-from odkit.system import InputError, MissingFileError, counted
+from odkit.system import InputError, MissingFileError, counted, open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +292,7 @@ def _read_folder(
     if format is None and found and not _is_told(found.get("yolo")):
         elsewhere = [place for place in yaml_layouts(folder) if not _holds_all(place, found)]
         if elsewhere:
-            raise DatasetFormatError(_several([str(folder.path(place)) for place in ["", *elsewhere]]))
+            raise DatasetFormatError(_one_in_another(folder, found, elsewhere))
     if not found:
         deeper = _deeper(folder, format)
         if len(deeper) != 1:
@@ -381,6 +382,28 @@ def _several(places: list[str]) -> str:
     return f"there are several datasets: {shown_path(places, 5)}. Load one, or join them with od.concatenate"
 
 
+def _unreadable(folder: Folder) -> list[str]:
+    """Files that may be labels and cannot be opened, each with the reason."""
+    ends = {end for reader in READERS.values() for end in reader.alone} | {".xml", ".txt"}
+    unread = []
+    for file in folder.with_suffix(*ends)[:1000]:
+        try:
+            open_file(folder.path(file)).close()
+        except (OSError, InputError) as error:
+            unread.append(f"{file} ({why_unreadable(error, folder.path(file))})")
+    return unread
+
+
+def _one_in_another(folder: Folder, found: dict[str, Any], below: list[str]) -> str:
+    mine = "; ".join(f"{READERS[kind].title} ({shown_path(_files(what))})" for kind, what in found.items())
+    first = next(iter(found))
+    return (
+        f"there are several datasets in {folder.root}: {mine}, and of their own "
+        f'{shown_path([str(folder.path(place)) for place in below], 5)}. Load one: format="{first}" or --format {first} '
+        "reads the first alone, the path of another reads that; or join them with od.concatenate"
+    )
+
+
 def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) -> str:  # noqa: A002
     if several:
         return _several([str(place.root) for place in several])
@@ -397,6 +420,8 @@ def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) ->
     if folder.closed:
         places = shown_path(f"{place} ({why})" for place, why in folder.closed.items())
         lines.append(f"What cannot be looked into: {places}")
+    if unread := _unreadable(folder):
+        lines.append(f"What cannot be read: {shown_path(unread)}")
     archives = [file for file in folder.files if suffix(file) in _ARCHIVES]
     if archives:
         lines.append(f"Unpack the archive first: {shown_path(map(name_of, archives))}")

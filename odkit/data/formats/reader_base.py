@@ -507,7 +507,7 @@ class Gathered:
     def closed_folders(self, folder: Folder) -> None:
         """The folders that could not be looked into: what is in them is not known, labels perhaps."""
         for place, why in folder.closed.items():
-            path = os.path.join(folder.root, place)
+            path = os.path.join(folder.root, place) if place else str(folder.root)
             if path not in self._closed:
                 self._closed.add(path)
                 self.problem(

@@ -68,6 +68,9 @@ class Layout:
     splits: dict[str, list[str]] = field(
         default_factory=dict
     )  # split to folders or lists, as they are spelled
+    lists: dict[str, str] = field(
+        default_factory=dict
+    )  # without a data.yaml: split to the list of its images, as darknet has them
     base: str = ""  # the key "path"
     keypoints: bool = False
     named: bool = True  # whether the names are more than "class 0", "class 1"
@@ -257,6 +260,13 @@ def _layout_without_yaml(folder: Folder) -> Layout | None:
         layout.names = dict(enumerate(line.strip() or f"class {k}" for k, line in enumerate(lines)))
     for image in folder.images:
         layout.splits.setdefault(split_of_path(folder_of(image)), []).append(image)
+    if not any(layout.splits):
+        layout.lists = {
+            split: file
+            for file in folder.with_suffix(".txt", depth=1)
+            if (split := normal_split(stem_of(file))) in ("train", "val", "test")
+            and suffix(_first_line(folder.path(file)).strip()) in IMAGE_SUFFIXES
+        }
     return layout
 
 
@@ -338,7 +348,17 @@ def _is_below(path: str, root: Path) -> bool:
 def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
     """Absolute path of each image to its split."""
     if not layout.file.endswith((".yaml", ".yml")):
-        return {str(folder.path(image)): split for split, images in layout.splits.items() for image in images}
+        places = {
+            str(folder.path(image)): split for split, images in layout.splits.items() for image in images
+        }
+        for split, file in layout.lists.items():
+            path = folder.path(file)
+            for image in _listed(data, path, [folder.root, path.parent]):
+                if image in places and not places[image]:
+                    places[image] = split
+        if layout.lists:
+            data.notes.append(f"splits of {', '.join(layout.lists.values())}")
+        return places
     start = folder.path(layout.file).parent
     bases = [start]
     if layout.base:
@@ -349,7 +369,7 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
             data.notes.append(
                 f"path: {layout.base} in {layout.file} is not there; looked beside {layout.file}"
             )
-    places: dict[str, str] = {}
+    places = {}
     for split, values in layout.splits.items():
         for value in values:
             found = _resolve(bases, value)
