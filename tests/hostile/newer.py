@@ -73,7 +73,7 @@ case(
     "CVAT: a box without a label",
     cvat(box("")),
     audit=found("has a box and no class"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 case(
     "cvat-polygon-of-nothing",
@@ -189,7 +189,7 @@ case(
     "Label Studio: a box without a class",
     labelstudio({"x": 50, "y": 50, "width": 40, "height": 40}),
     audit=found("has a box and no class"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 case(
     "labelstudio-not-done",

@@ -94,7 +94,7 @@ row(
     "a box without a class",
     "0.jpg,64,48,,30,2,60,40",
     audit=found("has a box and no class"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 row(
     "row-no-image",
@@ -152,7 +152,7 @@ row(
     "a quote that is not closed",
     '"0.jpg,64,48,cat,1,2,30,40',
     audit=found("line"),
-    convert=LOST,
+    convert=LACKS,
 )
 row(
     "row-formula",

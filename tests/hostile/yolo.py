@@ -92,14 +92,14 @@ line(
     "a class of -1",
     "-1 0.5 0.5 0.2 0.2\n",
     audit=found("has the class -1, the table has 0 to 1"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 line(
     "line-class-beyond",
     "a class beyond the names",
     "7 0.5 0.5 0.2 0.2\n",
     audit=found("has the class 7, the table has 0 to 1"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 line(
     "line-class-fraction",
@@ -416,7 +416,7 @@ case(
     {"classes.txt": "cat\n"},
     page=None,
     audit=found("has the class 1, the table has 0 to 0"),
-    convert=LOST,
+    convert=lost("unknown class"),
 )
 case(
     "darknet",

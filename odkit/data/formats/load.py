@@ -399,8 +399,9 @@ def _one_in_another(folder: Folder, found: dict[str, Any], below: list[str]) -> 
     first = next(iter(found))
     return (
         f"there are several datasets in {folder.root}: {mine}, and of their own "
-        f'{shown_path([str(folder.path(place)) for place in below], 5)}. Load one: format="{first}" or --format {first} '
-        "reads the first alone, the path of another reads that; or join them with od.concatenate"
+        f"{shown_path([str(folder.path(place)) for place in below], 5)}. Load one: "
+        f'format="{first}" or --format {first} reads the first alone, the path of another reads that; or join them '
+        "with od.concatenate"
     )
 
 
