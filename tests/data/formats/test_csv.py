@@ -188,7 +188,9 @@ def test_only_what_ends_lines_in_files_ends_a_row(tmp_path: Path) -> None:
 def test_paths_of_another_machine_are_taken_by_their_ends(tmp_path: Path) -> None:
     csv_one_file(tmp_path)
     path = tmp_path / "labels.csv"
-    path.write_text("".join(f"C:\\data\\{line}" if ".jpg" in line else line for line in path.open()))
+    path.write_text(
+        "".join(f"C:\\data\\{line}" if ".jpg" in line else line for line in path.read_text().splitlines(True))
+    )
     dataset = load_dataset(tmp_path, val=0)
     check(dataset, splits=False)
     assert any("of another machine" in note for note in dataset.notes)
