@@ -381,7 +381,7 @@ listed(
     "a list of images that are not there",
     "images/train/1.jpg\nimages/train/none.jpg\n",
     audit=found("there is no such file"),
-    convert=LACKS,
+    convert=LOST,
 )
 case(
     "labels-missing",
@@ -394,6 +394,7 @@ case(
     "a label file without an image",
     {"labels/train/alone.txt": LINE},
     audit=right("no image for the label file alone.txt"),
+    convert=LOST,
 )
 case("no-yaml", "no data.yaml", page=None, audit=right("no data.yaml", "class 0, class 1"))
 case(
