@@ -6,7 +6,7 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Classes, Reading, Writable
 from odkit.cli.shared import command, read_dataset, warnings_said
-from odkit.system import LeftOutWarning
+from odkit.system import InputError, LeftOutWarning
 
 
 @command
@@ -30,6 +30,8 @@ def audit(
     """
     from odkit.data.audit import audit as audit_dataset
 
+    if examples < 0:
+        raise InputError(f"--examples {examples}: give 0 or more")
     # dealing a split looks at every image
     dataset = read_dataset(path, reading=reading, val=0 if labels_only else 0.2)
     found = audit_dataset(dataset, files=not labels_only)

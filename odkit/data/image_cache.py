@@ -22,7 +22,7 @@ RACY = 2_000_000_000  # nanoseconds; a file changed less than that ago may chang
 MOST_IN_MEMORY = 50_000  # files, some 75 MB
 MOST_ON_DISK = 1_000_000  # files, at most some 1.4 GB
 WAIT = 2.0  # seconds for another process to finish writing
-_FILE = "images-3.sqlite"  # another number for another table
+_FILE = "images-4.sqlite"  # another number for another table, or another look at the files
 _COLUMNS = (
     "path, stamp, decoded, width, height, orientation, length, problem, detail, mode, pixels, look, colour"
 )

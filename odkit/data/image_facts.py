@@ -1,25 +1,31 @@
 """What is found in image files: header, damage, a hash of the pixels, a thumbnail.
 
-Each file is looked at once, see image_cache.
+Each file is looked at once, see image_cache. However many cores there are and however large the pictures, those that
+are decoded at once hold `MEMORY` together, or one of them alone what it needs.
 """
 
+import contextlib
 import hashlib
 import os
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from odkit.data import image_cache
 from odkit.data.image_cache import ImageFacts
-from odkit.data.images import ImageReadError, open_upright, read_header
-from odkit.system import cpu_count, progress_bar
+from odkit.data.images import ImageReadError, decoding_bytes, loaded, opened, read_header
+from odkit.system import InputError, cpu_count, open_file, progress_bar
 
 LOOK_SIDE = 32  # pixels, the side of the thumbnail
+MEMORY = 512 << 20  # bytes for pictures that are decoded at once, if there are no more than 8 threads,
+MEMORY_OF_THREAD = 64 << 20  # else so much for each
+_STRIP = 1 << 20  # pixels that are converted at a time
 ONE_COLOUR = 8
 """Levels of 255 between the darkest and the brightest value of each channel in an image of one colour.
 
@@ -47,8 +53,9 @@ def inspect_images(
     known = image_cache.recall(once, list(stamps.values()), decoded=decode)
     todo = [path for path in stamps if path not in known]
     found: list[ImageFacts] = []
+    room = _Room(max(MEMORY, num_workers * MEMORY_OF_THREAD))
     try:
-        in_threads(lambda path: _inspect(path, decode), todo, num_workers, label, into=found)
+        in_threads(lambda path: _inspect(path, decode, room), todo, num_workers, label, into=found)
     finally:  # what was found before an interrupt is not looked for again
         done = todo[: len(found)]
         image_cache.remember(done, [stamps[path] for path in done], found, decoded=decode)
@@ -65,9 +72,9 @@ def header_sizes(paths: Sequence[Path | str]) -> list[tuple[int, int]]:
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes; "" where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, InputError):
         return ""
 
 
@@ -83,16 +90,22 @@ def in_threads(
     chunks = [paths[i : i + 32] for i in range(0, len(paths), 32)]
     if not chunks:
         return results
+    stopped = threading.Event()
+
+    def done_of(chunk: Sequence[str]) -> list[_T]:
+        return [work(path) for path in chunk if not stopped.is_set()]
+
     # Pillow warns about odd but harmless files, once a thread and file; filters are the process's, so they are set here
     with warnings.catch_warnings(), ThreadPoolExecutor(num_workers) as pool:
         warnings.simplefilter("ignore")
         try:
             with progress_bar(total=len(paths), desc=label, unit="image", delay=2) as bar:
-                for done in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
+                for done in pool.map(done_of, chunks):
                     results += done
                     bar.update(len(done))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for the rest
+            stopped.set()  # an interrupt waits for the image that each thread is at, and for no more
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
 
@@ -100,7 +113,27 @@ def in_threads(
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def _inspect(path: str, decode: bool) -> ImageFacts:
+class _Room:
+    """So much memory, taken before a picture is decoded and given back after; who asks for more waits to be alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._free, self._changed = size, size, threading.Condition()
+
+    @contextlib.contextmanager
+    def __call__(self, wanted: int) -> Iterator[None]:
+        wanted = min(wanted, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+def _inspect(path: str, decode: bool, room: _Room) -> ImageFacts:
     try:
         length = os.stat(path).st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -125,10 +158,11 @@ def _inspect(path: str, decode: bool) -> ImageFacts:
     if not decode:
         return facts
     try:
-        image = open_upright(path)
-        look = _look_of(image)
-        colour = _colour_of(image) if max(look) - min(look) <= ONE_COLOUR else b""
-        return facts._replace(pixels=_hash_of(image, orientation), look=look, colour=colour)
+        with opened(path) as image, room(decoding_bytes(image)):
+            stored, turn = loaded(image)
+            look = _look_of(stored, turn)
+            colour = _colour_of(stored) if max(look) - min(look) <= ONE_COLOUR else b""
+            return facts._replace(pixels=_hash_of(stored, orientation), look=look, colour=colour)
     except (ImageReadError, MemoryError) as error:
         reason = getattr(error, "reason", error)
         # a disk that fails, too many open files or too little memory may pass; damage stays
@@ -138,23 +172,35 @@ def _inspect(path: str, decode: bool) -> ImageFacts:
 
 
 def _hash_of(image: Image.Image, orientation: int) -> bytes:
-    # the bytes of a palette image say little without its palette
-    pixels = image.convert("RGBA") if image.mode == "P" else image
-    if image.mode not in ("RGB", "L", "P"):
-        image.convert("RGB")  # as training does
-    key = f"{pixels.size} {pixels.mode} {orientation}".encode()
-    return hashlib.sha256(key + pixels.tobytes()).digest()
+    """A hash of the pixels as they are stored, and of how they are turned."""
+    digest = hashlib.sha256(f"{image.size} {image.mode} {orientation}".encode())
+    for strip in _strips(image):
+        if image.mode not in ("RGB", "L", "P"):
+            strip.convert("RGB")  # as training does
+        # the bytes of a palette image say little without its palette
+        digest.update((strip.convert("RGBA") if image.mode == "P" else strip).tobytes())
+    return digest.digest()
 
 
-def _look_of(image: Image.Image) -> bytes:
+def _look_of(image: Image.Image, turn: Image.Transpose | None) -> bytes:
     size = (LOOK_SIDE, LOOK_SIDE)
-    return image.convert("L").resize(size, Image.Resampling.BOX).tobytes()
+    look = image.convert("L").resize(size, Image.Resampling.BOX)
+    return (look if turn is None else look.transpose(turn)).tobytes()
 
 
 def _colour_of(image: Image.Image) -> bytes:
     """The colour of an image that has just one, red, green and blue, as training sees it; else nothing."""
-    low, high = np.array(image.convert("RGB").getextrema(), np.int64).T
+    found = np.array([strip.convert("RGB").getextrema() for strip in _strips(image)], np.int64)
+    low, high = found[:, :, 0].min(0), found[:, :, 1].max(0)
     return bytes(((low + high) // 2).tolist()) if (high - low).max() <= ONE_COLOUR else b""
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """An image from top to bottom, so many rows at a time as convert without doubling what a large one takes."""
+    width, height = image.size
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        yield image.crop((0, top, width, min(top + rows, height)))
 
 
 _BEGINNINGS = {
@@ -164,6 +210,9 @@ _BEGINNINGS = {
     b"<?xml": "an XML file",
     b"version https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the image)",
     b"%pdf": "a PDF document",
+    b"%!ps": "a PostScript file",
+    b"8bps": "a Photoshop file: save it as JPEG or PNG",
+    b"gimp xcf": "a GIMP file: export it as JPEG or PNG",
     b"pk\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
     b"{": "a JSON file",
@@ -171,27 +220,38 @@ _BEGINNINGS = {
     b"\x89png": "a PNG with a damaged header",
     b"gif8": "a GIF with a damaged header",
     b"bm": "a BMP with a damaged header",
+    b"riff": "a WebP (or a sound or a video) that is cut short or damaged",
     b"ii*\x00": "a TIFF (or a camera's raw file) that Pillow cannot read",
     b"mm\x00*": "a TIFF (or a camera's raw file) that Pillow cannot read",
-    b"\x00\x00\x00\x0cjxl": "a JPEG XL image, which Pillow cannot read",
+    b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 image that is cut short or damaged",
+    b"\x00\x00\x00\x0cjxl": "a JPEG XL image, which Pillow cannot read: make it a JPEG",
+}
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "an AVIF image that is cut short or damaged"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        "a HEIC photograph, which Pillow cannot read: make it a JPEG",
+    ),
 }
 
 
 def _why_unreadable(path: str, error: Exception) -> str:
+    if isinstance(error, InputError):  # a pipe, a device
+        return str(error).removeprefix(f"{path} ")
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(64)
-    except OSError as opening:
-        return f"it cannot be opened: {opening.strerror or opening}"
+    except (OSError, InputError) as opening:
+        return f"it cannot be opened: {getattr(opening, 'strerror', None) or opening}"
     if not head:
         return "the file is empty"
     if not head.strip(b"\x00"):
         return "the file begins with zero bytes (a copy that was interrupted?)"
     if head[4:8] == b"ftyp":
-        brand = head[8:12].decode("ascii", "replace")
-        return f"it looks like a HEIC, AVIF or video file (brand {brand!r}), which Pillow cannot read: make it a JPEG"
+        return f"it looks like {_BRANDS.get(head[8:12], 'a video')} (brand {head[8:12].decode('latin-1')!r})"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginning, name in _BEGINNINGS.items():
         if start.startswith(beginning):
-            return f"it looks like {name}"
+            why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+            return f"it looks like {name}{why}"
     return f"it is no image that Pillow knows (it begins with {head[:8]!r}; {type(error).__name__})"

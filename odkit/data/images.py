@@ -20,9 +20,17 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from odkit.system import OdkitError, open_file
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+_JPEG, _NETPBM, _JPEG_2000 = (
+    (".jpg", ".jpeg", ".jpe", ".jfif"),
+    (".ppm", ".pgm", ".pbm", ".pnm"),
+    (".jp2", ".j2k", ".jpx"),
 )
+IMAGE_SUFFIXES = frozenset(
+    (*_JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".mpo", ".tga", *_NETPBM, *_JPEG_2000)
+)
+"""The names of pictures, whoever looks for them. What a file is, its bytes say, among `_FORMATS`."""
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "TGA", "DIB")
+"""What Pillow may take a picture for; a file of its other formats could start other programs (EPS: Ghostscript)."""
 _EXIF_ORIENTATION = 0x0112
 _TOLD_IN = (
     "exif",
@@ -43,6 +51,11 @@ _TO_UPRIGHT = {
 DRAFT_MARGIN = 1.5
 """A JPEG is decoded at 1/2, 1/4 or 1/8 where each side keeps so many times the pixels that are asked for, so that what
 is resized after still weighs its neighbours: pixels differ by 0.4 of 255 in the mean from those of a whole decoding."""
+
+
+_DECODER_BYTES = {"WEBP": 12, "AVIF": 8, "JPEG2000": 12, "TIFF": 4}
+"""What some decoders hold of each pixel while they work, beside the picture itself, in bytes (measured); a progressive
+JPEG's holds 8."""
 
 
 class ImageReadError(OdkitError, ValueError):
@@ -76,13 +89,13 @@ def read_header(path: str | Path) -> Header:
         PIL.Image.DecompressionBombError: The image is larger than Pillow opens (about 179 million pixels).
         Exception: The header is damaged; Pillow's readers raise anything.
     """
-    with open_file(path) as file, Image.open(file) as image:
+    with open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
         width, height = image.size
         if isinstance(image, TiffImageFile):  # Pillow has swapped them already, for some orientations
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         elif isinstance(image, PngImageFile):
             _read_png_end(image)
-        return Header(width, height, _orientation(image), image.mode)
+        return Header(width, height, _orientation(image), "I;16" if _is_sixteen(image) else image.mode)
 
 
 def upright_size(path: str | Path) -> tuple[int, int]:
@@ -136,17 +149,17 @@ def open_upright(path: str | Path, *, draft: tuple[str, tuple[int, int]] | None 
     Raises:
         ImageReadError: The file is missing, damaged or no image.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if draft is not None:
             image.draft(*draft)
         return turned_upright(image)
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
     """An image file open as Pillow has it; what is raised within is an ImageReadError of that file."""
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
             yield image
     except MemoryError:
         raise
@@ -168,15 +181,47 @@ def turned_upright(image: Image.Image) -> Image.Image:
     Raises:
         Exception: Its file is damaged; Pillow's readers raise anything.
     """
-    image.load()
-    # loading turns a TIFF by itself
-    turn = None if isinstance(image, TiffImageFile) else _TO_UPRIGHT.get(_orientation(image))
+    image, turn = loaded(image)
     if turn is None:
         return image
     turned = image.transpose(turn)
     for told in _TOLD_IN:  # a copy has them all, and would be turned again
         turned.info.pop(told, None)
     return turned
+
+
+def loaded(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """An image of Pillow's decoded, 16-bit grey as the upper 8 of its bits, and how it is turned upright (None: it is).
+
+    Raises:
+        Exception: Its file is damaged; Pillow's readers raise anything.
+    """
+    sixteen = _is_sixteen(image)
+    image.load()
+    # loading turns a TIFF by itself
+    turn = None if isinstance(image, TiffImageFile) else _TO_UPRIGHT.get(_orientation(image))
+    if not sixteen:
+        return image, turn
+    # as Pillow does of 16-bit colours; of grey it would cut off at 255, and nearly all would be white
+    upper = np.empty(image.size[::-1], np.uint8)
+    np.right_shift(np.asarray(image), 8, out=upper, casting="unsafe")
+    grey = Image.fromarray(upper)
+    grey.info = dict(image.info)
+    return grey, turn
+
+
+def decoding_bytes(image: Image.Image) -> int:
+    """How much memory decoding an image takes at most, and looking at it, by its header."""
+    stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 8 if image.mode[0] in "IF" else 4)
+    grey = 1 if image.mode in ("1", "L", "P", "LA", "RGB", "RGBA") else 5  # others become RGB on the way
+    progressive = 8 if image.info.get("progressive") else 0
+    extra = _DECODER_BYTES.get(image.format or "", progressive)
+    return image.size[0] * image.size[1] * (stored + grey + extra)
+
+
+def _is_sixteen(image: Image.Image) -> bool:
+    """Whether an image is grey of 16 bits, from 0 to 65535; netpbm's Pillow holds in 32, made so bright."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def read_pixels(path: str | Path) -> NDArray[np.uint8]:
@@ -211,7 +256,7 @@ def read_shrunk(path: str | Path, fit: Callable[[int, int], tuple[int, int]]) ->
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's notes on odd metadata do not concern the pixels
-        with _opened(path) as image:
+        with opened(path) as image:
             stored, asked = image.size, fit(*image.size)
             drafted = image.draft(
                 "RGB", (math.ceil(asked[0] * DRAFT_MARGIN), math.ceil(asked[1] * DRAFT_MARGIN))

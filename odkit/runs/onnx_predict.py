@@ -31,7 +31,12 @@ def upright(file, fit):
     stored = file.size
     drafted = file.draft("RGB", tuple(math.ceil(side * 1.5) for side in fit(stored)))
     if file.size == stored:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I;16") or (image.mode == "I" and file.format in ("PNG", "PPM")):
+            image = Image.fromarray(
+                (np.asarray(image) >> 8).astype(np.uint8)
+            )  # grey of 16 bits: their upper 8
+        image = image.convert("RGB")
         return image, image.size
     turned = file.getexif().get(0x0112) in (5, 6, 7, 8)
     image = file.convert("RGB").resize(fit(stored), Image.Resampling.BILINEAR, box=drafted[1])

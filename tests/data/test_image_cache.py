@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,9 +31,9 @@ def decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache, "_memory", {})
     monkeypatch.setattr(image_cache, "RACY", 0)
     names = []
-    real = image_facts.open_upright
+    real = image_facts.opened
     monkeypatch.setattr(
-        image_facts, "open_upright", lambda path: (names.append(os.path.basename(path)), real(path))[1]
+        image_facts, "opened", lambda path: (names.append(os.path.basename(path)), real(path))[1]
     )
     return names
 
@@ -70,7 +72,7 @@ def forget():
 
 
 def database(tmp_path):
-    return tmp_path / "cache" / "images-3.sqlite"
+    return tmp_path / "cache" / "images-4.sqlite"
 
 
 def test_the_second_audit_decodes_nothing(dataset, decoded):
@@ -147,16 +149,16 @@ def test_headers_do_not_answer_for_pixels(dataset, decoded):
 
 
 def test_what_may_pass_is_not_kept(dataset, decoded, monkeypatch):
-    real = image_facts.open_upright
+    real = image_facts.opened
 
     def fail(path):
         error = ImageReadError(path)
         error.reason = OSError(errno.EIO, "Input/output error")
         raise error
 
-    monkeypatch.setattr(image_facts, "open_upright", fail)
+    monkeypatch.setattr(image_facts, "opened", fail)
     assert len(audit(dataset).of("unreadable_image")) == 12
-    monkeypatch.setattr(image_facts, "open_upright", real)
+    monkeypatch.setattr(image_facts, "opened", real)
     assert len(audit(dataset).of("unreadable_image")) == 2
     assert len(decoded) == 11
 
@@ -181,17 +183,17 @@ def test_an_interrupted_audit_keeps_what_it_found(dataset, decoded, monkeypatch)
         box_classes=[],
         box_images=[],
     )
-    real = image_facts.open_upright
+    real = image_facts.opened
 
     def stop(path):
         if path == paths[90]:
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(image_facts, "open_upright", stop)
+    monkeypatch.setattr(image_facts, "opened", stop)
     with pytest.raises(KeyboardInterrupt):
         audit(many, num_workers=1)
-    monkeypatch.setattr(image_facts, "open_upright", real)
+    monkeypatch.setattr(image_facts, "opened", real)
     decoded.clear()
     forget()
     audit(many)
@@ -318,3 +320,45 @@ def test_threads_are_as_many_as_the_quota_gives_cores(dataset, decoded, tmp_path
     audit(dataset)
     image_facts.header_sizes(list(dataset.image_paths))
     assert set(threads) == {3}
+
+
+def test_pictures_decoded_at_once_share_what_memory_there_is(dataset, decoded, monkeypatch):
+    """Each waits until its pixels fit beside those of the others; one that never would is decoded alone."""
+    now, most, lock = [0], [0], threading.Lock()
+    real = image_facts.loaded
+
+    def counted(image):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        try:
+            return real(image)
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(image_facts, "loaded", counted)
+    monkeypatch.setattr(image_facts, "MEMORY_OF_THREAD", 0)
+    for memory, at_once in ((1, 1), (2 * 40 * 30 * 5, 2)):
+        forget()
+        shutil.rmtree(os.environ["ODKIT_CACHE"], ignore_errors=True)
+        monkeypatch.setattr(image_facts, "MEMORY", memory)
+        most[0] = 0
+        image_facts.inspect_images(dataset.image_paths.tolist(), decode=True, num_workers=6)
+        assert 1 <= most[0] <= at_once
+
+
+def test_an_interrupt_waits_for_no_more_than_the_image_at_hand(tmp_path, monkeypatch):
+    """A thread has 32 images to look at; what is left of them is not looked at any more."""
+    looked = []
+
+    def work(path):
+        looked.append(path)
+        if path == "0":
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt):
+        image_facts.in_threads(work, [str(i) for i in range(320)], 4, "")
+    assert len(looked) < 60

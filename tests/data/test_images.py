@@ -17,6 +17,7 @@ from odkit.analysis.figures.grid import open_picture
 from odkit.browsing.fo_dataset import sizes_to_draw
 from odkit.data.audit import audit
 from odkit.data.formats import load_dataset
+from odkit.data.held_pictures import HeldPicture
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import (
     IMAGE_SUFFIXES,
@@ -31,7 +32,8 @@ from odkit.runs.dashboard.charts import _thumbnail
 from odkit.system import InputError
 
 WIDTH, HEIGHT = 40, 24
-WITH_EXIF = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
+WITH_EXIF = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".avif", ".mpo")
+GREY = (".pgm", ".pbm")
 TO_STORED = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # the orientation that undoes another
 
 
@@ -80,7 +82,7 @@ def write(folder: Path, name: str, orientation: int) -> Path:
     """The picture, stored so that `orientation` brings it back, where the format can say so."""
     path = folder / name
     stored = picture() if orientation == 1 else turned(picture(), TO_STORED[orientation])
-    if path.suffix == ".pgm":
+    if path.suffix in GREY:
         stored = stored.convert("L")
     if path.stem.startswith("xmp-png"):
         text = PngInfo()
@@ -92,8 +94,10 @@ def write(folder: Path, name: str, orientation: int) -> Path:
         stored.save(path, tiffinfo={700: xmp_of(orientation).encode()})
     else:
         options = {".webp": {"lossless": True}, ".tif": {"compression": "tiff_lzw"}}.get(path.suffix, {})
-        if path.suffix[:2] == ".j":
+        if path.suffix in (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"):
             options = {"format": "JPEG", "quality": 98}
+        if path.suffix == ".avif":
+            options = {"quality": 98, "subsampling": "4:4:4"}
         stored.save(path, exif=exif_of(orientation), **options)
     if path.stem.startswith("behind"):
         move_behind_the_pixels(path, b"eXIf")
@@ -118,7 +122,7 @@ def photographs(tmp_path_factory):
             shown = picture()
             if path.suffix not in WITH_EXIF and orientation > 1:  # it cannot say that it is turned
                 shown = turned(shown, TO_STORED[orientation])
-            if path.suffix == ".pgm":
+            if path.suffix in GREY:
                 shown = shown.convert("L")
             seen[f"images/{path.name}"] = np.asarray(shown.convert("RGB"))
     return root, seen
@@ -129,7 +133,7 @@ def test_all_readers_agree(photographs):
     dataset = load_dataset(root, val=0)
     assert dataset.format == "yolo"
     assert sorted(dataset.image_ids) == sorted(seen)
-    assert len(seen) == 17 * 8
+    assert len(seen) == (len(IMAGE_SUFFIXES) + 5) * 8
     audited = audit(dataset)
     assert not audited.of("wrong_size") + audited.of("unreadable_image")
     unknown = dataset.replace(image_sizes=np.zeros_like(dataset.image_sizes))
@@ -155,7 +159,9 @@ def test_all_readers_agree(photographs):
         }
         assert answers == dict.fromkeys(answers, size), image_id
         difference = np.abs(read_pixels(path).astype(int) - pixels).mean()
-        assert difference <= (8 if path.endswith((".gif", ".jpg", ".jpeg", ".jpe", ".jfif")) else 0), image_id
+        assert difference <= (
+            8 if path.endswith((".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".avif")) else 0
+        ), image_id
         assert np.array_equal(np.moveaxis(item.image.numpy(), 0, 2), read_pixels(path))
 
 
@@ -261,3 +267,28 @@ def test_predict_reads_the_files_that_load_dataset_reads(photographs, tmp_path):
     shutil.copy(tmp_path / "a.JPG", os.fsencode(tmp_path) + b"/caff\xe8.jpg")  # Latin-1, of an old archive
     with pytest.raises(InputError, match="is no text, so no label can name it"):
         images_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.pgm"])
+def test_grey_of_16_bits_keeps_its_greys(tmp_path, name):
+    """As colours of 16 bits do: what Pillow would make of it is white, nearly everywhere."""
+    grey = np.asarray(picture().convert("L"))
+    deep = (grey.astype(np.uint16) << 8) + 99
+    if name == "a.pgm":
+        (tmp_path / name).write_bytes(b"P5 40 24 65535\n" + deep.astype(">u2").tobytes())
+    else:
+        Image.fromarray(deep).save(tmp_path / name)
+    wanted = np.repeat(grey[..., None], 3, 2)
+    assert np.array_equal(read_pixels(tmp_path / name), wanted)
+    with Image.open(tmp_path / name) as image:
+        assert np.array_equal(HeldPicture(image, "it").pixels(), wanted)
+    assert read_header(tmp_path / name).mode == "I;16"
+
+
+def test_no_other_program_is_started_for_a_picture(tmp_path):
+    """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n%%EOF\n"
+    )
+    with pytest.raises(ImageReadError, match="none that Pillow knows"):
+        read_pixels(tmp_path / "a.jpg")

@@ -36,6 +36,7 @@ _WHOLE = 0.9  # of the image's area, from which a box covers nearly all of it
 _EXTREME = 20  # times as long as wide, or as wide as long
 _SKEW = 2  # times the share of the boxes that a class has in the other split
 _CHANCE = 4  # standard errors; chance goes beyond once in 16,000 classes
+_DIM = 64  # of 255: a picture of 16 bits whose brightest part is below it
 _BACKGROUND = 0.5  # of the images without objects
 
 
@@ -92,15 +93,22 @@ def _missing_detail(path: Path, folders: dict[Path, dict[str, str]]) -> str:
     folder = path.parent
     if folder not in folders:
         try:
-            folders[folder] = {Path(name).stem.casefold(): name for name in sorted(os.listdir(folder))}
+            folders[folder] = {_spelled(Path(name).stem): name for name in sorted(os.listdir(folder))}
         except OSError:
             folders[folder] = {}
     if path.is_symlink():
         return f"it is a link to {os.readlink(path)}, which does not exist"
-    near = folders[folder].get(path.stem.casefold())
+    near = folders[folder].get(_spelled(path.stem))
+    if near and unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", path.name):
+        return f"there is no such file, but {near} beside it, whose accents are encoded otherwise: rename the file"
     if near:
         return f"there is no such file, but {near} beside it"
     return "there is no such file" if folder.is_dir() else f"there is no folder {folder}"
+
+
+def _spelled(stem: str) -> str:
+    """What two names have in common that differ by case, or by how accents are encoded (macOS takes them apart)."""
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def _wrong_size(subject: Subject) -> Iterator[Hit]:
@@ -166,10 +174,17 @@ def _exif_undecided(subject: Subject) -> Iterator[Hit]:
 
 
 def _deep_pixels(subject: Subject) -> Iterator[Hit]:
-    if subject.files is not None:
-        deep = [mode[:2] in ("I", "I;", "F") for mode in subject.files.modes]
-        for i in np.flatnonzero(deep).tolist():
-            yield Hit(f"its pixels are of Pillow's mode {subject.files.modes[i]!r}", image=i)
+    if subject.files is None:
+        return
+    looks = subject.files.looks
+    for i in np.flatnonzero([mode[:1] in ("I", "F") for mode in subject.files.modes]).tolist():
+        mode = subject.files.modes[i]
+        if mode[:2] != "I;":
+            yield Hit(f"its pixels are of Pillow's mode {mode!r}: what is above 255 is white", image=i)
+        elif looks[i] and max(looks[i]) < _DIM:  # 10, 12 or 14 bits in 16
+            yield Hit(
+                f"its 16 bits are hardly used: made 8, the brightest part is {max(looks[i])} of 255", image=i
+            )
 
 
 def _not_finite(subject: Subject) -> Iterator[Hit]:
@@ -241,37 +256,20 @@ def _unknown_class(subject: Subject) -> Iterator[Hit]:
 
 
 def _duplicate_box(subject: Subject) -> Iterator[Hit]:
-    data = subject.dataset
-    for second, first in _first_of_same(subject, same_class=True).items():
+    data, (alike, _) = subject.dataset, subject.told_before
+    for second in np.flatnonzero(alike >= 0).tolist():
         name = data.class_names[data.box_classes[second]]
-        yield Hit(
-            f"the same place and class ({name}) as {data.box_ids[first]}",
-            int(data.box_images[second]),
-            second,
-        )
+        same = f"the same place and class ({name}) as {data.box_ids[alike[second]]}"
+        yield Hit(same, int(data.box_images[second]), second)
 
 
 def _two_classes(subject: Subject) -> Iterator[Hit]:
-    data = subject.dataset
-    copies = _first_of_same(subject, same_class=True)
-    for second, first in _first_of_same(subject, same_class=False).items():
-        if second not in copies and first not in copies:
-            one, other = (data.class_names[data.box_classes[i]] for i in (second, first))
-            yield Hit(
-                f"{one} here, {other} in {data.box_ids[first]}, at the same place",
-                int(data.box_images[second]),
-                second,
-            )
-
-
-def _first_of_same(subject: Subject, *, same_class: bool) -> dict[int, int]:
-    first, second = subject.same_boxes
-    classes = subject.canonical[subject.dataset.box_classes]
-    chosen = (classes[first] == classes[second]) == same_class
-    rows, where = np.unique(
-        second[chosen], return_index=True
-    )  # sorted by (second, first): the earliest of each
-    return dict(zip(rows.tolist(), first[chosen][where].tolist(), strict=True))
+    data, (alike, other) = subject.dataset, subject.told_before
+    for second in np.flatnonzero((other >= 0) & (alike < 0) & (alike[other] < 0)).tolist():
+        first = other[second]
+        one, before = (data.class_names[data.box_classes[i]] for i in (second, first))
+        said = f"{one} here, {before} in {data.box_ids[first]}, at the same place"
+        yield Hit(said, int(data.box_images[second]), second)
 
 
 def _crowded_image(subject: Subject) -> Iterator[Hit]:
@@ -398,10 +396,13 @@ def _mostly_background(subject: Subject) -> Iterator[Hit]:
 def _class_name_variant(subject: Subject) -> Iterator[Hit]:
     names = subject.dataset.class_names
     counts = subject.dataset.class_counts()
-    for keep in np.unique(subject.canonical[:-1]).tolist():
-        members = np.flatnonzero(subject.canonical[:-1] == keep).tolist()
+    order = np.argsort(subject.canonical[:-1], kind="stable")
+    ends = np.flatnonzero(np.diff(subject.canonical[:-1][order])) + 1
+    for members in np.split(order, ends):
         if len(members) > 1:
-            yield Hit(", ".join(f"{names[i]!r} ({counted(counts[names[i]], 'box')})" for i in members))
+            yield Hit(
+                ", ".join(f"{names[i]!r} ({counted(counts[names[i]], 'box')})" for i in members.tolist())
+            )
 
 
 def _unused_class(subject: Subject) -> Iterator[Hit]:
@@ -552,6 +553,30 @@ CHECKS: dict[str, Check] = {
         "A label file or a line of it makes no sense, so its objects are not known.",
         "Correct the file at the place named.",
     ),
+    "unreadable_folder": Check(
+        "fatal",
+        "folder that cannot be looked into",
+        "Labels or images may lie in it, which are then missing without a trace.",
+        "Make it readable, or move it out of the dataset's folder.",
+    ),
+    "path_outside": Check(
+        "fatal",
+        "label of an image outside the dataset's folder",
+        "Nothing outside it is opened, so that its labels are left out.",
+        "Write the path relative to the dataset's folder, and put the image there.",
+    ),
+    "missing_split": Check(
+        "warning",
+        "split without images",
+        "It is named where the dataset is described, and nothing is there.",
+        "Put its images there, or take it out of the file.",
+    ),
+    "image_in_two_splits": Check(
+        "warning",
+        "image listed in two splits",
+        "It is kept in the first; in both it would be trained on and tested with.",
+        "List each image in one split.",
+    ),
     "wrong_size": Check(
         "fatal",
         "image with a wrong declared size",
@@ -697,7 +722,7 @@ CHECKS: dict[str, Check] = {
     "deep_pixels": Check(
         "warning",
         "image with more than 8 bits a pixel and channel",
-        "Training converts it to 8 bits by cutting off at 255, so that most of it may turn white or black.",
+        "Training takes the upper 8 of 16 bits, and cuts off deeper pixels at 255: most may turn black or white.",
         "Convert it to 8 bits with the contrast you want to train on.",
         find=_deep_pixels,
     ),

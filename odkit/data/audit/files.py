@@ -67,9 +67,8 @@ def read_files(dataset: Dataset, decode: bool, num_workers: int | None) -> Files
 
 PICTURES = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC, as iPhones take them"),
-    **dict.fromkeys((".avif",), "AVIF"),
     **dict.fromkeys((".jxl",), "JPEG XL"),
-    **dict.fromkeys((".jp2", ".j2k", ".jpx"), "JPEG 2000"),
+    **dict.fromkeys((".j2c", ".jpc", ".jpf"), "JPEG 2000"),
     **dict.fromkeys((".psd", ".psb"), "Photoshop"),
     **dict.fromkeys((".xcf",), "GIMP"),
     **dict.fromkeys((".svg", ".svgz"), "SVG, a drawing without pixels"),
@@ -94,7 +93,7 @@ PICTURES = {
     ),
     **dict.fromkeys((".exr", ".hdr"), "high dynamic range"),
     **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
-    **{suffix: suffix[1:].upper() for suffix in (".tga", ".pnm", ".pbm", ".pcx", ".dds", ".mpo")},
+    **{suffix: suffix[1:].upper() for suffix in (".pcx", ".dds", ".ico", ".qoi")},
 }
 """Suffixes of pictures that no reader takes (see `IMAGE_SUFFIXES`), and what they are."""
 LABELS = {

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from odkit.data.audit.checks import CHECKS, Check, Hit
+from odkit.data.audit.checks import CHECKS, Hit
 from odkit.data.audit.files import read_files
 from odkit.data.audit.report import SEVERITIES, Audit, Finding, group_lines
 from odkit.data.audit.subject import Subject
@@ -85,18 +85,23 @@ def require_trainable(dataset: Dataset, audit: Audit | None = None) -> Audit:
 
 def findings_of(kind: str, subject: Subject) -> list[Finding]:
     """What one check finds."""
+    check, names = CHECKS[kind], {-1: ("", "")}
+    return [_finding(subject.dataset, kind, hit, names) for hit in check.find(subject)] if check.find else []
+
+
+def _finding(dataset: Dataset, kind: str, hit: Hit, names: dict[int, tuple[str, str]]) -> Finding:
+    """A finding; `names` keeps path and id of images, so that all findings of one share them."""
     check = CHECKS[kind]
-    return [_finding(subject.dataset, kind, check, hit) for hit in check.find(subject)] if check.find else []
-
-
-def _finding(dataset: Dataset, kind: str, check: Check, hit: Hit) -> Finding:
+    if hit.image not in names:
+        names[hit.image] = dataset.image_paths[hit.image], dataset.image_ids[hit.image]
+    file, image = names[hit.image]
     return Finding(
         kind=kind,
         severity=check.severity,
         message=hit.message,
         fix=check.fix if hit.fix is None else hit.fix,
-        file=dataset.image_paths[hit.image] if hit.image >= 0 else hit.file,
-        image=dataset.image_ids[hit.image] if hit.image >= 0 else "",
+        file=file or hit.file,
+        image=image,
         box=dataset.box_ids[hit.box] if hit.box >= 0 else "",
         image_index=hit.image,
         box_index=hit.box,

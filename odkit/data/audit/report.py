@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.subject import Subject
 from odkit.data.dataset import Dataset
-from odkit.system import UnknownNameError, counted
+from odkit.system import InputError, UnknownNameError, counted
 
 SEVERITIES = ("fatal", "warning", "info")
 """Fatal: training would crash or learn wrong boxes. Warning: look at it. Info: good to know."""
@@ -111,7 +111,12 @@ class Audit:
 
         Args:
             limit: How many examples of each kind; None for all.
+
+        Raises:
+            InputError: `limit` is below 0.
         """
+        if limit is not None and limit < 0:
+            raise InputError(f"{limit} examples of each kind: give 0 or more (in Python None for all)")
         return "\n".join([self._headline(), *group_lines(self.findings, limit), *self._advice()])
 
     def summary(self, examples: int = 3) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odkit.data.audit.files import Files, Unread, unread_files
-from odkit.data.audit.unusual import same_label_sets
+from odkit.data.audit.unusual import boxes_told_before, same_label_sets
 from odkit.data.boxes import clip_boxes
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.image_facts import file_hash, in_threads
@@ -189,28 +189,16 @@ class Subject:
         return reach
 
     @cached_property
-    def same_boxes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pairs of boxes of one image that are the same by `duplicate_iou`: rows first < second."""
+    def told_before(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each box the first one before it that is the same by `duplicate_iou`: of its class, of another; or -1."""
         data = self.dataset
         rows = np.flatnonzero(self.solid & ~data.box_crowd & (data.box_classes != UNKNOWN_CLASS))
-        rows = rows[np.lexsort((self.corners[rows, 0], data.box_images[rows]))]
-        images, corners, sides = data.box_images[rows], self.corners[rows], self.sides[rows]
-        # Overlapping by more than t leaves less than 1 - t of a box's width between the two left edges, so that each
-        # box meets only its next few neighbours from left to right; nobody compares all pairs of an image.
-        gap = (1 - self.duplicate_iou) * sides[:, 0]
-        pairs = []
-        left, step = np.arange(len(rows)), 0
-        while len(left):
-            step += 1
-            left = left[left + step < len(rows)]
-            right = left + step
-            near = (images[left] == images[right]) & (corners[right, 0] - corners[left, 0] <= gap[left])
-            left, right = left[near], right[near]
-            same = _paired_iou(corners[left], corners[right]) > self.duplicate_iou
-            pairs.append(np.stack([rows[left[same]], rows[right[same]]], axis=1))
-        found = np.sort(np.concatenate([np.zeros((0, 2), np.int64), *pairs]), axis=1)
-        found = found[np.lexsort((found[:, 0], found[:, 1]))]
-        return found[:, 0], found[:, 1]
+        classes = self.canonical[data.box_classes[rows]]
+        found = boxes_told_before(self.corners[rows], data.box_images[rows], classes, self.duplicate_iou)
+        alike, other = np.full(data.num_boxes, -1), np.full(data.num_boxes, -1)
+        for column, before in zip((alike, other), found, strict=True):
+            column[rows[before >= 0]] = rows[before[before >= 0]]
+        return alike, other
 
     @cached_property
     def copies(self) -> list[tuple[int, int, str]]:
@@ -313,13 +301,6 @@ def _settled(these: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
 def _clipped_sides(corners: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float32]:
     clipped = clip_boxes(corners, sizes)
     return clipped[:, 2:] - clipped[:, :2]
-
-
-def _paired_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    extent = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    inter = extent.prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inter
-    return np.asarray(inter / union)
 
 
 def _alike(values: NDArray[Any], among: NDArray[np.bool_]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 _ODD = 3.5  # modified z-scores: Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993
 _LEAST_SPREAD = 0.25  # of the logarithms: boxes that are all alike make one a quarter larger no oddity
 _LEAST_BOXES = 20  # of a class, from which one can say what is usual in it
+_NEIGHBOURS = 64  # boxes that begin at the same place, of which each is compared with so many
 _SAME_PLACE = 10_000  # of an image's side: corners that agree to that part of it lie on the same pixel
 
 
@@ -31,15 +32,94 @@ def odd_in_class(
         np.argsort(classes[rows].astype(np.min_scalar_type(int(classes.max(initial=0)))), kind="stable")
     ]
     ends = np.flatnonzero(np.diff(classes[rows], append=-1)) + 1
-    odd = []
+    suspects = suspects[np.argsort(classes[suspects], kind="stable")]
+    theirs, odd = classes[suspects], []
     for members in np.split(rows, ends[:-1]):
         if len(members) >= _LEAST_BOXES:
             logs = np.log(values[members])
             centre = np.median(logs)
             spread = max(float(np.median(np.abs(logs - centre))), _LEAST_SPREAD)
-            asked = suspects[classes[suspects] == classes[members[0]]]
+            start, stop = (np.searchsorted(theirs, classes[members[0]], side) for side in ("left", "right"))
+            asked = suspects[start:stop]
             odd.append(asked[0.6745 * np.abs(np.log(values[asked]) - centre) > _ODD * spread])
     return np.sort(np.concatenate([*odd, suspects[:0]]))
+
+
+def boxes_told_before(
+    corners: NDArray[np.float64], images: NDArray[Any], classes: NDArray[Any], least_iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each box the first one before it that is the same: of its class, and of another; -1 for none.
+
+    Equal boxes of a class are found whatever their number. Of others that lie so close that hundreds begin at one
+    place, each is compared with the nearest from left to right and from top to bottom: the time is linear in the boxes.
+
+    Args:
+        corners: Boxes with an area, their corners in order, [B, 4].
+        images: Image of each, [B].
+        classes: Class of each, [B].
+        least_iou: Boxes that overlap by more (intersection over union) are the same.
+    """
+    none = len(corners)
+    one, told = np.full(none, none), np.full(none, none)
+    places = _first_equal([images, *corners.T])
+    first = _first_equal([places, classes])
+    # of boxes at one place, the first of each class; and of many classes the first two, which tell the others
+    rows = np.flatnonzero(first == np.arange(none))
+    extra = _ranks(places[rows]) >= 2
+    told[rows[extra]] = places[rows[extra]]
+    rows = rows[~extra]
+    areas = (corners[:, 2:] - corners[:, :2]).prod(1)
+    for side in (0, 1):
+        # Overlapping by more than t leaves less than 1 - t of a box's width between the two left edges, so that each
+        # box meets only its next few neighbours from left to right; nobody compares all pairs of an image.
+        rows = rows[np.lexsort((corners[rows, side], images[rows]))]
+        image, kind, area, edges = images[rows], classes[rows], areas[rows], corners[rows].T.copy()
+        reach = edges[side] + (1 - least_iou) * (edges[2 + side] - edges[side])
+        left = np.arange(len(rows))
+        for step in range(1, _NEIGHBOURS + 1):
+            left = left[: np.searchsorted(left, len(rows) - step)]
+            left = left[(image[left] == image[left + step]) & (edges[side, left + step] <= reach[left])]
+            if not len(left):
+                break
+            right = left + step
+            across, down = (
+                np.minimum(edges[2 + i, left], edges[2 + i, right])
+                - np.maximum(edges[i, left], edges[i, right])
+                for i in (0, 1)
+            )
+            both = across.clip(0) * down.clip(0)
+            same = both > least_iou * (area[left] + area[right] - both)
+            a, b = left[same], right[same]
+            before, after = np.minimum(rows[a], rows[b]), np.maximum(rows[a], rows[b])
+            agree = kind[a] == kind[b]
+            np.minimum.at(one, after[agree], before[agree])
+            np.minimum.at(told, after[~agree], before[~agree])
+        rows = rows[np.isin(image, image[left])]  # where more lie than were compared, also from top to bottom
+    repeats = first != np.arange(none)
+    one[repeats] = np.minimum(first, one[first])[repeats]
+    return np.where(one < none, one, -1), np.where(told < none, told, -1)
+
+
+def _first_equal(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """For each row of some columns the first row that is equal, itself as a rule."""
+    hashes = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        bits = column.astype(np.float64).view(np.uint64)  # numbers of rows and of pixels, which are exact so
+        hashes = _mixed(hashes ^ bits)
+    order = np.argsort(hashes, kind="stable")
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
+    first = np.empty(len(order), np.int64)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(order)))
+    return first
+
+
+def _ranks(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many rows before each are of its group."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return ranks
 
 
 def same_label_sets(dataset: Dataset, least: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from odkit.data.formats.reader_base import (
     Gathered,
     LabelError,
     NamedBoxes,
+    beginning,
     class_name,
     declared_size,
     folder_of,
@@ -63,11 +64,7 @@ def find_cvat(folder: Folder) -> list[str]:
 
 
 def _begins_as_cvat(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return bool(re.search(rb"<annotations[\s/>]", file.read(4096)))
-    except OSError:
-        return False
+    return bool(re.search(rb"<annotations[\s/>]", beginning(path, 4096)))
 
 
 def read_cvat(folder: Folder, files: Sequence[str]) -> Gathered:

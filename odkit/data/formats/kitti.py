@@ -4,16 +4,19 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
+    beginning,
     folder_of,
     image_row,
     is_float,
+    lines_of,
     nearness,
     read_text,
     short,
     split_of_path,
     stem_of,
+    why_unreadable,
 )
-from odkit.system import counted
+from odkit.system import InputError, counted
 
 IGNORED = "DontCare"
 """The type of regions where objects were not labelled."""
@@ -41,11 +44,8 @@ def find_kitti(folder: Folder) -> list[str]:
 
 
 def _first_line(folder: Folder, file: str) -> str:
-    try:
-        with folder.path(file).open(encoding="utf-8", errors="replace") as opened:
-            return opened.readline(2000).strip()
-    except OSError:
-        return ""
+    head = beginning(folder.path(file), 2000).decode("utf-8", errors="replace")
+    return next(iter(lines_of(head)), "").strip()
 
 
 def _is_box(line: str) -> bool:
@@ -69,9 +69,9 @@ def read_kitti(folder: Folder, files: list[str]) -> Gathered:
         image = _image_of(data, file)
         row = image_row(data, file, image, (0, 0), split_of_path(folder_of(image)))
         try:
-            lines = read_text(folder.path(file)).splitlines()
-        except OSError as error:
-            why = f"it cannot be read: {error.strerror}"
+            lines = lines_of(read_text(folder.path(file)))
+        except (OSError, InputError) as error:
+            why = f"it cannot be read: {why_unreadable(error, folder.path(file))}"
             data.problem("unreadable_label", file, why, "Make it readable.", image=image)
             continue
         for number, line in enumerate(lines, 1):

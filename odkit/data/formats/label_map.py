@@ -9,6 +9,7 @@ import numpy as np
 from odkit.data.dataset import UNKNOWN_CLASS
 from odkit.data.formats.pbtxt import MOST_BYTES, Message, PbtxtError, read_pbtxt
 from odkit.data.formats.reader_base import Folder, Gathered, short
+from odkit.system import InputError, read_file
 
 OWN_ORDER = ("coco", "yolo")
 """Formats that say themselves which class has which number."""
@@ -70,10 +71,10 @@ def label_maps(folder: Folder, data: Gathered | None = None) -> list[LabelMap]:
     for file in folder.with_suffix(".pbtxt"):
         path = folder.path(file)
         try:
-            if path.stat().st_size > MOST_BYTES or not _ITEM.search(path.read_bytes()):
+            if path.stat().st_size > MOST_BYTES or not _ITEM.search(read_file(path)):
                 continue  # a graph, say
             found.append(read_label_map(path, file))
-        except (OSError, PbtxtError) as error:
+        except (OSError, InputError) as error:
             if data is not None:
                 data.problem(
                     "unreadable_label_map",

@@ -18,6 +18,7 @@ from odkit.data.formats.reader_base import (
     split_of_path,
     stem_of,
 )
+from odkit.system import InputError
 
 _AROUND = {
     "polygon": "polygon",
@@ -49,7 +50,7 @@ def _read_file(data: Gathered, boxes: NamedBoxes, file: str) -> None:
     try:
         content = read_json(data.folder.path(file))
         why = 'it has no list of "shapes"'
-    except DatasetFormatError as error:
+    except (DatasetFormatError, InputError) as error:
         why = str(error)
     content = content if isinstance(content, dict) else {}
     shapes = content.get("shapes")

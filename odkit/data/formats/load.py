@@ -31,11 +31,12 @@ from odkit.data.formats.reader_base import (
     no_garbage_collection,
     split_of,
     suffix,
+    why_unreadable,
 )
 from odkit.data.formats.tfrecord import find_tfrecord, is_record_file, read_tfrecord
 from odkit.data.formats.voc import find_voc, read_voc
 from odkit.data.formats.yolo import find_yolo, read_yolo, yaml_layouts
-from odkit.system import InputError, MissingFileError, counted
+from odkit.system import InputError, MissingFileError, counted, open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def _read_file(
     if kinds == ["yolo"]:
         layout = find_yolo(folder, file)
         assert layout is not None  # else an error was raised
-        return read_yolo(folder, layout), []
+        return _read(folder, "yolo", layout, options), []
     narrow = folder.only(file)
     found = {kind: what for kind in kinds if (what := READERS[kind].find(narrow))}
     if not found:
@@ -287,25 +288,26 @@ def _read_folder(
 ) -> tuple[Gathered, list[str]]:
     folder = _past_lone_folders(Folder(path))
     notes = [] if folder.root == path else [f"read from {folder.root}, as nothing else is in {path}"]
-    found = _fitting(folder, format)
+    above, found = folder, _fitting(folder, format)
     if format is None and found and not _is_told(found.get("yolo")):
         elsewhere = [place for place in yaml_layouts(folder) if not _holds_all(place, found)]
         if elsewhere:
-            raise DatasetFormatError(_several([str(folder.path(place)) for place in ["", *elsewhere]]))
+            raise DatasetFormatError(_one_in_another(folder, found, elsewhere))
     if not found:
         deeper = _deeper(folder, format)
         if len(deeper) != 1:
             raise DatasetFormatError(_what_was_seen(folder, format, [place for place, _ in deeper]))
-        folder, found = deeper[0]
+        above, (folder, found) = folder, deeper[0]
         notes = [f"read from {folder.root}, the one folder in {path} that is a dataset"]
     gathered, more = _settled(folder, found, options)
+    gathered.closed_folders(above)
     return gathered, [*notes, *more]
 
 
 def _past_lone_folders(folder: Folder) -> Folder:
     """The folder, or the one below that holds all it holds (as in VOCdevkit/VOC2007); a split's name is kept."""
     for _ in range(_DEEPEST):
-        tops = {file.partition("/")[0] for file in folder.files}
+        tops = {file.partition("/")[0] for file in [*folder.files, *folder.closed]}
         only = min(tops, default="")
         if len(tops) != 1 or only in folder.files or split_of(only):
             break
@@ -380,9 +382,34 @@ def _several(places: list[str]) -> str:
     return f"there are several datasets: {shown_path(places, 5)}. Load one, or join them with od.concatenate"
 
 
+def _unreadable(folder: Folder) -> list[str]:
+    """Files that may be labels and cannot be opened, each with the reason."""
+    ends = {end for reader in READERS.values() for end in reader.alone} | {".xml", ".txt"}
+    unread = []
+    for file in folder.with_suffix(*ends)[:1000]:
+        try:
+            open_file(folder.path(file)).close()
+        except (OSError, InputError) as error:
+            unread.append(f"{file} ({why_unreadable(error, folder.path(file))})")
+    return unread
+
+
+def _one_in_another(folder: Folder, found: dict[str, Any], below: list[str]) -> str:
+    mine = "; ".join(f"{READERS[kind].title} ({shown_path(_files(what))})" for kind, what in found.items())
+    first = next(iter(found))
+    return (
+        f"there are several datasets in {folder.root}: {mine}, and of their own "
+        f"{shown_path([str(folder.path(place)) for place in below], 5)}. Load one: "
+        f'format="{first}" or --format {first} reads the first alone, the path of another reads that; or join them '
+        "with od.concatenate"
+    )
+
+
 def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) -> str:  # noqa: A002
     if several:
         return _several([str(place.root) for place in several])
+    if "" in folder.closed:
+        return f"{folder.root} cannot be looked into: {folder.closed['']}"
     kinds = READERS if format is None else {format: READERS[format]}
     lines = [
         f"{folder.root} is no dataset that odkit can read{'' if format is None else ' as ' + format}. Looked for:"
@@ -392,6 +419,11 @@ def _what_was_seen(folder: Folder, format: str | None, several: list[Folder]) ->
     seen = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common(8)) or "no file at all"
     lines.append(f"There is: {seen}")
     lines += why_no_coco(folder) if "coco" in kinds else []
+    if folder.closed:
+        places = shown_path(f"{place} ({why})" for place, why in folder.closed.items())
+        lines.append(f"What cannot be looked into: {places}")
+    if unread := _unreadable(folder):
+        lines.append(f"What cannot be read: {shown_path(unread)}")
     archives = [file for file in folder.files if suffix(file) in _ARCHIVES]
     if archives:
         lines.append(f"Unpack the archive first: {shown_path(map(name_of, archives))}")
@@ -441,7 +473,9 @@ def _settled(folder: Folder, found: dict[str, Any], options: dict[str, Any]) -> 
 
 def _read(folder: Folder, kind: str, what: Any, options: dict[str, Any]) -> Gathered:
     reader = READERS[kind]
-    return reader.read(folder, what, **{key: options[key] for key in reader.options})
+    data = reader.read(folder, what, **{key: options[key] for key in reader.options})
+    data.closed_folders(folder)
+    return data
 
 
 def _worth_comparing(

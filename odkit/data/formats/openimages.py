@@ -1,6 +1,8 @@
 """Open Images' CSV: a row a box, corners as shares of the image (https://storage.googleapis.com/openimages)."""
 
 import csv
+import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from odkit.data.formats.reader_base import (
     Folder,
     Gathered,
     NamedBoxes,
+    beginning,
     folder_of,
     image_row,
     name_of,
@@ -17,7 +20,7 @@ from odkit.data.formats.reader_base import (
     short,
     split_of_path,
 )
-from odkit.system import counted
+from odkit.system import InputError, counted, open_file
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ABSENT = ("0", "0.0")  # the confidence of a label that people have found not to be there
@@ -37,11 +40,7 @@ def find_openimages(folder: Folder) -> dict[str, dict[str, int]]:
 
 def _columns(path: Path) -> dict[str, int]:
     """Name of each column, in small letters, to its place."""
-    try:
-        with path.open("rb") as opened:
-            header = opened.readline(10_000)
-    except OSError:
-        return {}
+    header = re.split(rb"[\r\n]", beginning(path, 10_000), maxsplit=1)[0]
     cells = header.decode("utf-8-sig", errors="replace").strip().split(",")
     return {cell.strip().strip('"').lower(): place for place, cell in enumerate(cells)}
 
@@ -107,11 +106,12 @@ def _files_beside(
 def _rows_of(data: Gathered, file: str, *, after: int = 1) -> Iterator[tuple[int, list[str]]]:
     """The rows of a file after its header, each with its line number."""
     try:
-        with data.folder.path(file).open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-            for number, row in enumerate(csv.reader(opened), 1):
+        with open_file(data.folder.path(file)) as opened:
+            text = io.TextIOWrapper(opened, "utf-8-sig", errors="replace", newline="")
+            for number, row in enumerate(csv.reader(text), 1):
                 if number > after and any(row):
                     yield number, row
-    except (OSError, csv.Error) as error:
+    except (OSError, csv.Error, InputError) as error:
         why = f"it cannot be read on: {error}"
         data.problem("unreadable_label", file, why, "Correct the file at this place.")
 

@@ -4,7 +4,9 @@ A reader looks an image up among the files that lie in the dataset's folder; it 
 spells out. A label file can therefore name what it wants: nothing outside the folder is touched.
 """
 
+import codecs
 import gc
+import io
 import itertools
 import json
 import math
@@ -13,11 +15,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import orjson
@@ -31,8 +33,13 @@ from odkit.system import InputError, OdkitError, counted, open_file, read_file
 
 CLASSES_FILE = "classes.txt"
 """Stands beside what we write in formats that have no table of classes."""
+MOST_FILES = 25_000_000
+"""A folder of more is refused: somebody's whole disk, say."""
 MOST_PROBLEMS = 1000
 """Of each kind, so many problems are listed one by one; what comes after is counted."""
+MOST_TEXT = 2**31
+"""Bytes of a text file; larger ones are refused."""
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # halves of characters, which JSON can spell and UTF-8 cannot
 _NO_FILE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # those that no file name has as Python spells it
 _ODD_PATH = re.compile(
@@ -73,13 +80,60 @@ def split_of_path(path: str) -> str:
 
 def read_text(path: Path | str) -> str:
     """A text file, whatever wrote it: UTF-8 with or without a mark, UTF-16 with one, else Latin-1."""
-    data = read_file(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    data = read_file(path, most_bytes=MOST_TEXT)
+    if data.startswith(UTF_16_MARKS):
         return data.decode("utf-16", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def open_text(path: Path | str) -> TextIO:
+    """The same text to go through line by line, so that it is in memory as bytes alone."""
+    data = read_file(path, most_bytes=MOST_TEXT)
+    encoding = "utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for start in range(0, len(data) if encoding == "utf-8-sig" else 0, 2**20):
+            decoder.decode(data[start : start + 2**20], final=start + 2**20 >= len(data))
+    except UnicodeDecodeError:
+        encoding = "latin-1"
+    return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace", newline="")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; only what ends lines in files ends one, not every character that Unicode counts as such."""
+    lines = re.split(r"\r\n|\n|\r", text)
+    return lines if lines[-1] else lines[:-1]
+
+
+def beginning(path: Path | str, most: int = 8192) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which its reader then tells of."""
+    try:
+        with open_file(path) as file:
+            return file.read(most)
+    except (OSError, InputError):
+        return b""
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list of class names.
+
+    Raises:
+        DatasetFormatError: It cannot be read, without which classes would be guessed.
+    """
+    try:
+        return lines_of(read_text(path))
+    except (OSError, InputError) as error:
+        raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error, path)}") from None
+
+
+def why_unreadable(error: OSError | InputError, path: Path | str) -> str:
+    """Why `open_file` could not open a file, in words that do not name it again."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).replace(str(path), "it", 1)
 
 
 def encodable(text: str) -> str:
@@ -91,27 +145,55 @@ def _spelled(surrogate: re.Match[str]) -> str:
     return f"{{{ord(surrogate[0]):x}}}"
 
 
+@lru_cache(maxsize=1)
+def _kernel_devices() -> set[int]:
+    """The devices of /proc and /sys, where what is read is made up, without end."""
+    devices = set()
+    for place in ("/proc", "/sys"):
+        with suppress(OSError):
+            devices.add(os.stat(place).st_dev)
+    return devices - {os.stat(os.sep).st_dev}
+
+
 @dataclass(frozen=True)
 class Folder:
     """The files below a folder, listed once: relative paths with "/" between, sorted."""
 
     root: Path
 
-    @cached_property
+    @property
     def files(self) -> list[str]:
+        return self._listing[0]
+
+    @property
+    def closed(self) -> dict[str, str]:
+        """The folders in it, relative as files are, that cannot be listed, each with the reason; "" is the folder."""
+        return self._listing[1]
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], dict[str, str]]:
         found: list[str] = []
+        closed: dict[str, str] = {}
         seen: set[tuple[int, int]] = set()  # a link may lead back to a folder above it
         todo = [""]
         while todo:
             inside = todo.pop()
             try:
                 here = os.stat(self.root / inside)
-                entries = list(os.scandir(self.root / inside))
-            except OSError:
+                if here.st_dev in _kernel_devices():
+                    closed[inside] = "it is made up by the kernel as it is read, and has no end"
+                    continue
+                if (here.st_dev, here.st_ino) in seen:
+                    continue
+                seen.add((here.st_dev, here.st_ino))
+                with os.scandir(self.root / inside) as listed:
+                    entries = list(listed)
+            except OSError as error:
+                if (
+                    name_of(inside) != "lost+found"
+                ):  # the file system's own, of which nobody's labels are a part
+                    closed[inside] = error.strerror or str(error)
                 continue
-            if (here.st_dev, here.st_ino) in seen:
-                continue
-            seen.add((here.st_dev, here.st_ino))
             for entry in entries:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
@@ -121,7 +203,11 @@ class Folder:
                 except OSError:
                     is_folder = False
                 (todo if is_folder else found).append(path)
-        return sorted(found)
+            if len(found) > MOST_FILES:
+                raise DatasetFormatError(
+                    f"{self.root} holds more than {MOST_FILES:,} files; give the folder of the dataset itself"
+                )
+        return sorted(found), dict(sorted(closed.items()))
 
     @cached_property
     def by_suffix(self) -> dict[str, list[str]]:
@@ -144,7 +230,8 @@ class Folder:
     def only(self, file: str) -> "Folder":
         """The same folder as if this label file and the images were all that is in it."""
         narrow = Folder(self.root)
-        narrow.__dict__["files"] = sorted({*self.images, file})  # in place of what would be listed
+        # in place of what would be listed
+        narrow.__dict__["_listing"] = sorted({*self.images, file}), self.closed
         narrow.__dict__["images"] = self.images
         return narrow
 
@@ -354,6 +441,7 @@ class Gathered:
     image_keys: dict[int, str] = field(default_factory=dict)  # row to the image's id in its label file
     class_keys: dict[str, str] = field(default_factory=dict)  # number in the label file to class name
     _rows: dict[str, int] = field(default_factory=dict)
+    _closed: set[str] = field(default_factory=set)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     _files: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -415,6 +503,19 @@ class Gathered:
         """Take back the problems of a kind."""
         self.problems = [problem for problem in self.problems if problem.kind != kind]
         self._counts = Counter({key: count for key, count in self._counts.items() if key[0] != kind})
+
+    def closed_folders(self, folder: Folder) -> None:
+        """The folders that could not be looked into: what is in them is not known, labels perhaps."""
+        for place, why in folder.closed.items():
+            path = os.path.join(folder.root, place) if place else str(folder.root)
+            if path not in self._closed:
+                self._closed.add(path)
+                self.problem(
+                    "unreadable_folder",
+                    path,
+                    f"it cannot be looked into: {why}",
+                    "Make it readable (chmod -R u+rX, or ask its owner), or move it out of the dataset's folder.",
+                )
 
     def missing_image(self, file: str, image: str) -> None:
         """There is no image for a label file that is for one image."""
@@ -822,9 +923,8 @@ def _xml_hint(data: bytes, error: Exception) -> str:
 
 def listed_classes(folder: Folder, used: set[str]) -> list[str]:
     """The class names in classes.txt, in their order; none where it is of something else, as it lacks one in use."""
-    path = folder.path(CLASSES_FILE)
-    text = read_text(path) if path.is_file() else ""
-    listed = list(dict.fromkeys(line.removesuffix("\r") for line in text.split("\n") if line.strip()))
+    names = read_names(folder.path(CLASSES_FILE)) if CLASSES_FILE in folder.files else []
+    listed = list(dict.fromkeys(line for line in names if line.strip()))
     return listed if used <= set(listed) else []
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.system import megabytes
+from odkit.system import InputError, megabytes, open_file
 
 MOST_BYTES = 2**28  # of one record: far more than a picture has, and it must fit into memory
 MOST_VALUES = 100_000  # fields of one record, and numbers in one list
@@ -48,12 +48,12 @@ class Record(NamedTuple):
 def begins_with_record(path: Path) -> bool:
     """Whether a file begins with a length and its right checksum, compressed with GZIP or not."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(_HEAD.size)
             if _is_packed(head):
                 file.seek(0)
                 head = gzip.GzipFile(fileobj=file).read(_HEAD.size)
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, InputError):
         return False
     return _is_head(head)
 
@@ -62,7 +62,7 @@ def read_records(path: Path) -> Iterator[Record]:
     """The records of a file, checksums verified. What is damaged comes as a `fault`; after some nothing can follow."""
     number = 0
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(_HEAD.size)
             file.seek(0)
             size = os.fstat(file.fileno()).st_size
@@ -76,7 +76,7 @@ def read_records(path: Path) -> Iterator[Record]:
                 left -= len(head) + len(data) + 4
     except DamagedError as error:
         yield Record(number, b"", f"{error}; nothing after it in the file can be read")
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, InputError) as error:
         why = "it ends too early" if isinstance(error, EOFError) else str(error)
         yield Record(number + 1, b"", f"the file cannot be read on: {why}")
 

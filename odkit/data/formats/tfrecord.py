@@ -41,7 +41,16 @@ from odkit.data.formats.reader_base import (
 from odkit.data.formats.records import DamagedError, Values, begins_with_record, parse_example, read_records
 from odkit.data.image_facts import inspect_images
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.system import InputError, cache_folder, counted, megabytes, progress_bar, sync_folder, sync_tree
+from odkit.system import (
+    InputError,
+    cache_folder,
+    counted,
+    megabytes,
+    progress_bar,
+    read_file,
+    sync_folder,
+    sync_tree,
+)
 
 RECORD_SUFFIXES = (".record", ".records", ".tfrecord", ".tfrecords")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -513,8 +522,8 @@ class _Pictures:
 
     def _is_same(self, file: str, encoded: bytes) -> bool:
         path = self.folder.path(file)
-        with contextlib.suppress(OSError):
-            return path.stat().st_size == len(encoded) and path.read_bytes() == encoded
+        with contextlib.suppress(OSError, InputError):
+            return path.stat().st_size == len(encoded) and read_file(path) == encoded
         return False
 
     def put_in_place(self) -> None:

@@ -27,7 +27,8 @@ _LOST = {
     "path_outside": "label of an image outside the folder",
     "label_without_image": "label without an image",
     "text_labels_left_out": "label file beside the images",
-    "missing_split": "split that is not there",
+    "missing_split": "split without images",
+    "unreadable_folder": "folder that cannot be looked into",
     "duplicate_image_id": "image with the id of another",
 }
 """What is lost with a problem that a reader met, by its kind."""

@@ -19,29 +19,41 @@ from numpy.typing import NDArray
 from odkit.data.boxes import xyxy_to_yolo, yolo_to_xyxy
 from odkit.data.dataset import UNKNOWN_CLASS, Dataset
 from odkit.data.formats.reader_base import (
+    UTF_16_MARKS,
     DatasetFormatError,
     Folder,
     Gathered,
+    beginning,
     folder_of,
     is_float,
+    lines_of,
     name_of,
     nearness,
     normal_split,
+    read_names,
     read_text,
     short,
     split_of,
     split_of_path,
     stem_of,
     suffix,
+    why_unreadable,
 )
 from odkit.data.formats.writer_base import lost_crowds, split_files, stem_path, writable_boxes
 from odkit.data.image_facts import header_sizes
 from odkit.data.images import IMAGE_SUFFIXES
-from odkit.system import counted
+from odkit.system import InputError, counted, open_file, read_file
 
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels", "names.txt")
 UNSPLIT = "unsplit"
 """The key under which our own data.yaml lists images that are in no split, while others are."""
+MOST_YAML = 2**21
+"""Bytes of a data.yaml; with 100,000 class names it has as many."""
+_YAML: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # in C where PyYAML has it: three times as fast
+_DEEPEST_YAML = 20
+_USUAL_YAML = ("data", "dataset")  # what people call it
+_CLASSES_KEY = re.compile(r"(?:^|[{,\s])[\"']?(?:names|nc)[\"']?\s*:")
+_MOST_LABELS = 2**25  # bytes of one image's label file: half a million boxes
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "test", "minival")
 _DOTA_HEADS = ("imagesource:", "gsd:")
 _NO_SPLITS = ("path", "names", "nc", "download", "yaml_file", "train_label_dir", "val_label_dir", UNSPLIT)
@@ -56,6 +68,9 @@ class Layout:
     splits: dict[str, list[str]] = field(
         default_factory=dict
     )  # split to folders or lists, as they are spelled
+    lists: dict[str, str] = field(
+        default_factory=dict
+    )  # without a data.yaml: split to the list of its images, as darknet has them
     base: str = ""  # the key "path"
     keypoints: bool = False
     named: bool = True  # whether the names are more than "class 0", "class 1"
@@ -71,29 +86,68 @@ def find_yolo(folder: Folder, file: str = "") -> Layout | None:
     candidates = [file] if file else folder.with_suffix(".yaml", ".yml", depth=0)
     found = {name: layout for name in candidates if (layout := _layout(folder, name, told=bool(file)))}
     if len(found) > 1:
-        found = {
-            name: layout for name, layout in found.items() if stem_of(name) in ("data", "dataset")
-        } or found
+        found = {name: layout for name, layout in found.items() if stem_of(name) in _USUAL_YAML} or found
     if len(found) > 1:
         raise DatasetFormatError(
             f"several files describe a YOLO dataset in {folder.root}: {', '.join(found)}; give the path of one"
         )
-    if not found:
-        for name in candidates:
-            _refuse_broken(folder.path(name))
-    return next(iter(found.values())) if found else _layout_without_yaml(folder)
+    if found:
+        return next(iter(found.values()))
+    for name in candidates:
+        _refuse_broken(folder.path(name))
+    layout = _layout_without_yaml(folder)
+    if layout is not None:
+        layout.notes += [
+            f"{name} is left aside: it says neither where images are nor which classes there are"
+            for name in candidates
+            if stem_of(name) in _USUAL_YAML
+        ]
+    return layout
 
 
 def _refuse_broken(path: Path) -> None:
     """A data.yaml with a slip in it is an error: without it, classes and splits would be guessed."""
     try:
-        text = read_text(path)
-        yaml.load(text, Loader=yaml.BaseLoader)
-    except OSError:
-        return
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        if re.search(r"^(names|nc|train|val) *:", text, re.MULTILINE):
-            raise DatasetFormatError(f"{path} is no YAML: {error}") from None
+        yaml_content(path)
+    except (OSError, InputError) as error:
+        if path.stem in _USUAL_YAML:
+            raise DatasetFormatError(f"{path} cannot be read: {why_unreadable(error, path)}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        if re.search(rb"^(names|nc|train|val) *:", beginning(path, MOST_YAML), re.MULTILINE):
+            raise DatasetFormatError(f"{path} is no YAML: {_yaml_fault(error)}") from None
+
+
+def _yaml_fault(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{getattr(error, 'problem', '')} (line {mark.line + 1})" if mark else str(error)
+
+
+def yaml_content(path: Path) -> Any:
+    """What a YAML file says, every value a text, so that a class called "no" or "1e3" keeps its name.
+
+    A file that has no key for class names is no dataset's, and is not parsed: that takes seconds a megabyte.
+
+    Raises:
+        InputError: It is no regular file, or speaks of classes and is too large.
+        OSError: It cannot be read.
+        ValueError: It is nested deeper than any data.yaml.
+        yaml.YAMLError: It is no YAML.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > MOST_YAML:
+        if _CLASSES_KEY.search(beginning(path, 2**16).decode("utf-8", errors="replace")):
+            read_file(path, most_bytes=MOST_YAML)  # which refuses it
+        return None
+    text = read_text(path)
+    if not _CLASSES_KEY.search(text):
+        return None
+    depth = 0
+    for event in yaml.parse(text, Loader=_YAML):  # the loader calls itself at each level, without a limit
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_YAML:
+            raise ValueError(f"it is nested more than {_DEEPEST_YAML} levels deep")
+    return yaml.load(text, Loader=_YAML)
 
 
 def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
@@ -103,10 +157,11 @@ def _layout(folder: Folder, file: str, *, told: bool) -> Layout | None:
         return None
 
     try:
-        # BaseLoader makes text of every value, so that a class called "no" or "1e3" keeps its name
-        content = yaml.load(read_text(folder.path(file)), Loader=yaml.BaseLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        return no(str(error))
+        content = yaml_content(folder.path(file))
+    except (OSError, InputError) as error:
+        return no(why_unreadable(error, folder.path(file)))
+    except (ValueError, yaml.YAMLError) as error:
+        return no(_yaml_fault(error))
     if not isinstance(content, dict):
         return no("it holds no keys")
     splits = {
@@ -153,18 +208,27 @@ def _read_names(layout: Layout, content: dict[Any, Any], *, told: bool, path: Pa
             if not _is_number(key):
                 raise DatasetFormatError(f"{path}: the key {key!r} under names is no class number")
             layout.names[int(key)] = _scalar(name, int(key))
+    if unnamed := sum(not isinstance(name, str) or not name for name in _values(names)):
+        layout.notes.append(
+            f"{counted(unnamed, 'name')} in {layout.file} that {'is' if unnamed == 1 else 'are'} no text: "
+            "such a class is called by its number"
+        )
     nc = content.get("nc")
     if isinstance(nc, str) and _is_number(nc):
         if not layout.names:
             layout.names = {k: f"class {k}" for k in range(min(int(nc), 100_000))}
             layout.named = False
             layout.notes.append(
-                f"{layout.file} names no classes; they are called class 0 to class {int(nc) - 1}"
+                f"{layout.file} names no classes; they are called class 0 to class {len(layout.names) - 1}"
             )
         elif int(nc) != len(layout.names):
             layout.notes.append(
                 f"{layout.file} says nc: {nc} and names {len(layout.names)} classes; the names count"
             )
+
+
+def _values(names: Any) -> list[Any]:
+    return list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
 
 
 def _is_number(text: Any) -> bool:
@@ -190,12 +254,19 @@ def _layout_without_yaml(folder: Folder) -> Layout | None:
              if name_of(file) in NAME_FILES]  # fmt: skip
     if lists:
         layout.file = lists[0]
-        lines = read_text(folder.path(lists[0])).splitlines()
+        lines = read_names(folder.path(lists[0]))
         while lines and not lines[-1].strip():
             lines.pop()
         layout.names = dict(enumerate(line.strip() or f"class {k}" for k, line in enumerate(lines)))
     for image in folder.images:
         layout.splits.setdefault(split_of_path(folder_of(image)), []).append(image)
+    if not any(layout.splits):
+        layout.lists = {
+            split: file
+            for file in folder.with_suffix(".txt", depth=1)
+            if (split := normal_split(stem_of(file))) in ("train", "val", "test")
+            and suffix(_first_line(folder.path(file)).strip()) in IMAGE_SUFFIXES
+        }
     return layout
 
 
@@ -217,14 +288,8 @@ def _hold_labels(paths: Sequence[Path]) -> bool:
 
 def _first_line(path: Path) -> str:
     """The first line of a label file that may be a box."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            line = file.readline(2000)
-            while line.lower().startswith(_DOTA_HEADS):
-                line = file.readline(2000)
-            return line
-    except OSError:
-        return ""
+    lines = lines_of(beginning(path, 4000).decode("utf-8", errors="replace"))
+    return next((line for line in lines if not line.lower().startswith(_DOTA_HEADS)), "")
 
 
 def _looks_like_box(line: str) -> bool:
@@ -283,7 +348,17 @@ def _is_below(path: str, root: Path) -> bool:
 def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
     """Absolute path of each image to its split."""
     if not layout.file.endswith((".yaml", ".yml")):
-        return {str(folder.path(image)): split for split, images in layout.splits.items() for image in images}
+        places = {
+            str(folder.path(image)): split for split, images in layout.splits.items() for image in images
+        }
+        for split, file in layout.lists.items():
+            path = folder.path(file)
+            for image in _listed(data, path, [folder.root, path.parent]):
+                if image in places and not places[image]:
+                    places[image] = split
+        if layout.lists:
+            data.notes.append(f"splits of {', '.join(layout.lists.values())}")
+        return places
     start = folder.path(layout.file).parent
     bases = [start]
     if layout.base:
@@ -294,7 +369,7 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
             data.notes.append(
                 f"path: {layout.base} in {layout.file} is not there; looked beside {layout.file}"
             )
-    places: dict[str, str] = {}
+    places = {}
     for split, values in layout.splits.items():
         for value in values:
             found = _resolve(bases, value)
@@ -309,7 +384,18 @@ def _images(data: Gathered, folder: Folder, layout: Layout) -> dict[str, str]:
                 continue
             if not found.as_posix().endswith(re.sub(r"^(\.\.?/)+", "", value.replace("\\", "/")).rstrip("/")):
                 data.notes.append(f"{layout.file} says {value} for {split or 'no split'}; read from {found}")
-            images = _listed(data, found, [*bases, found.parent]) if found.is_file() else _below(found)
+            if found.is_dir():
+                images = _below(data, found)
+            else:
+                images = _listed(data, found, [*bases, found.parent])
+            if not images:
+                data.problem(
+                    "missing_split",
+                    layout.file,
+                    f"it names {short(value)} for {split or 'no split'}, and there is no image in {found}",
+                    "Put the images there, or take it out of the file.",
+                    severity="fatal" if split == "train" else "warning",
+                )
             again = [image for image in images if places.setdefault(image, split) != split]
             if len(again) > 1 and len(again) == len(images):  # as in coco128: nothing is held out
                 _in_two_splits(data, layout, f"every image of {split}: {value}", places[again[0]], split)
@@ -358,8 +444,10 @@ def _ends(path: str) -> list[str]:
     return ["/".join(parts[k:]) for k in range(0 if path.startswith("/") else 1, len(parts))]
 
 
-def _below(place: Path) -> list[str]:
+def _below(data: Gathered, place: Path) -> list[str]:
     listing = Folder(place)
+    if listing.images or "" in listing.closed:
+        data.closed_folders(listing)
     return [str(place / image) for image in listing.images]
 
 
@@ -368,7 +456,17 @@ def _listed(data: Gathered, file: Path, bases: Sequence[Path]) -> list[str]:
     if suffix(file.name) in IMAGE_SUFFIXES:
         return [str(file)]
     images = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    try:
+        lines = lines_of(read_text(file))
+    except (OSError, InputError) as error:
+        data.problem(
+            "unreadable_label",
+            file,
+            f"the list of images cannot be read: {why_unreadable(error, file)}",
+            "Make it readable.",
+        )
+        return []
+    for number, line in enumerate(lines, 1):
         name = line.strip().replace("\\", "/")
         if not name:
             continue
@@ -469,7 +567,7 @@ class _Line(NamedTuple):
 def _parse_file(data: Gathered, row: int, label: "_LabelFile", keypoints: bool) -> list[_Line]:
     """The boxes of a label file; lines that hold none are told of."""
     read = []
-    for number, line in enumerate(label.text.splitlines(), 1):
+    for number, line in enumerate(lines_of(label.text), 1):
         parts = line.split()
         if not parts or (number < 3 and line.lower().startswith(_DOTA_HEADS)):
             continue
@@ -562,12 +660,13 @@ def _opened(options: Sequence[str]) -> _LabelFile:
     """The first of these files that is there."""
     for path in options:
         try:
-            with open(path, "rb") as file:
-                return _LabelFile(path, file.read().decode("utf-8-sig", errors="replace"))
+            text = read_file(path, most_bytes=_MOST_LABELS)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:
-            return _LabelFile(path, "", error=error.strerror or str(error))
+        except (OSError, InputError) as error:
+            return _LabelFile(path, "", error=why_unreadable(error, path))
+        encoding = "utf-16" if text.startswith(UTF_16_MARKS) else "utf-8-sig"
+        return _LabelFile(path, text.decode(encoding, errors="replace"))
     return _LabelFile(options[0], "", missing=True)
 
 

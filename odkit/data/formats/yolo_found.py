@@ -10,7 +10,7 @@ import yaml
 
 from odkit.data.boxes import yolo_to_xyxy
 from odkit.data.dataset import Dataset
-from odkit.data.formats.reader_base import Folder, is_float, name_of, read_text, short
+from odkit.data.formats.reader_base import Folder, is_float, lines_of, name_of, read_names, read_text, short
 from odkit.data.formats.readings import (
     ELSEWHERE,
     UNKNOWN,
@@ -24,7 +24,7 @@ from odkit.data.formats.readings import (
     say_unknown,
 )
 from odkit.data.formats.writer_base import known_sizes
-from odkit.data.formats.yolo import NAME_FILES
+from odkit.data.formats.yolo import NAME_FILES, yaml_content
 from odkit.system import InputError, MissingFileError, counted
 
 
@@ -51,7 +51,7 @@ def yolo_results(
         image = names.row(file[: -len(".txt")])
         if image == UNKNOWN:
             without.append(file)
-        for number, line in enumerate(read_text(root / file).splitlines(), 1):
+        for number, line in enumerate(lines_of(read_text(root / file)), 1):
             if line.split():
                 label, box, score = _parse(line.split(), root / file, number)
                 rows.classes.append(label)
@@ -153,7 +153,7 @@ def _yolo_names(
                 return table, os.path.relpath(place / name, root.parent)
         for name in NAME_FILES:
             if (place / name).is_file():
-                lines = read_text(place / name).rstrip("\n").split("\n")
+                lines = read_names(place / name)
                 return {str(k): line.strip() for k, line in enumerate(lines)}, f"{name} beside the text files"
     if dataset.format == "yolo" and dataset.source_ids.classes:
         return dict(dataset.source_ids.classes), "the dataset's own file of class names"
@@ -164,8 +164,8 @@ def _yolo_names(
 
 def _yaml_names(path: Path) -> dict[str, str]:
     try:
-        content = yaml.load(read_text(path), Loader=yaml.BaseLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        content = yaml_content(path)
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):

@@ -132,6 +132,28 @@ def label_without_image(bench):
     return ["", ""]
 
 
+def unreadable_folder(bench):
+    bench.problems.append(SourceProblem("unreadable_folder", "fatal", "closed", "it is closed", "Open it."))
+    return ["", ""]
+
+
+def path_outside(bench):
+    bench.problems.append(SourceProblem("path_outside", "fatal", "all.json", "it climbs out", "Correct it."))
+    return ["", ""]
+
+
+def missing_split(bench):
+    bench.problems.append(SourceProblem("missing_split", "warning", "data.yaml", "val is empty", "Fill it."))
+    return ["", ""]
+
+
+def image_in_two_splits(bench):
+    bench.problems.append(
+        SourceProblem("image_in_two_splits", "warning", "val.txt", "it is in train, too", "Delete it.")
+    )
+    return ["", ""]
+
+
 def wrong_size(bench):
     bench.images["04.png"][0] = [80, 60]
     return ["04.png", ""]
@@ -150,7 +172,7 @@ def exif_undecided(bench):
 
 
 def deep_pixels(bench):
-    deep = np.random.default_rng(16).integers(0, 65535, (30, 40)).astype(np.uint16)
+    deep = np.random.default_rng(16).integers(0, 4095, (30, 40)).astype(np.uint16)
     Image.fromarray(deep).save(bench.path("05.png"))
     return ["05.png", ""]
 
@@ -319,6 +341,10 @@ PLANTS = {
         ("unreadable_image", unreadable_image, cut_short),
         ("huge_image", huge_image),
         ("unreadable_label", unreadable_label),
+        ("unreadable_folder", unreadable_folder),
+        ("path_outside", path_outside),
+        ("missing_split", missing_split),
+        ("image_in_two_splits", image_in_two_splits),
         ("wrong_size", wrong_size),
         ("exif_orientation", exif_orientation),
         ("not_finite", not_finite),

@@ -332,6 +332,42 @@ def test_same_boxes_against_every_pair(tmp_path):
     assert mixed.sum() > 10
 
 
+@pytest.mark.parametrize("apart", [0, 1e-4])
+def test_boxes_at_one_place_are_compared_in_linear_time(apart):
+    """Every pair of them would be two billion."""
+    number = 60_000
+    boxes = np.tile([4.0, 4.0, 24.0, 20.0], (number, 1))
+    boxes[:, [0, 2]] += apart * np.arange(number)[::-1, None] / number
+    classes = np.arange(number) % 2 if apart else np.arange(number) % 1000
+    found = audit(one_image(boxes, classes), files=False)
+    # the first of each class is told with another class, but for the very first of all
+    kinds = int(classes.max()) + 1
+    assert found.counts["duplicate_box"] == number - kinds
+    assert found.counts["two_classes"] == kinds - 1
+    assert {f.box_index for f in found.of("two_classes")} == set(range(1, kinds))
+
+
+def test_names_of_very_many_classes_are_compared_in_linear_time():
+    number = 50_000
+    boxes = np.tile([4.0, 4.0, 24.0, 20.0], (number, 1))
+    dataset = one_image(boxes, np.arange(number))
+    names = [f"class {i // 2}" if i % 2 else f"Class {i // 2}" for i in range(number)]
+    variants = audit(dataset.replace(class_names=tuple(names)), files=False).of("class_name_variant")
+    assert len(variants) == number // 2
+    assert variants[0].message == "'Class 0' (1 box), 'class 0' (1 box)"
+
+
+def one_image(boxes, classes):
+    return Dataset(
+        class_names=[f"{k}" for k in range(int(classes.max()) + 1)],
+        image_paths=["a.jpg"],
+        image_sizes=[(64, 48)],
+        boxes=boxes,
+        box_classes=classes,
+        box_images=np.zeros(len(boxes), int),
+    )
+
+
 def test_class_names_are_merged_into_the_most_frequent(tmp_path):
     bench = Bench(tmp_path)
     bench.names = ["Traffic light", "nut", "gear", "traffic_light", "TRAFFIC  LIGHT", "a", "A", "rest"]

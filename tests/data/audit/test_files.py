@@ -21,7 +21,10 @@ from tests.data.audit.bench import Bench, exif, spots
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a Git LFS pointer"),
         (b"%PDF-1.7\n", "a PDF document"),
         (b"PK\x03\x04aaaa", "a zip archive"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "HEIC, AVIF or video file (brand 'heic')"),
+        (
+            b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
+            "a HEIC photograph, which Pillow cannot read: make it a JPEG (brand 'heic')",
+        ),
         (b"\xff\xd8\xff\xe0garbage", "a JPEG with a damaged header"),
         (b"just words", "no image that Pillow knows (it begins with b'just wor'"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.inspection import audit
 from odkit.data.audit.report import finding_title
+from odkit.system import InputError
 from tests.data.audit.bench import PLANTS, Bench, inverted, no_area, outside, small_split, unknown_class
 
 
@@ -110,3 +111,9 @@ def test_kinds_and_indices(tmp_path):
     assert found.images("small_split").tolist() == []
     with pytest.raises(KeyError, match="no kind of finding 'no_arae'; near it: no_area"):
         found.of("no_arae")
+
+
+def test_examples_below_0_are_refused(tmp_path):
+    found = audit(Bench(tmp_path).build())
+    with pytest.raises(InputError, match="-1 examples"):
+        found.table(limit=-1)

@@ -172,3 +172,25 @@ def test_what_is_handed_in_to_a_competition_is_no_label(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path, val=0)
     check(dataset, splits=False)
     assert any("sample_submission.csv is left aside" in note for note in dataset.notes)
+
+
+def test_only_what_ends_lines_in_files_ends_a_row(tmp_path: Path) -> None:
+    """Unicode counts more characters as ends of lines; and a file may be in UTF-16, with an old Mac's ends."""
+    pictures(tmp_path, "{stem}.jpg")
+    rows = "filename,class,xmin,ymin,xmax,ymax\ra.jpg,big\u2028cat,1,2,30,40\rb.jpg,big\x85dog,1,2,30,40\r"
+    put(tmp_path / "labels.csv", rows.encode("utf-16"))
+    dataset = load_dataset(tmp_path, val=0)
+    assert dataset.class_names == ("big\x85dog", "big\u2028cat")
+    assert dataset.box_ids.tolist() == ["line 2", "line 3"]
+    assert [p.kind for p in dataset.source_problems] == ["image_without_labels"] * 2
+
+
+def test_paths_of_another_machine_are_taken_by_their_ends(tmp_path: Path) -> None:
+    csv_one_file(tmp_path)
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "".join(f"C:\\data\\{line}" if ".jpg" in line else line for line in path.read_text().splitlines(True))
+    )
+    dataset = load_dataset(tmp_path, val=0)
+    check(dataset, splits=False)
+    assert any("of another machine" in note for note in dataset.notes)

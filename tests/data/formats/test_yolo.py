@@ -331,3 +331,29 @@ def test_a_first_line_that_is_wrong_hides_no_split(tmp_path: Path, number: str) 
     put(tmp_path / "train/a.txt", f"{number} 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
     dataset = load_dataset(tmp_path, val=0)
     assert (dataset.split_counts(), kinds(dataset)) == ({"train": 2, "val": 2}, ["unreadable_label"])
+
+
+def test_lists_of_images_without_a_data_yaml_are_the_splits(tmp_path: Path) -> None:
+    """As darknet has them, written from somewhere else."""
+    yolo_files(tmp_path, "data/images", "data/labels")
+    for split, file in (("train", "train.txt"), ("val", "valid.txt")):
+        put(tmp_path / file, "".join(f"/home/me/darknet/data/images/{stem}.jpg\n" for stem in of(split)))
+    put(tmp_path / "obj.names", "cat\ndog\n")
+    dataset = load_dataset(tmp_path)
+    check(dataset)
+    assert "splits of train.txt, valid.txt" in dataset.notes
+
+
+def test_a_separator_of_unicode_is_part_of_a_class_name(tmp_path: Path) -> None:
+    yolo_files(tmp_path, "images/{split}", "labels/{split}")
+    put(tmp_path / "classes.txt", "big\u2028cat\r\ndog\r\n")
+    assert load_dataset(tmp_path).class_names == ("big\u2028cat", "dog")
+
+
+@pytest.mark.parametrize(("key", "severity"), [("train", "fatal"), ("val", "warning")])
+def test_a_split_that_is_named_and_empty_is_told(tmp_path: Path, key: str, severity: str) -> None:
+    yolo_usual(tmp_path, **{key: "images/none"})
+    (tmp_path / "images/none").mkdir()
+    (problem,) = [p for p in load_dataset(tmp_path, val=0).source_problems if p.kind == "missing_split"]
+    assert problem.severity == severity
+    assert f"there is no image in {tmp_path / 'images/none'}" in problem.message
