@@ -194,6 +194,10 @@ for kind, file, options in [
 ]:  # fmt: skip
     whole, name = encoded(kind, **options), file.replace(".", "-").removeprefix("0-")
     case(f"half-a-{name}", f"half of a {kind}", file, whole[: len(whole) // 2], unreadable())
+more = encoded("JPEG", photo((320, 240)), quality=95)
+case(
+    "most-of-a-jpg", "a JPEG without its end", "0.jpg", more[:-400], unreadable("truncated"), size=(320, 240)
+)
 for kind, file, length, says in [
     ("JPEG", "0.jpg", 12, "a JPEG with a damaged header"),
     ("PNG", "0.png", 20, "a PNG with a damaged header"),
@@ -232,7 +236,7 @@ case("png-wrong-sum", "a PNG with a wrong checksum", "0.png", WHOLE[:60] + bytes
 case("png-no-pixels", "a PNG without pixels", "0.png", png(END), unreadable())
 case(
     "png-few-pixels",
-    "a PNG with too few rows",
+    "a PNG with too few rows, which Pillow makes up for with black ones",
     "0.png",
     png((b"IDAT", zlib.compress(bytes(193 * 9))), END),
     unreadable(),
@@ -241,8 +245,8 @@ case("png-zero-wide", "a PNG of 0 x 48 pixels", "0.png", png(PIXELS, END, size=(
 case("png-text-bomb", "a PNG whose text unpacks to 200 MB", "0.png",
      png((b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000))), PIXELS, END),
      unreadable("a PNG"))  # fmt: skip
-case("png-50000-texts", "a PNG with 50,000 texts", "0.png",
-     png(*[(b"tEXt", b"a%d\0b" % i) for i in range(50_000)], PIXELS, END))  # fmt: skip
+case("png-5000-texts", "a PNG with 5,000 texts", "0.png",
+     png(*[(b"tEXt", b"a%d\0b" % i) for i in range(5_000)], PIXELS, END))  # fmt: skip
 case(
     "png-colour-profile", "a colour profile of garbage", "0.png", png((b"iCCP", b"a\0\0garbage"), PIXELS, END)
 )
@@ -270,6 +274,9 @@ for name, what, content, says in [
 case("is-heic-by-name", "a HEIC photograph called so", "0.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
      unreadable("make it a JPEG"))  # fmt: skip
 
+LACKING = Expected(1, ("labels stand alone",), writes=True)
+"""`convert` writes the labels and says that the picture is not there."""
+
 # -- no files --------------------------------------------------------------------------------------------------------
 
 for name, what, content, says in [
@@ -283,14 +290,21 @@ for name, what, content, says in [
     ("folder", "a folder", Path.mkdir, "irectory"),
     ("loop", "a link to itself", lambda path: path.symlink_to(path.name), "symbolic links"),
 ]:
-    case(f"in-place-{name}", f"{what} in place of a picture", "0.jpg", content, unreadable(says))
+    case(
+        f"in-place-{name}",
+        f"{what} in place of a picture",
+        "0.jpg",
+        content,
+        unreadable(says),
+        convert=LACKING,
+    )
 case("in-place-link", "a link that leads nowhere in place of a picture", "0.jpg",
-     lambda path: path.symlink_to("gone.jpg"), found("a link to gone.jpg, which does not exist"))  # fmt: skip
+     lambda path: path.symlink_to("gone.jpg"), found("it is a link to gone.jpg"), convert=LACKING)  # fmt: skip
 case("in-place-nothing", "labels of a picture called otherwise", "0.jpg",
-     lambda path: photo().save(path.with_name("0.png")), found("but 0.png beside it"))  # fmt: skip
+     lambda path: photo().save(path.with_name("0.png")), found("but 0.png beside it"), convert=LACKING)  # fmt: skip
 case("other-accents", "a name whose accents are encoded otherwise on the disk", "caf\u00e9.jpg",
      lambda path: photo().save(path.with_name("cafe\u0301.jpg")),
-     found("whose accents are encoded otherwise: rename the file"))  # fmt: skip
+     found("whose accents are encoded otherwise: rename the file"), convert=LACKING)  # fmt: skip
 
 # -- too much --------------------------------------------------------------------------------------------------------
 
