@@ -5,6 +5,7 @@ python -m tests.hostile.zygote [--torch]
 A request is a line of JSON on stdin, the answer one on stdout; trial.py has both.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -25,6 +26,9 @@ def main() -> None:
     import odkit.data.audit
     import odkit.data.formats
 
+    # what a command would load for itself, half of its time: tyro's and tqdm's parts, and Pillow's for GIFs
+    for name in ("asyncio", "multiprocessing.synchronize", "numpy.ma", "tqdm.std", "typeguard", "unittest.mock"):
+        importlib.import_module(name)
     _ = odkit.data.audit.audit, odkit.data.formats.load_dataset, odkit.data.formats.write_dataset
     if "--torch" in sys.argv:
         import torch  # noqa: F401
