@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from odkit.system.errors import InputError
+from odkit.system.errors import FileInTheWayError, InputError
 
 _NO_FILE = {
     stat.S_IFIFO: "a pipe",
@@ -81,9 +81,12 @@ def replacing(path: str | Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         mode: Its permissions, less the process' umask.
 
     Raises:
+        FileInTheWayError: `path` is a folder.
         OSError: The disk is full, the folder is missing or cannot be written; the error names `path`.
     """
     path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise FileInTheWayError(f"{path} is a folder; give the path of a file, in it perhaps")
     temporary = path.with_name(f"{path.name[:50]}.{secrets.token_hex(6)}.tmp")
     try:
         file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
