@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.hostile.cases import Expected, dataset_case, found, refused, right
+from tests.hostile.cases import Expected, dataset_case, found, incomplete, refused, right
 
 Content = bytes | Callable[[Path], object]
 """The bytes of the picture's file, or what makes it at a path."""
@@ -274,8 +274,7 @@ for name, what, content, says in [
 case("is-heic-by-name", "a HEIC photograph called so", "0.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
      unreadable("make it a JPEG"))  # fmt: skip
 
-LACKING = Expected(1, ("labels stand alone",), writes=True)
-"""`convert` writes the labels and says that the picture is not there."""
+LACKING = incomplete("labels stand alone")
 
 # -- no files --------------------------------------------------------------------------------------------------------
 
