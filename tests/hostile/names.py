@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.hostile.cases import Expected, add, dataset_case, found, incomplete, lost, refused, right
+from tests.hostile.cases import Expected, add, dataset_case, found, incomplete, lost, nothing, right
 from tests.hostile.coco import labels, picture, write
 
 LATIN = os.fsdecode(b"caf\xe9")  # as unpacked from an archive of an old Windows
@@ -319,3 +319,154 @@ case(
     yolo("a", "b", names='names: ["c\\e[31mat", bird]\n'),
     to="voc",
 )
+
+# -- where to, and what from -------------------------------------------------------------------------------------------
+
+
+def target(name: str, what: str, line: str, *says: str, make: Callable[[Path], object] = nothing) -> None:
+    """A conversion that is refused for where it is to go."""
+    add("names", f"target-{name}", what, {line: Expected(1, ("odkit: ", *says))}, make)
+
+
+target(
+    "full",
+    "a target that holds something",
+    "convert {good} {source} --to voc",
+    "is not empty (it holds mine.txt)",
+    make=lambda folder: (folder / "mine.txt").write_text("keep me"),
+)
+target(
+    "file",
+    "a target that is a file",
+    "convert {good} {source}/mine.txt --to voc",
+    "is a file",
+    make=lambda folder: (folder / "mine.txt").write_text("keep me"),
+)
+target(
+    "below-a-file",
+    "a target below a file",
+    "convert {good} {source}/mine.txt/new --to voc",
+    "mine.txt is a file",
+    make=lambda folder: (folder / "mine.txt").write_text("keep me"),
+)
+target(
+    "dead-link",
+    "a target that is a link to nothing",
+    "convert {good} {source}/link --to voc",
+    "is a link to",
+    make=lambda folder: (folder / "link").symlink_to("nowhere"),
+)
+target(
+    "300-bytes",
+    "a target whose name is longer than names may be",
+    "convert {good} {target}/" + "x" * 300 + " --to voc",
+    "has 300 bytes",
+)
+target("itself", "a target that is the source", "convert {good} {good} --to voc", "is not empty")
+target("proc", "a target where nothing can be written", "convert {good} /proc/new --to voc", "/proc")
+add(
+    "names",
+    "target-250-bytes",
+    "a target whose name is as long as names may be",
+    {"convert {good} {target}/" + "\u00e9" * 125 + " --to voc": right("written to")},
+)
+add(
+    "names",
+    "target-odd",
+    "a target whose name has a line break, a quote and a command",
+    {'convert {good} "{target}/a\nb\'c$(d)" --to voc': right("written to")},
+)
+
+
+def linked(name: str, *where: str) -> Callable[[Path], None]:
+    """COCO whose picture 0 is a link."""
+
+    def make(folder: Path) -> None:
+        write(folder, labels())
+        if where:
+            put(folder.parent / "other" / "far.jpg", 9)
+        (folder / "0.jpg").unlink()
+        (folder / "0.jpg").symlink_to(folder.parent / "other" / "far.jpg" if where else name)
+
+    return make
+
+
+case(
+    "link-passwd",
+    "a picture that is a link to a file of this machine",
+    linked("/etc/passwd"),
+    audit=found("1 image that cannot be read"),
+    convert=incomplete("a link out of the folder, and not copied"),
+)
+case(
+    "link-nowhere",
+    "a picture that is a link to nothing",
+    linked("nowhere.jpg"),
+    audit=found("1 image not found"),
+    convert=incomplete("1 image is missing"),
+)
+case(
+    "link-itself",
+    "a picture that is a link to itself",
+    linked("0.jpg"),
+    audit=found("1 image that cannot be read"),
+    convert=incomplete("1 image is not readable"),
+)
+case(
+    "link-beside",
+    "a picture that is a link to another of the folder",
+    linked("1.jpg"),
+    audit=right("0 fatal"),
+)
+case(
+    "link-out",
+    "a picture that is a link to one elsewhere",
+    linked("", "far"),
+    audit=right("0 fatal"),
+    convert=right("reached by a link out of the folder, and copied from there"),
+)
+
+
+def sized(declared: tuple[int, int], orientation: int = 1) -> Callable[[Path], None]:
+    """COCO that declares another size than its pictures of 64 x 48 have."""
+
+    def make(folder: Path) -> None:
+        content = labels()
+        for image in content["images"]:
+            image["width"], image["height"] = declared
+        write(folder, content)
+        for row in range(4):
+            exif = Image.Exif()
+            exif[0x112] = orientation
+            with Image.open(folder / f"{row}.jpg") as drawn:
+                drawn.load()
+            drawn.save(folder / f"{row}.jpg", exif=exif)
+
+    return make
+
+
+for to in ("yolo", "createml"):
+    case(
+        f"half-size-{to}",
+        "labels of a copy of half the size, into a format without sizes",
+        sized((32, 24)),
+        audit=found("4 images with a wrong declared size"),
+        convert=right("the boxes of 4 images were drawn on another size"),
+        to=to,
+    )
+    case(
+        f"orientation-{to}",
+        "labels of the pixels as stored under EXIF, into a format without sizes",
+        sized((64, 48), 6),
+        audit=found("EXIF orientation"),
+        convert=right("the boxes of 4 images were drawn on another size"),
+        to=to,
+    )
+    case(
+        f"any-size-{to}",
+        "labels that declare a size of other proportions, into a format without sizes",
+        sized((40, 60)),
+        audit=found("4 images with a wrong declared size"),
+        convert=lost("4 images whose boxes may be drawn on another size"),
+        to=to,
+    )
