@@ -124,8 +124,8 @@ for name, what, file, content in [
     ("j2k", "the bare stream of a JPEG 2000", "0.j2k", encoded("JPEG2000", no_jp2=True)),
     ("mpo", "an MPO of two pictures", "0.mpo", encoded("MPO", save_all=True, append_images=[photo(seed=3)])),
     ("tga", "a TGA", "0.tga", encoded("TGA")),
-    ("gif-animated", "a GIF of 200 pictures", "0.gif",
-     encoded("GIF", GREY, save_all=True, append_images=[photo(seed=i).convert("L") for i in range(199)])),
+    ("gif-animated", "a GIF of 50 pictures", "0.gif",
+     encoded("GIF", GREY, save_all=True, append_images=[photo(seed=i).convert("L") for i in range(49)])),
     ("png-animated", "an animated PNG", "0.png", encoded("PNG", save_all=True, append_images=[photo(seed=3)])),
     ("webp-animated", "an animated WebP", "0.webp", encoded("WEBP", save_all=True, append_images=[photo(seed=3)])),
     ("avif-animated", "an animated AVIF", "0.avif", encoded("AVIF", save_all=True, append_images=[photo(seed=3)])),
@@ -239,19 +239,20 @@ case(
     "a PNG with too few rows, which Pillow makes up for with black ones",
     "0.png",
     png((b"IDAT", zlib.compress(bytes(193 * 9))), END),
-    unreadable(),
+    right("one_colour"),
 )
 case("png-zero-wide", "a PNG of 0 x 48 pixels", "0.png", png(PIXELS, END, size=(0, 48)), unreadable("0"))
 case("png-text-bomb", "a PNG whose text unpacks to 200 MB", "0.png",
-     png((b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000))), PIXELS, END),
+     lambda path: path.write_bytes(png((b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000))), PIXELS, END)),
      unreadable("a PNG"))  # fmt: skip
 case("png-5000-texts", "a PNG with 5,000 texts", "0.png",
-     png(*[(b"tEXt", b"a%d\0b" % i) for i in range(5_000)], PIXELS, END))  # fmt: skip
+     lambda path: path.write_bytes(png(*[(b"tEXt", b"a%d\0b" % i) for i in range(5_000)], PIXELS, END)))  # fmt: skip
 case(
     "png-colour-profile", "a colour profile of garbage", "0.png", png((b"iCCP", b"a\0\0garbage"), PIXELS, END)
 )
+SEGMENT = b"\xff\xfe\xff\xff" + bytes(65533)
 case("jpg-segments", "a JPEG with 30 MB of comments", "0.jpg",
-     encoded("JPEG")[:2] + (b"\xff\xfe\xff\xff" + bytes(65533)) * 480 + encoded("JPEG")[2:])  # fmt: skip
+     lambda path: path.write_bytes(b"\xff\xd8" + SEGMENT * 480 + encoded("JPEG")[2:]))  # fmt: skip
 for name, what, content, says in [
     ("empty", "an empty file", b"", "the file is empty"),
     ("zeros", "zero bytes", bytes(5000), "begins with zero bytes"),
