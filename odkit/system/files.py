@@ -8,6 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ _NO_FILE = {
 }
 
 
-def open_file(path: str | Path, *, most_bytes: int | None = None) -> BinaryIO:
+def open_file(path: str | Path, *, most_bytes: int | None = None) -> BufferedReader:
     """Open a person's file to read its bytes: a regular one, and no larger than what it can be.
 
     A pipe would be waited for and a device read for ever, so neither is opened, nor what a link to one leads to.
