@@ -368,6 +368,60 @@ def test_convert_deals_no_splits(tmp_path: Path, to: str, capsys: pytest.Capture
     assert files(tmp_path / "command") == files(tmp_path / "function")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_conversion_that_is_ended_leaves_nothing(tmp_path: Path, number: int) -> None:
+    data = squares(tmp_path / "images", 1, val=0)
+    for k in range(2000):
+        os.link(data.image_paths[0], tmp_path / f"images/{k}.jpg")
+    paths = [str(tmp_path / f"images/{k}.jpg") for k in range(2000)]
+    many = odkit.Dataset(
+        class_names=["x"],
+        image_paths=paths,
+        image_sizes=[(9, 9)] * 2000,
+        boxes=[],
+        box_classes=[],
+        box_images=[],
+        root=tmp_path,
+    )
+    many.save(tmp_path / "many.npz")
+    line = [
+        sys.executable,
+        "-m",
+        "odkit",
+        "convert",
+        str(tmp_path / "many.npz"),
+        str(tmp_path / "new"),
+        "--to",
+        "voc",
+    ]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        until(lambda: list(tmp_path.glob(".writing-*")))
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "many.npz"]
+
+
+def test_what_is_lost_in_a_conversion_ends_the_command_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = squares(tmp_path / "images", 4, val=0)
+    classes = data.box_classes.copy()
+    classes[0] = -1
+    data.replace(box_classes=classes).save(tmp_path / "data.npz")
+    line = ["convert", str(tmp_path / "data.npz"), str(tmp_path / "new"), "--to", "coco"]
+    assert main(line) == 1
+    assert "1 box of an unknown class" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert main([*line, "--partial"]) == 1
+    said = capsys.readouterr()
+    assert "is not the whole:\n  - 1 box of an unknown class" in said.err
+    assert "written to" in said.out
+    assert odkit.load_dataset(tmp_path / "new", val=0).num_boxes == data.num_boxes - 1
+
+
 def test_what_else_an_evaluation_says(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

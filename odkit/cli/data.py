@@ -5,7 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from odkit.cli.flags import Classes, Reading, Writable
-from odkit.cli.shared import command, read_dataset, warnings_said
+from odkit.cli.shared import command, read_dataset, tidied, warnings_said
 from odkit.system import InputError, LeftOutWarning
 
 
@@ -64,7 +64,7 @@ def convert(
     """
     from odkit.data.formats import write_dataset
 
-    with warnings_said() as said:  # what is left out, what the format cannot hold
+    with tidied(), warnings_said() as said:  # of what is left out, and what the format cannot hold
         dataset = read_dataset(source, classes, reading, val=0)
         written = write_dataset(dataset, target, to, partial=partial)
     print(f"written to {written} ({to})\n  odkit audit {target}")
@@ -83,6 +83,7 @@ def demo(folder: Positional[Path], *, images: int = 400, seed: int = 0, faults: 
     """
     from odkit.data.demo import write_demo
 
-    written = write_demo(folder, images=images, seed=seed, faults=faults)
+    with tidied():
+        written = write_demo(folder, images=images, seed=seed, faults=faults)
     print(f"{images} images in {written}\n  odkit audit {folder}\n  odkit train {folder}")
     return 0

@@ -233,6 +233,29 @@ class Stop:
 
 
 @contextmanager
+def tidied() -> Iterator[None]:
+    """While inside, SIGTERM and SIGHUP (`docker stop`, a terminal that is closed) end it as an error does.
+
+    So what is half written is removed. The exit status is 128 and the number of the signal, as shells count.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one does not cut the tidying short
+        raise SystemExit(128 + number)
+
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in wanted}
+    try:
+        for number, earlier in before.items():
+            if earlier == signal.SIG_DFL:  # `nohup` has SIGHUP ignored
+                signal.signal(number, end)
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def signals_to(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM call `handler`."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,12 +4,14 @@ Mapped, a column costs a process nothing until it is looked at, and all processe
 `np.load` reads the same file. Files of older versions, compressed, are read too.
 """
 
+import json
 import math
 import mmap
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from odkit.data.texts import Numbered, Texts, object_array
-from odkit.system import open_file, replacing
+from odkit.system import FileInTheWayError, open_file, replacing
 
 _ALIGNED = 64  # bytes; where arrays may begin, the same as inside of a .npy file
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member; ends with the lengths of its name and extra field
@@ -33,7 +35,12 @@ def save_columns(path: str | Path, about: Mapping[str, Any], columns: Mapping[st
         columns: Name to Texts, an array of numbers, or an object array of strings, few of them different.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FileInTheWayError(
+            f"{path} cannot be written: {path.parent} is no folder, but a file or in one"
+        ) from error
     arrays: dict[str, NDArray[Any]] = {}
     kinds: dict[str, Any] = {}
     for name, column in columns.items():
@@ -50,7 +57,7 @@ def save_columns(path: str | Path, about: Mapping[str, Any], columns: Mapping[st
             kinds[name] = {"among": different}
         else:
             arrays[name] = column
-    text = orjson.dumps({**about, "columns": kinds})
+    text = json_bytes({**about, "columns": kinds})
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in {"text": np.frombuffer(text, np.uint8), **arrays}.items():
             member = zipfile.ZipInfo(f"{name}.npy")
@@ -71,6 +78,7 @@ def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
+        InputError: It is a pipe or a device.
         ValueError: It holds something else, or is damaged.
     """
     with open_file(path) as file:
@@ -85,12 +93,30 @@ def _loaded(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     with zipfile.ZipFile(file) as archive:  # not np.load, which takes any file that NumPy ever wrote
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         arrays = {name: _array(mapped, archive, name) for name in names}
-    about = orjson.loads(arrays.pop("text").tobytes())
+    about = _json(arrays.pop("text").tobytes())
     kinds = about.pop("columns", None)
     if kinds is None:  # an older file: strings stand in the text
         return about, arrays
     starts = {name: arrays.pop(f"{name}.starts") for name, kind in kinds.items() if kind == "texts"}
     return about, {name: _column(array, kinds.get(name), starts.get(name)) for name, array in arrays.items()}
+
+
+def json_bytes(value: Any, option: int = 0) -> bytes:
+    """JSON, also of names of files that are no valid UTF-8: what Python has in place of such bytes is escaped.
+
+    Dataclasses may be in it.
+    """
+    try:
+        return orjson.dumps(value, option=option)
+    except TypeError:
+        return json.dumps(value, indent=2 if option & orjson.OPT_INDENT_2 else None, default=asdict).encode()
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)  # which reads those escapes
 
 
 _DAMAGES = (

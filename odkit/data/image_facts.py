@@ -139,7 +139,10 @@ def _inspect(path: str, decode: bool, room: _Room) -> ImageFacts:
     except (FileNotFoundError, NotADirectoryError):
         return ImageFacts(problem="missing_image")
     except (OSError, ValueError) as error:
-        return ImageFacts(problem="unreadable_image", detail=f"it cannot be opened: {error}")
+        return ImageFacts(
+            problem="unreadable_image",
+            detail=f"it cannot be opened: {getattr(error, 'strerror', None) or error}",
+        )
     try:
         header = read_header(path)
     except Image.DecompressionBombError:
@@ -184,6 +187,8 @@ def _hash_of(image: Image.Image, orientation: int) -> bytes:
 
 def _look_of(image: Image.Image, turn: Image.Transpose | None) -> bytes:
     size = (LOOK_SIDE, LOOK_SIDE)
+    if image.mode == "LAB":  # which Pillow makes grey by way of RGB alone
+        image = image.convert("RGB")
     look = image.convert("L").resize(size, Image.Resampling.BOX)
     return (look if turn is None else look.transpose(turn)).tobytes()
 

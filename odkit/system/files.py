@@ -8,10 +8,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from odkit.system.errors import InputError
+from odkit.system.errors import FileInTheWayError, InputError
 
 _NO_FILE = {
     stat.S_IFIFO: "a pipe",
@@ -21,7 +22,7 @@ _NO_FILE = {
 }
 
 
-def open_file(path: str | Path, *, most_bytes: int | None = None) -> BinaryIO:
+def open_file(path: str | Path, *, most_bytes: int | None = None) -> BufferedReader:
     """Open a person's file to read its bytes: a regular one, and no larger than what it can be.
 
     A pipe would be waited for and a device read for ever, so neither is opened, nor what a link to one leads to.
@@ -81,9 +82,12 @@ def replacing(path: str | Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         mode: Its permissions, less the process' umask.
 
     Raises:
+        FileInTheWayError: `path` is a folder.
         OSError: The disk is full, the folder is missing or cannot be written; the error names `path`.
     """
     path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise FileInTheWayError(f"{path} is a folder; give the path of a file, in it perhaps")
     temporary = path.with_name(f"{path.name[:50]}.{secrets.token_hex(6)}.tmp")
     try:
         file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115

@@ -1,6 +1,7 @@
 """Dataset: columns that fit together, views that leave the rest alone, splits dealt, files saved whole."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,26 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 
 def test_an_empty_dataset_can_be_saved(tmp_path: Path) -> None:
     assert len(Dataset.load(made(**NOTHING).save(tmp_path / "empty.npz"))) == 0
+
+
+def test_where_nothing_can_be_saved(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path, why in ((tmp_path, "is a folder"), (tmp_path / "file/new.npz", "cannot be written")):
+        with pytest.raises(FileExistsError, match=why):
+            made().save(path)
+    assert os.listdir(tmp_path) == ["file"]
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}*.tmp"))
+    os.mkfifo(tmp_path / "pipe.npz")  # is not waited for
+    with pytest.raises(ValueError, match="is a pipe"):
+        Dataset.load(tmp_path / "pipe.npz")
+
+
+def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    dataset = made(root=root, image_paths=[str(root / f"{k}.jpg") for k in range(len(made()))])
+    again = Dataset.load(dataset.save(tmp_path / "saved.npz"))
+    assert again.root == root
+    assert again.image_paths.tolist() == dataset.image_paths.tolist()
 
 
 def test_what_is_no_saved_dataset(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ FAMILIES: dict[str, str] = {
     "yolo": "YOLO",
     "tables": "CSV and tables",
     "newer": "CVAT, CreateML, Label Studio, KITTI, Open Images, TFRecord",
-    "names": "File names",
+    "names": "File names, and what is written under them",
     "folders": "Folders and what is in place of a file",
     "weights": "Detectors and weights",
     "run_folders": "Run folders",
@@ -178,3 +178,8 @@ def dataset_case(
 def lost(words: str) -> Expected:
     """`convert` refuses, as labels would be lost, told in these words; with --partial it writes the rest."""
     return Expected(1, ("odkit: ", words, "--partial"), writes=False)
+
+
+def incomplete(*says: str) -> Expected:
+    """`convert` writes all labels and not all pictures, told in these words."""
+    return Expected(1, ("is not the whole", *says), writes=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.hostile.cases import Expected, dataset_case, found, refused, right
+from tests.hostile.cases import Expected, dataset_case, found, incomplete, refused, right
 
 Content = bytes | Callable[[Path], object]
 """The bytes of the picture's file, or what makes it at a path."""
@@ -124,8 +124,8 @@ for name, what, file, content in [
     ("j2k", "the bare stream of a JPEG 2000", "0.j2k", encoded("JPEG2000", no_jp2=True)),
     ("mpo", "an MPO of two pictures", "0.mpo", encoded("MPO", save_all=True, append_images=[photo(seed=3)])),
     ("tga", "a TGA", "0.tga", encoded("TGA")),
-    ("gif-animated", "a GIF of 200 pictures", "0.gif",
-     encoded("GIF", GREY, save_all=True, append_images=[photo(seed=i).convert("L") for i in range(199)])),
+    ("gif-animated", "a GIF of 50 pictures", "0.gif",
+     encoded("GIF", GREY, save_all=True, append_images=[photo(seed=i).convert("L") for i in range(49)])),
     ("png-animated", "an animated PNG", "0.png", encoded("PNG", save_all=True, append_images=[photo(seed=3)])),
     ("webp-animated", "an animated WebP", "0.webp", encoded("WEBP", save_all=True, append_images=[photo(seed=3)])),
     ("avif-animated", "an animated AVIF", "0.avif", encoded("AVIF", save_all=True, append_images=[photo(seed=3)])),
@@ -194,6 +194,10 @@ for kind, file, options in [
 ]:  # fmt: skip
     whole, name = encoded(kind, **options), file.replace(".", "-").removeprefix("0-")
     case(f"half-a-{name}", f"half of a {kind}", file, whole[: len(whole) // 2], unreadable())
+more = encoded("JPEG", photo((320, 240)), quality=95)
+case(
+    "most-of-a-jpg", "a JPEG without its end", "0.jpg", more[:-400], unreadable("truncated"), size=(320, 240)
+)
 for kind, file, length, says in [
     ("JPEG", "0.jpg", 12, "a JPEG with a damaged header"),
     ("PNG", "0.png", 20, "a PNG with a damaged header"),
@@ -232,22 +236,23 @@ case("png-wrong-sum", "a PNG with a wrong checksum", "0.png", WHOLE[:60] + bytes
 case("png-no-pixels", "a PNG without pixels", "0.png", png(END), unreadable())
 case(
     "png-few-pixels",
-    "a PNG with too few rows",
+    "a PNG with too few rows, which Pillow makes up for with black ones",
     "0.png",
     png((b"IDAT", zlib.compress(bytes(193 * 9))), END),
-    unreadable(),
+    right("one_colour"),
 )
 case("png-zero-wide", "a PNG of 0 x 48 pixels", "0.png", png(PIXELS, END, size=(0, 48)), unreadable("0"))
 case("png-text-bomb", "a PNG whose text unpacks to 200 MB", "0.png",
-     png((b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000))), PIXELS, END),
+     lambda path: path.write_bytes(png((b"zTXt", b"a\0\0" + zlib.compress(bytes(200_000_000))), PIXELS, END)),
      unreadable("a PNG"))  # fmt: skip
-case("png-50000-texts", "a PNG with 50,000 texts", "0.png",
-     png(*[(b"tEXt", b"a%d\0b" % i) for i in range(50_000)], PIXELS, END))  # fmt: skip
+case("png-5000-texts", "a PNG with 5,000 texts", "0.png",
+     lambda path: path.write_bytes(png(*[(b"tEXt", b"a%d\0b" % i) for i in range(5_000)], PIXELS, END)))  # fmt: skip
 case(
     "png-colour-profile", "a colour profile of garbage", "0.png", png((b"iCCP", b"a\0\0garbage"), PIXELS, END)
 )
+SEGMENT = b"\xff\xfe\xff\xff" + bytes(65533)
 case("jpg-segments", "a JPEG with 30 MB of comments", "0.jpg",
-     encoded("JPEG")[:2] + (b"\xff\xfe\xff\xff" + bytes(65533)) * 480 + encoded("JPEG")[2:])  # fmt: skip
+     lambda path: path.write_bytes(b"\xff\xd8" + SEGMENT * 480 + encoded("JPEG")[2:]))  # fmt: skip
 for name, what, content, says in [
     ("empty", "an empty file", b"", "the file is empty"),
     ("zeros", "zero bytes", bytes(5000), "begins with zero bytes"),
@@ -270,6 +275,8 @@ for name, what, content, says in [
 case("is-heic-by-name", "a HEIC photograph called so", "0.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
      unreadable("make it a JPEG"))  # fmt: skip
 
+LACKING = incomplete("labels stand alone")
+
 # -- no files --------------------------------------------------------------------------------------------------------
 
 for name, what, content, says in [
@@ -283,14 +290,21 @@ for name, what, content, says in [
     ("folder", "a folder", Path.mkdir, "irectory"),
     ("loop", "a link to itself", lambda path: path.symlink_to(path.name), "symbolic links"),
 ]:
-    case(f"in-place-{name}", f"{what} in place of a picture", "0.jpg", content, unreadable(says))
+    case(
+        f"in-place-{name}",
+        f"{what} in place of a picture",
+        "0.jpg",
+        content,
+        unreadable(says),
+        convert=LACKING,
+    )
 case("in-place-link", "a link that leads nowhere in place of a picture", "0.jpg",
-     lambda path: path.symlink_to("gone.jpg"), found("a link to gone.jpg, which does not exist"))  # fmt: skip
+     lambda path: path.symlink_to("gone.jpg"), found("it is a link to gone.jpg"), convert=LACKING)  # fmt: skip
 case("in-place-nothing", "labels of a picture called otherwise", "0.jpg",
-     lambda path: photo().save(path.with_name("0.png")), found("but 0.png beside it"))  # fmt: skip
-case("other-accents", "a name whose accents are encoded otherwise on the disk", "caf\u00e9.jpg",
-     lambda path: photo().save(path.with_name("cafe\u0301.jpg")),
-     found("whose accents are encoded otherwise: rename the file"))  # fmt: skip
+     lambda path: photo().save(path.with_name("0.png")), found("but 0.png beside it"), convert=LACKING)  # fmt: skip
+case("other-accents", "a name whose accents are encoded otherwise on the disk", "\u00e9t\u00e9.jpg",
+     lambda path: photo().save(path.with_name("e\u0301te\u0301.jpg")),
+     found("whose accents are encoded otherwise: rename the file"), convert=LACKING)  # fmt: skip
 
 # -- too much --------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ A request is a line of JSON on stdin, the answer one on stdout; trial.py has bot
 """
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -28,6 +29,9 @@ def main() -> None:
     import odkit.data.audit
     import odkit.data.formats
 
+    # what a command would load for itself, half of its time: tyro's and tqdm's parts, and Pillow's for GIFs
+    for name in ("asyncio", "multiprocessing.synchronize", "numpy.ma", "tqdm.std", "typeguard", "unittest.mock"):
+        importlib.import_module(name)
     _ = odkit.data.audit.audit, odkit.data.formats.load_dataset, odkit.data.formats.write_dataset
     if "--torch" in sys.argv:
         import torch  # noqa: F401

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from html import escape
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from odkit.data.audit.checks import CHECKS
 from odkit.data.audit.subject import Subject
+from odkit.data.columns import json_bytes
 from odkit.data.dataset import Dataset
 from odkit.system import InputError, UnknownNameError, counted
 
@@ -135,18 +136,19 @@ class Audit:
         ]
 
     def to_json(self) -> bytes:
-        """The whole audit as UTF-8 JSON: dataset, ok, counts, and each finding with all its fields."""
+        """The whole audit as UTF-8 JSON: dataset, notes, ok, counts, and each finding with all its fields."""
         page = {
             "dataset": self.dataset.name,
             "root": str(self.dataset.root),
             "fingerprint": self.dataset.fingerprint(),
             "images": len(self.dataset),
             "boxes": self.dataset.num_boxes,
+            "notes": list(self.dataset.notes),
             "ok": self.ok,
             "counts": self.counts,
-            "findings": [asdict(f) for f in self.findings],
+            "findings": self.findings,  # a million of them as dictionaries would take a gigabyte
         }
-        return orjson.dumps(page, option=orjson.OPT_INDENT_2)
+        return json_bytes(page, orjson.OPT_INDENT_2)
 
     def __repr__(self) -> str:
         return self.table(limit=3)

@@ -578,7 +578,7 @@ class Gathered:
                 )
         image_ids = Texts.of(map(encodable, self.paths))
         return Dataset(
-            name=name,
+            name=encodable(name),
             root=self.folder.root,
             format=self.format,
             class_names=tuple(map(encodable, self.class_names)),

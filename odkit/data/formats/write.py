@@ -18,6 +18,7 @@ from odkit.data.formats.createml import createml_places, write_createml
 from odkit.data.formats.cvat import cvat_places, write_cvat
 from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.names import TITLES
+from odkit.data.formats.reader_base import short
 from odkit.data.formats.voc import write_voc
 from odkit.data.formats.writer_base import flat_names, kept_ids, put_images, unread_labels, writable_boxes
 from odkit.data.formats.yolo import write_yolo, yolo_places
@@ -95,8 +96,7 @@ def write_dataset(
     writer: Writer = choose(WRITERS, format, "write")
     if images not in _IMAGES:
         raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
-    _refuse_full(folder)
+    folder = _new_folder(folder)
     dataset, left_out = _without_lost(dataset)
     changed: list[str] = []
     if writer.sizes != "stated":
@@ -122,9 +122,9 @@ def write_dataset(
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     if left_out:
-        warnings.warn("\n  - ".join([f"{folder} lacks", *left_out]), LeftOutWarning, stacklevel=2)
+        warnings.warn("\n  - ".join([f"{folder} is not the whole:", *left_out]), LeftOutWarning, stacklevel=2)
     if changed:
-        warnings.warn("\n  - ".join([f"{folder} differs", *changed]), stacklevel=2)
+        warnings.warn("\n  - ".join([f"{folder}:", *changed]), stacklevel=2)
     return folder
 
 
@@ -190,6 +190,26 @@ def _on_the_files(dataset: Dataset, writer: Writer) -> tuple[Dataset, list[str],
         left_out.append(f"{counted(int(boxes.sum()), 'box')} in an image of unknown size: {where}")
         undecided |= unknown & (now.boxes_per_image() > 0)
     return (now.select(~undecided) if undecided.any() else now), left_out, changed
+
+
+def _new_folder(path: str | Path) -> Path:
+    """A path for a new folder, absolute.
+
+    Raises:
+        FileInTheWayError: It holds something, or it or a folder above it is a file.
+        InputError: Its name is too long.
+    """
+    folder = Path(os.path.abspath(os.path.expanduser(path)))
+    if longest := next((part for part in folder.parts if len(os.fsencode(part)) > 255), None):
+        raise InputError(
+            f"{short(longest)} has {len(os.fsencode(longest))} bytes, and names of files at most 255"
+        )
+    if folder.is_symlink() and not folder.exists():
+        raise FileInTheWayError(f"{folder} is a link to {os.readlink(folder)}, which is not there; give another path")
+    _refuse_full(folder)
+    if blocking := next((above for above in folder.parents if above.exists() and not above.is_dir()), None):
+        raise FileInTheWayError(f"{blocking} is a file, so that {folder} cannot be made; give another path")
+    return folder
 
 
 def _refuse_full(folder: Path) -> None:

@@ -43,6 +43,7 @@ def test_header_only_sees_all_but_damaged_pixels(tmp_path):
         ("near_duplicate_across_splits", "again.jpg", ""),
         ("one_colour", "grey.png", ""),
         ("copied_labels", "repeat.png", ""),
+        ("deep_pixels", "05.png", ""),
     }
     columns_alone = {kind for kind, *_ in spots(audit(dataset, files=False))}
     on_files = {kind for kind, *_ in planted} - columns_alone

@@ -53,6 +53,7 @@ def test_json(tmp_path):
         "fingerprint": dataset.fingerprint(),
         "images": 20,
         "boxes": 61,
+        "notes": list(dataset.notes),
         "ok": False,
         "counts": {"no_area": 1},
         "findings": [

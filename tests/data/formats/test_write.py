@@ -1,12 +1,15 @@
 """Writing datasets: no box moves on the way there and back, and a write that fails leaves nothing."""
 
+import dataclasses
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import odkit as od
 from odkit.data.audit.inspection import audit
@@ -14,6 +17,7 @@ from odkit.data.dataset import Dataset
 from odkit.data.formats.load import load_dataset
 from odkit.data.formats.reader_base import DatasetFormatError
 from odkit.data.formats.write import WRITERS, convert, write_dataset
+from odkit.system import LeftOutWarning
 from tests.data.formats.layouts import (
     LAYOUTS,
     SIZES,
@@ -136,9 +140,13 @@ def test_a_write_that_fails_leaves_nothing(
     coco_one_file(tmp_path / "source")
     dataset = load_dataset(tmp_path / "source")
     hollow = picture(tmp_path / "source/images/c.jpg", SIZES["c"])
-    hollow.unlink()
-    os.mkfifo(hollow)  # exists, and cannot be copied
-    with pytest.raises((OSError, ValueError)):
+    long = hollow.with_name("x" * 251 + ".jpg")
+    hollow.rename(long)
+    places = [
+        "/".join(["d" * 250] * 20 + [str(row)]) for row in range(len(dataset))
+    ]  # longer than a path may be
+    monkeypatch.setitem(WRITERS, kind, dataclasses.replace(WRITERS[kind], arrange=lambda _: places))
+    with pytest.raises(OSError, match="too long"):
         write_dataset(dataset, tmp_path / "written", kind)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
@@ -154,13 +162,126 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"(?s)lose labels.*1 box of an unknown class.*--partial"):
             write_dataset(dataset, tmp_path / kind, kind)
         assert not (tmp_path / kind).exists()
-        with pytest.warns(UserWarning, match="lacks") as caught:
+        with pytest.warns(UserWarning, match="is not the whole") as caught:
             write_dataset(dataset, tmp_path / kind, kind, partial=True)
         message = "; ".join(str(warning.message) for warning in caught)
         assert "1 box of an unknown class" in message
         assert "1 box without four finite numbers" in message
         assert ("crowd" in message) == (kind != "coco")
         assert load_dataset(tmp_path / kind).num_boxes == dataset.num_boxes - 2
+
+
+def test_labels_that_could_not_be_read_are_not_made_background(tmp_path: Path) -> None:
+    for row in range(4):
+        picture(tmp_path / f"source/images/{row}.jpg", (64, 48))
+        put(tmp_path / f"source/labels/{row}.txt", "0 .5 .5 .2 .2\n")
+    put(tmp_path / "source/labels/0.txt", "0 .5 oops\n")
+    put(tmp_path / "source/labels/1.txt", "0 .5 .5 .2 .2\n0 .5 .5\n")
+    put(tmp_path / "source/labels/9.txt", "0 .5 .5 .2 .2\n")
+    put(tmp_path / "source/data.yaml", "train: images\nnames: [cat]\n")
+    dataset = load_dataset(tmp_path / "source", val=0)
+    with pytest.raises(
+        ValueError, match=r"(?s)2 labels that cannot be read: labels.0.txt: line 1.*--partial"
+    ) as error:
+        write_dataset(dataset, tmp_path / "written", "coco")
+    assert "1 label without an image: labels/9.txt" in str(error.value)
+    assert "1 image of which no label is left: images/0.jpg" in str(error.value)
+    with pytest.warns(LeftOutWarning, match="2 labels that cannot be read"):
+        convert(tmp_path / "source", tmp_path / "written", partial=True)
+    now = load_dataset(tmp_path / "written", val=0)
+    assert [Path(path).stem for path in now.image_paths] == ["1", "2", "3"]
+    assert now.boxes_per_image().tolist() == [1, 1, 1]
+    with pytest.raises(
+        ValueError, match="1 label without an image"
+    ) as error:  # which no repair puts anywhere
+        write_dataset(od.repaired(dataset), tmp_path / "repaired")
+    assert "cannot be read" not in str(error.value)
+
+
+def test_labels_beyond_the_thousandth_are_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "source/images/0.jpg", (64, 48))
+    put(tmp_path / "source/labels/0.txt", "0 .5 .5 .2 .2\n" + "0 .5\n" * 1200)
+    put(tmp_path / "source/data.yaml", "train: images\nnames: [cat]\n")
+    with pytest.raises(ValueError, match="1,200 labels that cannot be read"):
+        convert(tmp_path / "source", tmp_path / "written")
+
+
+@pytest.mark.parametrize("kind", ["yolo", "createml"])
+def test_labels_without_sizes_hold_what_lies_on_the_files(tmp_path: Path, kind: str) -> None:
+    """Declared are half the size, the stored pixels of a picture that EXIF turns, nonsense that boxes contradict."""
+    declared = [(32, 24), (64, 48), (100, 100)]
+    drawn = [[4, 6, 14, 18], [4, 4, 24, 20], [4, 4, 24, 20]]
+    expected = [[8, 12, 28, 36], [28, 4, 44, 24], [4, 4, 24, 20]]
+    for row in range(3):
+        path = picture(tmp_path / f"{row}.jpg", (64, 48))
+        exif = Image.Exif()
+        exif[0x112] = 6 if row == 1 else 1
+        Image.open(path).copy().save(path, exif=exif)
+    dataset = Dataset(
+        class_names=["x"],
+        root=tmp_path,
+        image_paths=[str(tmp_path / f"{row}.jpg") for row in range(3)],
+        image_sizes=declared,
+        boxes=drawn,
+        box_classes=[0, 0, 0],
+        box_images=[0, 1, 2],
+    )
+    with pytest.warns(UserWarning, match="the boxes of 2 images were drawn on another size"):
+        folder = write_dataset(dataset, tmp_path / "written", kind)
+    now = load_dataset(folder, val=0)
+    np.testing.assert_allclose(now.boxes, expected, rtol=0, atol=1e-3)
+    assert now.image_sizes.tolist() == [[64, 48], [48, 64], [64, 48]]
+    lost = dataset.replace(image_sizes=[(40, 60), (64, 48), (64, 48)])
+    with pytest.raises(
+        ValueError, match=r"1 image whose boxes may be drawn on another size.*0.jpg, declared 40 x 60"
+    ):
+        write_dataset(lost, tmp_path / "lost", kind)
+    back = load_dataset(write_dataset(dataset, tmp_path / "coco", "coco"), val=0)  # which states the sizes
+    np.testing.assert_allclose(back.boxes, drawn, rtol=0, atol=1e-3)
+
+
+def test_links_are_followed_with_a_word_and_to_pictures_alone(tmp_path: Path) -> None:
+    coco_one_file(tmp_path / "source")
+    secret = put(tmp_path / "secret", "root:x:0:0")
+    far = picture(tmp_path / "far.jpg", SIZES["b"])
+    for name, to in (("a", secret), ("b", far)):
+        (tmp_path / f"source/images/{name}.jpg").unlink()
+        (tmp_path / f"source/images/{name}.jpg").symlink_to(to)
+    (tmp_path / "source/images/c.jpg").unlink()
+    os.mkfifo(tmp_path / "source/images/c.jpg")  # is not waited for
+    with pytest.warns(UserWarning, match="folder") as caught:
+        folder = write_dataset(load_dataset(tmp_path / "source", val=0), tmp_path / "written", "coco")
+    left_out, told = (str(warning.message) for warning in caught)
+    assert caught[0].category is LeftOutWarning
+    assert "1 image is no picture but a link out of the folder, and not copied" in left_out
+    assert "1 image is no file that can be copied" in left_out
+    assert "1 image is reached by a link out of the folder, and copied from there" in told
+    assert sorted(path.name for path in folder.rglob("*.jpg")) == ["b.jpg", "d.jpg"]
+
+
+def test_names_that_are_too_long_or_the_same_elsewhere(tmp_path: Path) -> None:
+    long = ["x" * 251 + ".jpg", "a/" + "x" * 251 + ".jpg", "y" * 5000 + ".jpg", "b/" * 2000 + "c.jpg"]
+    alike = ["caf\u00e9.jpg", "cafe\u0301.jpg", "CAF\u00c9.jpg"]
+    names = [*long, *alike]
+    dataset = Dataset(
+        class_names=["x"],
+        root=tmp_path,
+        image_paths=[str(tmp_path / name) for name in names],
+        image_ids=names,
+        image_sizes=np.full((len(names), 2), 9),
+        boxes=[[1, 1, 5, 5]] * len(names),
+        box_classes=[0] * len(names),
+        box_images=range(len(names)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        folders = {kind: write_dataset(dataset, tmp_path / kind, kind, images="none") for kind in WRITERS}
+    for kind in set(folders) - {"yolo"}:  # whose labels without pictures are no images
+        now = load_dataset(folders[kind], val=0)
+        assert (len(now), now.num_boxes) == (len(names), len(names))
+    labels = sorted((tmp_path / "yolo/labels").iterdir())
+    assert len({unicodedata.normalize("NFC", path.name).casefold() for path in labels}) == len(names)
+    assert max(len(os.fsencode(path.name)) for path in labels) <= 255
 
 
 def test_a_missing_image_is_told_and_its_labels_kept(tmp_path: Path) -> None:
