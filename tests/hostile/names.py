@@ -266,7 +266,7 @@ case(
     "5000-characters",
     "a file_name of 5,000 characters",
     coco("a.jpg", LONG, there=["a.jpg", None]),
-    audit=found("1 image not found"),
+    audit=found("File name too long"),
     convert=incomplete("1 image is missing"),
     to="voc",
 )
@@ -274,23 +274,31 @@ case(
     "5000-folders",
     "a file_name with 2,500 folders in it",
     coco("a.jpg", "x/" * 2500 + "a.jpg", there=["a.jpg", None]),
-    audit=found("1 image not found"),
+    audit=found("File name too long"),
     convert=incomplete("1 image is missing"),
 )
 case("class-5000", "a class name of 5,000 characters", classes("cat", LONG), to="voc")
 
 # -- no names ----------------------------------------------------------------------------------------------------------
 
-for name, spelled in {"empty": "", "dot": ".", "slash": "/", "blank": " "}.items():
+for name, spelled in {"dot": ".", "blank": " "}.items():
     case(
         f"no-name-{name}",
         f"a file_name {spelled!r}",
         coco("a.jpg", spelled, there=["a.jpg", None]),
-        audit=found("fatal"),
-        convert=lost("that cannot be read"),
+        audit=found("1 image not found"),
+        convert=incomplete("1 image is missing"),
     )
+case(
+    "no-name-empty",
+    "an empty file_name",
+    coco("a.jpg", "", there=["a.jpg", None]),
+    audit=found("fatal"),
+    convert=lost("that cannot be read"),
+)
 for name, spelled in {
     "parent": "../../etc/passwd",
+    "slash": "/",
     "root": "/etc/passwd",
     "null": "a\0b.jpg",
     "address": "http://127.0.0.1:1/a.jpg",
