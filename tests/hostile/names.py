@@ -281,12 +281,15 @@ case("class-5000", "a class name of 5,000 characters", classes("cat", LONG), to=
 
 # -- no names ----------------------------------------------------------------------------------------------------------
 
-for name, spelled in {"dot": ".", "blank": " "}.items():
+for name, spelled, said in (
+    ("dot", ".", "Is a directory"),
+    ("blank", " ", "1 image not found"),
+):
     case(
         f"no-name-{name}",
         f"a file_name {spelled!r}",
         coco("a.jpg", spelled, there=["a.jpg", None]),
-        audit=found("1 image not found"),
+        audit=found(said),
         convert=incomplete("1 image is missing"),
     )
 case(
