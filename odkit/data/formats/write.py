@@ -183,7 +183,7 @@ def _on_the_files(dataset: Dataset, writer: Writer) -> tuple[Dataset, list[str],
             f"{counted(int(undecided.sum()), 'image')} whose boxes may be drawn on another size than the file's: "
             f"{dataset.image_ids[row]}, declared {width} x {height}"
         )
-    unknown = (now.image_sizes <= 0).any(1) & (writer.sizes == "shares")
+    unknown = np.asarray((now.image_sizes <= 0).any(1)) & (writer.sizes == "shares")
     boxes = unknown[now.box_images]
     if boxes.any():
         where = now.image_ids[now.box_images[int(np.flatnonzero(boxes)[0])]]
