@@ -483,7 +483,7 @@ def test_where_nothing_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
-    root = tmp_path / os.fsdecode(b"caf\xe9")
+    root = tmp_path / os.fsdecode(b"\xfcn\xef")
     dataset = made(root=root, image_paths=[str(root / f"{k}.jpg") for k in range(len(made()))])
     again = Dataset.load(dataset.save(tmp_path / "saved.npz"))
     assert again.root == root

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.hostile.cases import Expected, add, dataset_case, found, incomplete, lost, nothing, right
 from tests.hostile.coco import labels, picture, write
 
-LATIN = os.fsdecode(b"caf\xe9")  # as unpacked from an archive of an old Windows
-NFC, NFD = "caf\u00e9", "cafe\u0301"
+LATIN = os.fsdecode(b"\xfcn\xef")  # as unpacked from an archive of an old Windows
+NFC, NFD = "\u00fcn\u00ef", "u\u0308ni\u0308"
 LONG = "x" * 5000
 ANY_FORMAT = ("coco", "voc", "yolo", "cvat", "createml")
 
@@ -243,10 +243,9 @@ case("two-suffixes", "names with two suffixes", coco("a.jpg.jpg", "b.png.jpg"), 
 case("capital-suffix", "suffixes in capitals", coco("A.JPG", "B.JpEg"), to="voc")
 case(
     "hidden",
-    "a file whose name begins with a dot",
+    "a file whose name begins with a dot, which labels name",
     coco("a.jpg", ".b.jpg"),
-    audit=found("1 image not found"),
-    convert=incomplete("1 image is missing"),
+    to="voc",
 )
 case(
     "folder-annotations",
@@ -267,7 +266,7 @@ case(
     "5000-characters",
     "a file_name of 5,000 characters",
     coco("a.jpg", LONG, there=["a.jpg", None]),
-    audit=found("1 image not found"),
+    audit=found("File name too long"),
     convert=incomplete("1 image is missing"),
     to="voc",
 )
@@ -275,23 +274,34 @@ case(
     "5000-folders",
     "a file_name with 2,500 folders in it",
     coco("a.jpg", "x/" * 2500 + "a.jpg", there=["a.jpg", None]),
-    audit=found("1 image not found"),
+    audit=found("File name too long"),
     convert=incomplete("1 image is missing"),
 )
 case("class-5000", "a class name of 5,000 characters", classes("cat", LONG), to="voc")
 
 # -- no names ----------------------------------------------------------------------------------------------------------
 
-for name, spelled in {"empty": "", "dot": ".", "slash": "/", "blank": " "}.items():
+for name, spelled, said in (
+    ("dot", ".", "Is a directory"),
+    ("blank", " ", "1 image not found"),
+):
     case(
         f"no-name-{name}",
         f"a file_name {spelled!r}",
         coco("a.jpg", spelled, there=["a.jpg", None]),
-        audit=found("fatal"),
-        convert=lost("that cannot be read"),
+        audit=found(said),
+        convert=incomplete("1 image is missing"),
     )
+case(
+    "no-name-empty",
+    "an empty file_name",
+    coco("a.jpg", "", there=["a.jpg", None]),
+    audit=found("fatal"),
+    convert=lost("that cannot be read"),
+)
 for name, spelled in {
     "parent": "../../etc/passwd",
+    "slash": "/",
     "root": "/etc/passwd",
     "null": "a\0b.jpg",
     "address": "http://127.0.0.1:1/a.jpg",

@@ -183,7 +183,7 @@ def _on_the_files(dataset: Dataset, writer: Writer) -> tuple[Dataset, list[str],
             f"{counted(int(undecided.sum()), 'image')} whose boxes may be drawn on another size than the file's: "
             f"{dataset.image_ids[row]}, declared {width} x {height}"
         )
-    unknown = (now.image_sizes <= 0).any(1) & (writer.sizes == "shares")
+    unknown = np.asarray((now.image_sizes <= 0).any(1)) & (writer.sizes == "shares")
     boxes = unknown[now.box_images]
     if boxes.any():
         where = now.image_ids[now.box_images[int(np.flatnonzero(boxes)[0])]]
@@ -205,7 +205,9 @@ def _new_folder(path: str | Path) -> Path:
             f"{short(longest)} has {len(os.fsencode(longest))} bytes, and names of files at most 255"
         )
     if folder.is_symlink() and not folder.exists():
-        raise FileInTheWayError(f"{folder} is a link to {os.readlink(folder)}, which is not there; give another path")
+        raise FileInTheWayError(
+            f"{folder} is a link to {os.readlink(folder)}, which is not there; give another path"
+        )
     _refuse_full(folder)
     if blocking := next((above for above in folder.parents if above.exists() and not above.is_dir()), None):
         raise FileInTheWayError(f"{blocking} is a file, so that {folder} cannot be made; give another path")

@@ -1,5 +1,6 @@
 """What every writer of a label format stands on: file names in the new folder, and the images put there."""
 
+import errno
 import hashlib
 import os
 import re
@@ -159,8 +160,8 @@ def _copy(source: str, target: Path, leads_out: bool) -> str:
         return _NO_FILE
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return _MISSING  # and stays so: the audit of the new folder lists it too
-    except OSError:
-        return _CLOSED
+    except OSError as error:
+        return _MISSING if error.errno == errno.ENAMETOOLONG else _CLOSED
     try:
         read_header(source)
     except Exception:  # Pillow's readers raise anything
