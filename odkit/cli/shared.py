@@ -77,7 +77,7 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
         MissingFileError: There is neither such a run nor such a file.
     """
     path = Path(name)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return None, detection.load_detector(path, device=device)
     if not path.exists() and not (RUNS / path).exists():
         raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
