@@ -91,7 +91,7 @@ class Trial:
                 file = Path(folder, "picture")
                 file.write_bytes(picture)
             else:
-                file = Path(picture).expanduser()
+                file = Path(os.path.expanduser(picture))
             name = name or file.name
             try:
                 whole = open_upright(file).convert("RGB")

@@ -98,7 +98,7 @@ def predict(
 
 def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Stream]") -> None:
     """The pictures stay as they are, and what was written before too."""
-    place = out.expanduser().resolve()
+    place = Path(os.path.expanduser(out)).resolve()
     folders = [Path(os.path.expanduser(source)).resolve() for source in sources if os.path.isdir(source)]
     files = [path for part in parts for path in _files(part)]
     if any(place.is_relative_to(folder) for folder in folders) or place in {

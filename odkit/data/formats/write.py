@@ -82,7 +82,7 @@ def write_dataset(
     writer: Writer = choose(WRITERS, format, "write")
     if images not in _IMAGES:
         raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))
     _refuse_full(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name}-", dir=folder.parent))
