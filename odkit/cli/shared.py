@@ -108,10 +108,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def warnings_said() -> Iterator[None]:
-    """Afterwards each warning is a line on stderr."""
+def warnings_said() -> Iterator[list[warnings.WarningMessage]]:
+    """Afterwards each warning is a line on stderr; what was warned of is in the list then."""
     with warnings.catch_warnings(record=True) as said:
-        yield
+        yield said
     for warning in said:
         print(f"warning: {warning.message}", file=sys.stderr)
 

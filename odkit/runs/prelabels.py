@@ -86,6 +86,7 @@ class Prelabels:
             box_images=found.images,
             box_crowd=np.zeros(len(found), bool),
             box_ids=Texts.of(suggestion_ids(found)),
+            source_problems=(),  # are of the labels, whose place these take
             notes=(*self.pictures.notes, NOT_LABELS),
         )
 

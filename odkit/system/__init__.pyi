@@ -2,6 +2,7 @@ from . import frontend as frontend
 from . import machine as machine
 from .errors import FileInTheWayError as FileInTheWayError
 from .errors import InputError as InputError
+from .errors import LeftOutWarning as LeftOutWarning
 from .errors import MissingFileError as MissingFileError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import OdkitError as OdkitError
