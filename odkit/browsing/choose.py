@@ -250,7 +250,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _start(chosen: Path | None) -> Path:
     """Where to look first: at what is chosen, where the container has the data, else at home."""
     data = os.environ.get("ODKIT_DATA") or ("/data" if machine.own_image() else "")
-    for place in (chosen, Path(data) if data else None, Path.home()):
+    for place in (chosen, Path(data) if data else None, Path(os.path.expanduser("~"))):
         if place is not None and os.path.isdir(place):
             return Path(os.path.abspath(place))
     return Path.cwd()

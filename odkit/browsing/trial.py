@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import tempfile
 from collections import Counter
 from html import escape

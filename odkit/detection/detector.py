@@ -26,8 +26,8 @@ from odkit.detection.family import ClassRows, Family, backbone
 from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pixels import prepare, stack
 from odkit.detection.tiles import Tiling
-from odkit.detection.weights import pretrained_state, read_safetensors, read_tensors
-from odkit.system import InputError, MissingFileError, write_file
+from odkit.detection.weights import pretrained_state, read_safetensors, read_tensors, require_file
+from odkit.system import InputError, write_file
 
 Target = dict[str, Tensor]
 
@@ -182,8 +182,7 @@ def import_detector(
             the message says what fits.
     """
     path, entry = Path(path), catalogue_entry(detector)
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
+    require_file(path)
     state = read_tensors(path)[1] if path.suffix == ".safetensors" else imported.read_torch_file(path)
     state = imported.check_numbers(path, entry.family.from_published(state))
     outputs = imported.require_fit(path, detector, state)

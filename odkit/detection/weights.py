@@ -143,7 +143,7 @@ def check_about(path: Path, text: str, kinds: Mapping[str, type]) -> dict[str, A
 
 def _wrong_in(about: Any, kinds: Mapping[str, type]) -> Iterator[str]:
     if not isinstance(about, dict):
-        yield f"a {type(about).__name__} in place of keys and values"
+        yield f"{about!r:.50} in place of keys and values"
         return
     if about.get("format", FORMAT) != FORMAT:
         yield f"format is {about['format']!r:.50}, and this odkit knows {FORMAT}: a newer odkit may open it"

@@ -251,7 +251,7 @@ class _Import:
         if self.source.is_dir():
             return self.source
         for place in (self.config.parent, self.config.parent.parent):
-            if place in (Path.home(), Path(place.anchor)):
+            if place in (Path(os.path.expanduser("~")), Path(place.anchor)):
                 break
             try:
                 load_dataset(place, val=0)

@@ -165,13 +165,11 @@ case(
     silent,
     "is not a detector saved by odkit",
 )
-case("about-no-json", "metadata that are no JSON", saying("{"), "is not a detector saved by odkit")
-case("about-a-list", "metadata that are a list", saying([]), "is not a detector saved by odkit")
-case("about-a-number", "metadata that are a number", saying(5), "is not a detector saved by odkit")
-case("about-empty", "metadata without a key", saying({}), "is not a detector saved by odkit")
-case(
-    "about-nested", "metadata of 100,000 brackets", saying("[" * 100_000), "is not a detector saved by odkit"
-)
+case("about-no-json", "metadata that are no JSON", saying("{"), "is not as odkit writes it")
+case("about-a-list", "metadata that are a list", saying([]), "is not as odkit writes it")
+case("about-a-number", "metadata that are a number", saying(5), "is not as odkit writes it")
+case("about-empty", "metadata without a key", saying({}), "is not as odkit writes it")
+case("about-nested", "metadata of 100,000 brackets", saying("[" * 100_000), "is not as odkit writes it")
 case("format-2", "a file of a newer odkit", saying({**ABOUT, "format": 2}), "newer odkit")
 case("format-a-text", "a format that is no number", saying({**ABOUT, "format": "one"}), "newer odkit")
 case("no-name", "metadata without the detector's name", saying(without("name")), "name")
@@ -307,4 +305,200 @@ add(
         ),
     },
     saying({**ABOUT, "class_names": ["<script>alert(1)</script>", '\x1b[31mred\n\x07, "quoted"']}),
+)
+
+# -- exported files ----------------------------------------------------------------------------------------------------
+
+FACTS: dict[str, Any] = {
+    **{key: ABOUT[key] for key in ("format", "class_names", "image_size")},
+    "detector": "starter",
+    "square": False,
+    "divisible": 32,
+    "tiles": None,
+    "precision": "fp32",
+}
+
+
+def graph(about: Any, *, outputs: Tensors | None = None, inputs: str = "images") -> Callable[[Path], object]:
+    """What makes x.onnx: a graph of constant outputs that says this of itself (None: nothing)."""
+
+    def make(folder: Path) -> None:
+        import onnx
+        from onnx import helper, numpy_helper
+
+        given = outputs or {
+            "boxes": np.zeros((1, 1, 4), np.float32),
+            "scores": np.full((1, 1), 0.9, np.float32),
+            "labels": np.zeros((1, 1), np.int64),
+        }
+        nodes = [
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+            for name, value in given.items()
+        ]
+        values = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in given.items()
+        ]
+        taken = [
+            helper.make_tensor_value_info(inputs, onnx.TensorProto.UINT8, [None, 3, None, None]),
+            helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, [None, 2]),
+        ]
+        model = helper.make_model(
+            helper.make_graph(nodes, "x", taken, values),
+            opset_imports=[helper.make_opsetid("", 18)],
+            ir_version=10,
+        )
+        if about is not None:
+            text = about if isinstance(about, str) else json.dumps(about)
+            helper.set_model_props(model, {"odkit": text})
+        onnx.save(model, folder / "x.onnx")
+
+    return make
+
+
+def exported(name: str, what: str, make: Callable[[Path], object], *says: str, file: str = "x.onnx") -> None:
+    """An exported file that is refused."""
+    lines = (f"predict {{source}}/{file} {{good}}/000.png", f"evaluate {{source}}/{file} {{good}}")
+    add("weights", f"exported-{name}", what, {line: refused(*says) for line in lines}, make)
+
+
+def holds(name: str, data: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+NO_GRAPH = "is no ONNX file"
+add(
+    "weights",
+    "exported-good",
+    "a graph that finds a box of no area",
+    {"predict {source}/x.onnx {good}/000.png": right('"blue"')},
+    graph(FACTS),
+)
+exported("empty", "an empty .onnx file", holds("x.onnx", b""), NO_GRAPH)
+exported("text", "a text called .onnx", holds("x.onnx", b"to follow\n" * 100), NO_GRAPH)
+exported("pickle", "a pickle called .onnx", holds("x.onnx", pickle.dumps(_Runs())), NO_GRAPH)
+exported("fifo", "a pipe called .onnx", lambda folder: os.mkfifo(folder / "x.onnx"), "is a pipe")
+exported("silent", "a graph of another program", graph(None), "does not say which classes")
+exported("about-no-json", "a graph whose metadata are no JSON", graph("{"), "no JSON")
+exported("about-a-list", "a graph whose metadata are a list", graph([]), "in place of keys and values")
+exported(
+    "classes-a-text",
+    "a graph with its classes in one text",
+    graph({**FACTS, "class_names": "ab"}),
+    "class_names",
+)
+exported(
+    "size-huge", "a graph for images of 10**9 pixels", graph({**FACTS, "image_size": 10**9}), "image_size"
+)
+exported("divisible-zero", "a graph for sides divisible by 0", graph({**FACTS, "divisible": 0}), "divisible")
+exported("other-inputs", "a graph with other inputs", graph(FACTS, inputs="pixels"), "x.onnx")
+exported(
+    "no-scores",
+    "a graph without scores",
+    graph(FACTS, outputs={"boxes": np.zeros((1, 1, 4), np.float32)}),
+    "x.onnx",
+)
+SOME: Tensors = {
+    "boxes": np.zeros((1, 1, 4), np.float32),
+    "scores": np.full((1, 1), 0.9, np.float32),
+    "labels": np.zeros((1, 1), np.int64),
+}
+exported(
+    "unknown-class",
+    "a graph that finds a class it has no name for",
+    graph(FACTS, outputs={**SOME, "labels": np.full((1, 1), 7)}),
+    "x.onnx",
+)
+exported(
+    "flat-boxes",
+    "a graph whose boxes have two numbers",
+    graph(FACTS, outputs={**SOME, "boxes": np.zeros((1, 1, 2), np.float32)}),
+    "x.onnx",
+)
+exported(
+    "nan-boxes",
+    "a graph whose boxes are not numbers",
+    graph(FACTS, outputs={**SOME, "boxes": np.full((1, 1, 4), np.nan, np.float32)}),
+    "x.onnx",
+)
+exported("xml-empty", "an empty .xml file", holds("x.xml", b""), "x.xml", file="x.xml")
+exported(
+    "xml-no-graph",
+    "an .xml file of labels",
+    holds("x.xml", b"<annotation></annotation>"),
+    "x.xml",
+    file="x.xml",
+)
+
+# -- weights of other programs ----------------------------------------------------------------------------------------
+
+IMPORT = "import-weights {source}/x.pth --detector starter --classes blue red --out {target}"
+
+
+def foreign(name: str, what: str, make: Callable[[Path], object], *says: str) -> None:
+    add("weights", f"foreign-{name}", what, {IMPORT: refused(*says)}, make)
+
+
+def torch_saved(content: Callable[[], Any]) -> Callable[[Path], object]:
+    def make(folder: Path) -> None:
+        import torch
+
+        torch.save(content(), folder / "x.pth")
+
+    return make
+
+
+def tensors(**values: Any) -> dict[str, Any]:
+    import torch
+
+    return {key: torch.tensor(value) for key, value in values.items()}
+
+
+foreign("empty", "an empty .pth file", holds("x.pth", b""), "x.pth is damaged")
+foreign("text", "a text called .pth", holds("x.pth", b"to follow\n" * 100), "x.pth is damaged")
+foreign(
+    "pickle",
+    "a pickle that would run a command",
+    holds("x.pth", pickle.dumps(_Runs())),
+    "which odkit does not load",
+)
+foreign(
+    "torch-pickle",
+    "a file of torch.save that would run a command",
+    torch_saved(lambda: {"model": _Runs()}),
+    "which odkit does not load",
+)
+foreign("a-number", "a file of torch.save with a number", torch_saved(lambda: 5), "holds a int")
+foreign(
+    "no-tensors",
+    "a file of torch.save without weights",
+    torch_saved(lambda: {"epoch": 3}),
+    "holds no weights",
+)
+foreign(
+    "others", "the weights of nothing in the catalogue", torch_saved(lambda: tensors(a=1.0)), "fits neither"
+)
+foreign("nan", "weights that are not numbers", torch_saved(lambda: tensors(a=float("nan"))), "not finite")
+foreign("quantised", "weights of integers", torch_saved(lambda: tensors(a=1)), "quantised")
+foreign("fifo", "a pipe called .pth", lambda folder: os.mkfifo(folder / "x.pth"), "is a pipe")
+add(
+    "weights",
+    "foreign-predict",
+    "weights of another program given to predict with",
+    {
+        "predict {source}/x.pth {good}/000.png": refused("odkit import-weights"),
+        "predict {source}/x.h5 {good}/000.png": refused("is not a detector saved by odkit"),
+        "import-weights {source}/x.pth --detector yolov8 --classes a --out {target}": refused(
+            "no detector is called"
+        ),
+        "import-weights {source}/nothere.pth --detector starter --classes a --out {target}": refused(
+            "nothere.pth"
+        ),
+        "import-weights {source}/x.pth --detector starter --classes a a --out {target}": refused(),
+        "import-weights {source}/x.pth --detector starter --classes a --out {source}/x.h5": refused(
+            "is there already"
+        ),
+        "import-weights {source}/x.pth --detector starter --classes a --image-size -5 --out {target}": refused(),
+    },
+    lambda folder: [torch_saved(lambda: tensors(a=1.0))(folder), holds("x.h5", b"\x89HDF\r\n")(folder)],
 )

@@ -170,7 +170,7 @@ def test_a_file_of_another_kind_is_no_detector(tmp_path):
         ({}, "does not say which classes"),
         ({"odkit": "no JSON"}, "no JSON"),
         ({"odkit": '{"detector": "starter"}'}, "class_names"),
-        ({"odkit": "[]"}, "a list in place"),
+        ({"odkit": "[]"}, "in place of keys and values"),
     ],
 )
 def test_another_programs_graph_is_no_detector(metadata, message, tmp_path):
