@@ -52,7 +52,7 @@ case(
     "no-command",
     "no command, an unknown one, an unknown flag",
     {
-        "": usage("which command?"),
+        "$ odkit": usage("which command?"),
         "detektors": usage("did you mean 'detectors'?"),
         "''": usage("there is no command ''"),
         "detectors --jsn": usage("--json"),
@@ -67,7 +67,7 @@ case(
     {
         "'\x1b[31mx'": Expected(2, ("there is no command",), ("\x1b",)),
         "predict '\x1b[31mx' {good}": Expected(1, ("odkit: ", "is neither a run"), ("\x1b",)),
-        "predict {detector} '\x1b[31mx'": Expected(1, ("odkit: ", "no file or folder"), ("\x1b",)),
+        "predict {detector} '\x1b[31mx'": Expected(1, ("odkit: ", "no picture and no video fits"), ("\x1b",)),
         "evaluate {detector} '\x1b]0;x\x07'": Expected(1, ("odkit: ", "there is nothing at"), ("\x1b",)),
     },
 )

@@ -96,7 +96,6 @@ add(
     {
         "predict {detector} {good}/000.png": right('"objects":'),
         "evaluate {run} {good}": right("AP50"),
-        "export {detector} --data {good} --out {target} --formats fp32": right("against PyTorch"),
         "prelabel {good} --detector {run} --out {target} --every-picture": right("suggested in"),
         "import-weights {detector} --detector starter --classes blue red --out {target}": right(),
     },

@@ -5,12 +5,14 @@ python -m tests.hostile.zygote [--torch]
 A request is a line of JSON on stdin, the answer one on stdout; trial.py has both.
 """
 
+import gc
 import json
 import os
 import resource
 import signal
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,24 @@ def main() -> None:
     import PIL.Image
 
     PIL.Image.init()
-    import odkit.cli
     import odkit.data.audit
     import odkit.data.formats
+    import odkit.data.formats.results
+    from odkit.cli import main as command
 
     _ = odkit.data.audit.audit, odkit.data.formats.load_dataset, odkit.data.formats.write_dataset
     if "--torch" in sys.argv:
         import torch  # noqa: F401
 
+        import odkit.analysis.figures
         import odkit.detection
+        import odkit.runs.export
 
-        _ = odkit.detection.load_detector, odkit.detection.Detector
+        _ = odkit.detection.load_detector, odkit.detection.Detector, odkit.analysis.evaluate
+    with open(os.devnull, "w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
+        for name in ("audit", "predict"):  # what reads a line is loaded by the first that is read
+            command([name, f"{os.devnull}/nothing", "nothing"][: 2 + (name == "predict")])
+    gc.freeze()
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 
