@@ -124,7 +124,8 @@ DEVICES = {
     "''": "device must be",
     "'cpu '": "device must be",
     "cuda:-1": "device must be",
-    "cuda:1000000": "cuda:1000000",
+    "cuda:1000000": "device must be",
+    "cuda:99": "cuda:99",
     "meta": "device must be",
 }
 for command in ("predict {detector} {good}", "evaluate {run} {good}", "benchmark {detector}"):
