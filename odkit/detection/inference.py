@@ -472,8 +472,8 @@ def _place(
         )
     if num_workers > (most := max(16, 4 * cpu_count())):
         raise InputError(
-            f"num_workers is {num_workers:,}, each a process of some 200 MB: with {counted(cpu_count(), 'core')}, {most} "
-            "are the most here. -1 chooses by cores and memory"
+            f"num_workers is {num_workers:,}, each a process of some 200 MB: {most} are the most with "
+            f"{counted(cpu_count(), 'core')}. -1 chooses by cores and memory"
         )
     if isinstance(detector, OnnxDetector):
         return _where_opened(detector, device)
@@ -598,7 +598,7 @@ def _tiling(detector: Detector | OnnxDetector, tiles: int) -> Tiling | None:
     """How images are cut for a detector: as it was trained (-1), not at all (0), or into tiles of so many pixels."""
     if not -1 <= tiles <= LARGEST_TILE:
         raise InputError(
-            f"tiles must be -1, 0, or {SMALLEST_TILE} to {LARGEST_TILE:,} pixels, not {tiles}: -1 as trained, 0 whole images"
+            f"tiles must be {SMALLEST_TILE} to {LARGEST_TILE:,} pixels, not {tiles}; 0: whole images, -1: as trained"
         )
     if tiles < 0:
         return detector.tiling
