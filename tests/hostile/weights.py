@@ -178,7 +178,7 @@ case(
     "name-another",
     "another detector's name",
     saying({**ABOUT, "name": "ssdlite320_mobilenet_v3_large"}),
-    "another network",
+    "by its names and shapes it is a starter",
 )
 case("no-classes", "an empty list of classes", saying({**ABOUT, "class_names": []}), "class_names")
 case("classes-a-text", "classes in one text", saying({**ABOUT, "class_names": "blue, red"}), "class_names")
