@@ -226,7 +226,7 @@ def watch(run: Run, start: Callable[[], object]) -> int:
 
 def refuse_filled(out: Path) -> None:
     """A folder that is written to is new or empty, so that nothing in it is written over."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileInTheWayError(f"--out {out} is there already; give a new or an empty folder")
 
 
