@@ -91,6 +91,7 @@ class OnnxDetector:
             raise InputError(
                 f"{self.path} cannot be computed on {counted(count, 'picture')} of {width} x {height} pixels: {error}"
             ) from error
+        self._check(boxes, scores, labels, len(images))
         counts = (labels >= 0).sum(1)
         return [
             {
@@ -100,6 +101,19 @@ class OnnxDetector:
             }
             for index, count in enumerate(counts.tolist())
         ]
+
+    def _check(self, boxes: Any, scores: Any, labels: Any, count: int) -> None:
+        """Raises InputError where a file that may come from anywhere does not answer as one of `od.export`."""
+        most = labels.shape[-1] if labels.ndim else 0
+        if (boxes.shape, scores.shape, labels.shape) != ((count, most, 4), (count, most), (count, most)):
+            wrong = f"boxes, scores and labels of {boxes.shape}, {scores.shape} and {labels.shape}"
+        elif labels.max(initial=-1) >= len(self.class_names):
+            wrong = f"class {labels.max()}, and it names {len(self.class_names)}, counted from 0"
+        elif not (np.isfinite(boxes[labels >= 0]).all() and np.isfinite(scores[labels >= 0]).all()):
+            wrong = "boxes or scores that are not finite"
+        else:
+            return
+        raise InputError(f"{self.path} finds {wrong}: it was not written by od.export, or is damaged")
 
     def predict(self, source: Any, **how: Any) -> "Predictions":
         """What this detector finds in pictures, videos, a dataset: `odkit.predict(detector, source)`, see there.
