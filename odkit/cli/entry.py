@@ -7,9 +7,12 @@ for help import neither torch nor numpy.
 import functools
 import os
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -41,25 +44,52 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     _make_streams_bear_all()
+    with _interrupts() as interrupted:
+        try:
+            if given == ["--version"]:
+                print(f"odkit {odkit_version()}")
+                return 0
+            if given[:1] == ["train"]:
+                given = with_config(given)
+            status = _read(given)()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # `odkit runs | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Exception as error:
+            if interrupted:  # in the midst of an import, of which the rest then fails
+                return 130
+            meant = isinstance(error, OdkitError | OSError | UnicodeEncodeError | MemoryError)
+            if os.environ.get("ODKIT_TRACEBACK") or not meant or _is_ours(error):
+                raise
+            print(f"odkit: {printable(_said(error))}", file=sys.stderr)
+            return 1
+        return status
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Holds each Ctrl-C that came, as long as nothing inside takes them for itself."""
+    came: list[int] = []
+
+    def take(number: int, frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield came
+        return
+    signal.signal(signal.SIGINT, take)
     try:
-        if given == ["--version"]:
-            print(f"odkit {odkit_version()}")
-            return 0
-        if given[:1] == ["train"]:
-            given = with_config(given)
-        status = _read(given)()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `odkit runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (OdkitError, OSError, UnicodeEncodeError, MemoryError) as error:
-        if os.environ.get("ODKIT_TRACEBACK") or _is_ours(error):
-            raise
-        print(f"odkit: {printable(_said(error))}", file=sys.stderr)
-        return 1
-    return status
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _make_streams_bear_all() -> None:

@@ -246,7 +246,7 @@ case(
     holding(lambda state: {**state, "head.extra": state[ONE]}),
     "head.extra",
 )
-case("no-tensor", "no tensor at all", holding(lambda state: {}), "no tensors")
+case("no-tensor", "no tensor at all", holding(lambda state: {}), "there are no weights in it")
 case(
     "other-shape",
     "a tensor of another shape",
