@@ -145,6 +145,22 @@ def test_the_systems_own_errors_are_told_without_their_numbers(
     assert capsys.readouterr().err.endswith(": Not a directory\n")
 
 
+@pytest.mark.parametrize(("module", "status"), [("odkit.cli.entry", -signal.SIGINT), ("numpy", 130)])
+def test_ctrl_c_in_the_midst_of_an_import_ends_without_a_word(module: str, status: int) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from odkit.__main__ import main\n"
+        "sys.argv = ['odkit', 'audit', 'nothing']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_commands_and_flags_are_completed_by_a_script_for_the_shell(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -61,7 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
         except Exception as error:
             if interrupted:  # in the midst of an import, of which the rest then fails
                 return 130
-            meant = isinstance(error, OdkitError | OSError | UnicodeEncodeError | MemoryError)
+            meant = isinstance(error, OdkitError | OSError | UnicodeEncodeError | MemoryError) or _homeless(
+                error
+            )
             if os.environ.get("ODKIT_TRACEBACK") or not meant or _is_ours(error):
                 raise
             print(f"odkit: {printable(_said(error))}", file=sys.stderr)
@@ -119,6 +121,11 @@ def _is_ours(error: BaseException) -> bool:
     return isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() == "utf-8"
 
 
+def _homeless(error: BaseException) -> bool:
+    """Whether it is what pathlib says of a "~" that stands for nobody's home."""
+    return isinstance(error, RuntimeError) and "home directory" in str(error)
+
+
 def _said(error: BaseException) -> str:
     """What is said of an error: of the system's own, a full disk is the usual one."""
     if isinstance(error, UnicodeEncodeError):
@@ -126,6 +133,8 @@ def _said(error: BaseException) -> str:
             f"the locale's encoding ({error.encoding}) has no {error.object[error.start : error.end]!r}, which a file "
             "is called by: unset PYTHONUTF8, or type LC_ALL=C.UTF-8 before the command"
         )
+    if _homeless(error):
+        return 'there is no home here that this "~" stands for: give the whole path'
     if isinstance(error, MemoryError):
         return "this takes more memory than there is; less at once (a smaller --batch-size, fewer images) may fit"
     if isinstance(error, OSError) and not isinstance(error, OdkitError) and error.strerror:

@@ -113,7 +113,7 @@ def _folder(out: Path | None) -> Iterator[None]:
 
 def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Stream]") -> None:
     """The pictures stay as they are, and what was written before too."""
-    place = Path(os.path.expanduser(out)).resolve()
+    place = out.expanduser().resolve()
     folders = [Path(os.path.expanduser(source)).resolve() for source in sources if os.path.isdir(source)]
     files = [path for part in parts for path in _files(part)]
     if any(place.is_relative_to(folder) for folder in folders) or place in {

@@ -5,6 +5,7 @@ against the shapes in the file, so that a wrong guess ends in a sentence and not
 """
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +97,8 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
     try:
-        with torch.serialization.safe_globals(LEFT):
+        with torch.serialization.safe_globals(LEFT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, by the file's path in torch
             # weights_only: the file may come from anywhere, and must not be able to run anything
             whole = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

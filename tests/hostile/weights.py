@@ -459,7 +459,7 @@ foreign(
     "pickle",
     "a pickle that would run a command",
     holds("x.pth", pickle.dumps(_Runs())),
-    "which odkit does not load",
+    "x.pth is damaged",
 )
 foreign(
     "torch-pickle",

@@ -90,7 +90,7 @@ def write_dataset(
     writer: Writer = choose(WRITERS, format, "write")
     if images not in _IMAGES:
         raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
-    folder = Path(os.path.abspath(os.path.expanduser(folder)))
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     _refuse_full(folder)
     dataset, left_out = _without_lost(dataset)
     if left_out and not partial:
