@@ -462,3 +462,39 @@ case(
         "track {run} --to mlflow=http://user:word@127.0.0.1:9": refused("password"),
     },
 )
+case(
+    "demo-numbers",
+    "a demo of no images, of a negative seed, of images in no number",
+    {
+        "demo {target} --images -5": refused("images"),
+        "demo {target} --images many": usage("--images"),
+        "demo": usage("FOLDER"),
+    },
+)
+case(
+    "detectors-named-nearly",
+    "detectors by nearly their names",
+    {
+        "detectors --measure dfine_nanoo": refused("did you mean 'dfine_nano'"),
+        "detectors --measure ''": refused("no detector is called ''"),
+    },
+)
+case(
+    "predict-pairs",
+    "a flag given twice, and flags without their value",
+    {
+        "predict {detector} {good} --score": usage("--score"),
+        "predict {detector} {good} --out": usage("--out"),
+        "predict {detector} {good} --score 2 --score 3": refused("--score must be from 0 to 1"),
+    },
+)
+case(
+    "completion",
+    "what a shell asks for",
+    {"--tyro-print-completion nosuch": usage(), "--version": right("odkit ")},
+)
+case(
+    "long-words",
+    "flags of a megabyte",
+    {f"predict {{detector}} {{good}} --device {'x' * 100_000}": refused("device must be")},
+)
