@@ -142,7 +142,7 @@ def test_the_systems_own_errors_are_told_without_their_numbers(
 ) -> None:
     (tmp_path / "page.json").write_text("[]")
     assert main(["demo", str(tmp_path / "page.json" / "demo"), "--images", "3"]) == 1
-    assert capsys.readouterr().err.endswith(": Not a directory\n")
+    assert capsys.readouterr().err == f"odkit: {tmp_path / 'page.json'}: File exists\n"
 
 
 @pytest.mark.parametrize(("module", "status"), [("odkit.cli.entry", -signal.SIGINT), ("numpy", 130)])

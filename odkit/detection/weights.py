@@ -147,7 +147,7 @@ def _wrong_in(about: Any, kinds: Mapping[str, type]) -> Iterator[str]:
         return
     if about.get("format", FORMAT) != FORMAT:
         yield f"format is {about['format']!r:.50}, and this odkit knows {FORMAT}: a newer odkit may open it"
-    for key, kind in {**kinds, "class_names": list, "image_size": int}.items():
+    for key, kind in {"class_names": list, "image_size": int, **kinds}.items():
         if key not in about:
             yield f"{key} is missing"
         elif type(about[key]) is not kind:

@@ -259,7 +259,6 @@ case(
         "predict {detector} {source}/folder.jpg": refused("no images"),
         "predict {detector} {source}/some": right('3.jpg","objects"'),
         "predict {detector} {source}/some --out {target}": right("written to"),
-        "prelabel {source}/some --detector {run} --out {target}": right("written to"),
     },
     special,
     seconds=30,
@@ -491,7 +490,7 @@ case(
 case(
     "completion",
     "what a shell asks for",
-    {"--tyro-print-completion nosuch": usage(), "--version": right("odkit ")},
+    {"--tyro-print-completion bash": right("--score"), "--version": right("odkit ")},
 )
 case(
     "long-words",
