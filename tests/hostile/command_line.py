@@ -497,3 +497,11 @@ case(
     "flags of a megabyte",
     {f"predict {{detector}} {{good}} --device {'x' * 100_000}": refused("device must be")},
 )
+case(
+    "results-missing",
+    "results to be judged that are not there",
+    {
+        "evaluate {source}/none.json {good}": refused("there is no file"),
+        "evaluate {source}/none.npz {good}": refused("there is no file"),
+    },
+)
