@@ -124,7 +124,7 @@ def _status(args: list[str]) -> int:
         sys.argv = ["odkit", *args]
         return main(args)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         return 99
