@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import io
+import json
 import os
 import shutil
 import signal
@@ -19,7 +21,7 @@ from PIL import Image
 
 import odkit
 from odkit.cli import main
-from odkit.cli.shared import COMMANDS, table
+from odkit.cli.shared import COMMANDS, json_text, table
 from odkit.data import Video
 from odkit.data.formats.load import READERS
 from odkit.data.formats.write import WRITERS
@@ -123,6 +125,40 @@ def test_the_overview_lists_every_command_and_a_wrong_one_is_told_the_nearest(
     assert capsys.readouterr().err == (
         "odkit: there is no command 'trane'; did you mean 'train'? `odkit --help` lists them\n"
     )
+
+
+def test_json_bears_names_that_are_no_text_and_outputs_that_have_no_accents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = {"name": "caf\udce9", "count": np.arange(2), "ap": float("nan"), "path": Path("x")}
+    assert json.loads(json_text(value)) == {"name": "caf\udce9", "count": [0, 1], "ap": None, "path": "x"}
+    assert json_text("café") == '"café"'
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert json_text("café") == '"caf\\u00e9"'
+
+
+def test_the_systems_own_errors_are_told_without_their_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "page.json").write_text("[]")
+    assert main(["demo", str(tmp_path / "page.json" / "demo"), "--images", "3"]) == 1
+    assert capsys.readouterr().err == f"odkit: {tmp_path / 'page.json'}: File exists\n"
+
+
+@pytest.mark.parametrize(("module", "status"), [("odkit.cli.entry", -signal.SIGINT), ("numpy", 130)])
+def test_ctrl_c_in_the_midst_of_an_import_ends_without_a_word(module: str, status: int) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from odkit.__main__ import main\n"
+        "sys.argv = ['odkit', 'audit', 'nothing']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 def test_commands_and_flags_are_completed_by_a_script_for_the_shell(

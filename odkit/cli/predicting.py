@@ -3,7 +3,8 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from tyro.conf import Positional
 
 from odkit import data, detection
 from odkit.cli.detectors import chosen
-from odkit.cli.shared import Stop, command, read_detector, refuse_filled, signals_to, warnings_said
+from odkit.cli.shared import Stop, command, json_text, read_detector, refuse_filled, signals_to, warnings_said
 from odkit.data import formats
 from odkit.system import InputError, write_file
 
@@ -66,14 +67,13 @@ def predict(
     parts = detection.find_pictures(sources, found.class_names)
     if out is not None:
         _refuse(out, sources, parts)
-        out.mkdir(parents=True, exist_ok=True)
     count = sum(1 if isinstance(part, detection.Stream) else len(part.dataset) for part in parts)
     how = chosen(found, run, device, precision, count, batch_size, num_workers)
     stop = Stop()
     how |= {"score": score, "tiles": tiles, "stop": stop}
     lots: list[Predictions] = []
     rows: list[dict[str, Any]] = []
-    with signals_to(stop.ask), warnings_said():
+    with signals_to(stop.ask), warnings_said(), _folder(out):
         for part in parts:
             try:
                 lot, its_rows = _look(found, part, out, to, how)
@@ -94,6 +94,21 @@ def predict(
         print(f"written to {out}", file=sys.stderr)
     ended = any(isinstance(part, detection.Stream) and data.is_camera(part.source) for part in parts)
     return 128 + stop.signal if stop.signal and not ended else 0
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[None]:
+    """Inside, the folder is there; it goes again where an error leaves nothing in it."""
+    made = out is not None and not out.exists()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if out is not None and made:
+            with suppress(OSError):  # what was found before the error stays
+                out.rmdir()
+        raise
 
 
 def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Stream]") -> None:
@@ -164,11 +179,11 @@ def _look(
 
 def _write(found: "Predictions", rows: list[dict[str, Any]], out: Path, to: Sequence[str]) -> None:
     if not to or "json" in to:
-        write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        write_file(out / "predictions.json", json_text(rows, orjson.OPT_INDENT_2).encode())
     if others := [name for name in to if name not in (*_DRAWN, "json")]:
         formats.write_predictions(found, out, others)
 
 
 def _say(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
-        print(orjson.dumps(row).decode(), flush=True)  # whoever reads on wants each as it comes
+        print(json_text(row), flush=True)  # whoever reads on wants each as it comes

@@ -50,6 +50,7 @@ from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_view
 from odkit.system import InputError, counted, cpu_count, progress_bar
 
 FEW_IMAGES = 64  # under so many, starting data workers costs more than they bring
+LARGEST_TILE = 2**16  # pixels
 AHEAD = 2  # batches of a video that are decoded while another is looked at
 
 
@@ -469,6 +470,11 @@ def _place(
         raise InputError(
             f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
         )
+    if num_workers > (most := max(16, 4 * cpu_count())):
+        raise InputError(
+            f"num_workers is {num_workers:,}, each a process of some 200 MB: {most} are the most with "
+            f"{counted(cpu_count(), 'core')}. -1 chooses by cores and memory"
+        )
     if isinstance(detector, OnnxDetector):
         return _where_opened(detector, device)
     here = next(detector.parameters()).device
@@ -590,6 +596,10 @@ def rows_loader(
 
 def _tiling(detector: Detector | OnnxDetector, tiles: int) -> Tiling | None:
     """How images are cut for a detector: as it was trained (-1), not at all (0), or into tiles of so many pixels."""
+    if not -1 <= tiles <= LARGEST_TILE:
+        raise InputError(
+            f"tiles must be {SMALLEST_TILE} to {LARGEST_TILE:,} pixels, not {tiles}; 0: whole images, -1: as trained"
+        )
     if tiles < 0:
         return detector.tiling
     if tiles == 0:

@@ -253,6 +253,9 @@ def check_work(subject: Subject) -> Check | list[Check]:
         options = {"fsGroup": str(gid)}
         command = run_line(options)
         meaning = "The volume belongs to root: let Kubernetes give it to the pod's group."
+    elif not engine and uid == its_uid and os.access(work, os.W_OK):
+        options, command = {}, "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK"
+        meaning = "It is yours and takes no files all the same, so it is no place for runs. Name another."
     elif engine:
         options = {"user": f"{its_uid}:{its_gid}"} if its_uid else {}
         command = run_line(options) if options else hand_over

@@ -35,3 +35,4 @@ from .processes import end_with_parent as end_with_parent
 from .processes import open_all_files as open_all_files
 from .processes import package_path as package_path
 from .words import counted as counted
+from .words import printable as printable

@@ -8,6 +8,7 @@ A request is a line of JSON on stdin, the answer one on stdout; trial.py has bot
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ def main() -> None:
     import PIL.Image
 
     PIL.Image.init()
-    import odkit.cli
     import odkit.data.audit
     import odkit.data.formats
+    import odkit.data.formats.results
+    from odkit.cli import main as command
 
     # what a command would load for itself, half of its time: tyro's and tqdm's parts, and Pillow's for GIFs
     for name in ("asyncio", "multiprocessing.synchronize", "numpy.ma", "tqdm.std", "typeguard", "unittest.mock"):
@@ -36,9 +39,15 @@ def main() -> None:
     if "--torch" in sys.argv:
         import torch  # noqa: F401
 
+        import odkit.analysis.figures
         import odkit.detection
+        import odkit.runs.export
 
-        _ = odkit.detection.load_detector, odkit.detection.Detector
+        _ = odkit.detection.load_detector, odkit.detection.Detector, odkit.analysis.evaluate
+    with open(os.devnull, "w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
+        for name in ("audit", "predict"):  # what reads a line is loaded by the first that is read
+            command([name, f"{os.devnull}/nothing", "nothing"][: 2 + (name == "predict")])
+    gc.freeze()
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 
@@ -136,7 +145,7 @@ def _status(args: list[str]) -> int:
         sys.argv = ["odkit", *args]
         return main(args)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         return 99

@@ -387,14 +387,18 @@ def test_a_tracker_is_followed_once(run: Run, quick: None, tmp_path: Path) -> No
     assert track(run, to)
 
 
-def test_a_server_that_does_not_answer_ends_the_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_ends_the_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     extra("mlflow.tracking")
+    monkeypatch.setattr(follower, "SILENCE", 0.01)  # the server has a second
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(RuntimeError, match=f"MLflow did not take one at {address}: .*[Tt]imeout"):
             track(run, f"mlflow={address}")
+    assert "MLflow has not answered for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns, and texts as they may be printed."""
 
 import pytest
 
-from odkit.system import counted
+from odkit.system import counted, printable
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,16 @@ from odkit.system import counted
 )
 def test_counted(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("café 猫.jpg\nnext", "café 猫.jpg\nnext"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\rb\x9bc", "a\\rb\\x9bc"),
+        ("caf\udce9", "caf\\udce9"),
+    ],
+)
+def test_what_would_move_the_cursor_or_is_no_text_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
