@@ -56,7 +56,7 @@ def chosen_folder() -> Path | None:
 
 def remember_folder(folder: str | Path | None) -> None:
     """Make a folder what `chosen_folder()` gives, for every notebook of this account; None: the demo."""
-    chosen = None if folder is None else str(Path(folder).expanduser().resolve())
+    chosen = None if folder is None else str(Path(os.path.expanduser(folder)).resolve())
     write_file(state_folder() / _REMEMBERED, orjson.dumps({"folder": chosen}))
 
 
@@ -69,7 +69,7 @@ class FolderChooser:
     """
 
     def __init__(self, default: str | Path | None = None) -> None:
-        self.folder = Path(default).expanduser() if default else chosen_folder()
+        self.folder = Path(os.path.expanduser(default)) if default else chosen_folder()
         self.here = _start(self.folder)
         self.widget: Any = None
         if front_end() is not None:
@@ -82,7 +82,7 @@ class FolderChooser:
     def go_to(self, folder: str | Path) -> None:
         """Look into a folder; one that is not there or may not be read is said, and nothing changes."""
         try:
-            place = Path(os.path.abspath(Path(folder).expanduser()))
+            place = Path(os.path.abspath(os.path.expanduser(folder)))
             os.scandir(place).close()
         except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a path that can be none
             self._say(f"{folder}: {error.strerror if isinstance(error, OSError) else error}")
@@ -250,7 +250,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _start(chosen: Path | None) -> Path:
     """Where to look first: at what is chosen, where the container has the data, else at home."""
     data = os.environ.get("ODKIT_DATA") or ("/data" if machine.own_image() else "")
-    for place in (chosen, Path(data) if data else None, Path.home()):
+    for place in (chosen, Path(data) if data else None, Path(os.path.expanduser("~"))):
         if place is not None and os.path.isdir(place):
             return Path(os.path.abspath(place))
     return Path.cwd()

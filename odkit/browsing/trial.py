@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import tempfile
 from collections import Counter
 from html import escape
@@ -91,7 +92,7 @@ class Trial:
                 file = Path(folder, "picture")
                 file.write_bytes(picture)
             else:
-                file = Path(picture).expanduser()
+                file = Path(os.path.expanduser(picture))
             name = name or file.name
             try:
                 whole = open_upright(file).convert("RGB")

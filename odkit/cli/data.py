@@ -6,6 +6,7 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Classes, Reading, Writable
 from odkit.cli.shared import command, read_dataset, warnings_said
+from odkit.system import LeftOutWarning
 
 
 @command
@@ -44,8 +45,12 @@ def convert(
     to: Writable,
     classes: Classes = Classes(),
     reading: Reading = Reading(),
+    partial: bool = False,
 ) -> int:
     """Write a dataset in another format; the source stays as it is. No splits are dealt.
+
+    Where labels would be lost, as they cannot be read or have no class, nothing is written. The exit status is 1 where
+    what is written is not the whole.
 
     Args:
         source: Folder or label file of a dataset, or "demo".
@@ -53,13 +58,15 @@ def convert(
         to: Format to write.
         classes: Which classes of the dataset, and under which names; the files stay as they are.
         reading: How the source is read.
+        partial: Leave out the labels that would be lost, and the images of which no label is left then.
     """
     from odkit.data.formats import write_dataset
 
-    with warnings_said():  # what the format cannot hold
-        written = write_dataset(read_dataset(source, classes, reading, val=0), target, to)
+    with warnings_said() as said:  # what is left out, what the format cannot hold
+        dataset = read_dataset(source, classes, reading, val=0)
+        written = write_dataset(dataset, target, to, partial=partial)
     print(f"written to {written} ({to})\n  odkit audit {target}")
-    return 0
+    return int(any(issubclass(warning.category, LeftOutWarning) for warning in said))
 
 
 @command

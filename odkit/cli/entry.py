@@ -22,7 +22,7 @@ from odkit.cli import training, looking, data, detectors, predicting, benchmark,
 # isort: on
 from odkit.cli.shared import COMMANDS
 from odkit.cli.training import with_config
-from odkit.system import OdkitError, odkit_version
+from odkit.system import OdkitError, odkit_version, printable
 
 DESCRIPTION = "Fine-tune object detectors and look at every mistake they make."
 CONFIG = (
@@ -35,14 +35,16 @@ CONFIG = (
 def main(args: Sequence[str] | None = None) -> int:
     """Run the `odkit` command; returns its exit status.
 
-    An error meant for people is one message and status 1 (ODKIT_TRACEBACK=1 shows where it comes from); any other is a
-    fault of ours, and keeps its traceback.
+    0: it is done; 1: something was found, or went wrong, and an error meant for people is one message
+    (ODKIT_TRACEBACK=1 shows where it comes from); 2: the line itself is wrong; 130 and 143: ended by Ctrl-C, SIGTERM.
+    Any other error is a fault of ours, and keeps its traceback.
     """
     given = list(sys.argv[1:] if args is None else args)
-    if given == ["--version"]:
-        print(f"odkit {odkit_version()}")
-        return 0
+    _make_streams_bear_all()
     try:
+        if given == ["--version"]:
+            print(f"odkit {odkit_version()}")
+            return 0
         if given[:1] == ["train"]:
             given = with_config(given)
         status = _read(given)()
@@ -52,12 +54,56 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `odkit runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OdkitError, OSError) as error:  # of the machine's own, a full disk is the usual one
-        if os.environ.get("ODKIT_TRACEBACK"):
+    except (OdkitError, OSError, UnicodeEncodeError, MemoryError) as error:
+        if os.environ.get("ODKIT_TRACEBACK") or _is_ours(error):
             raise
-        print(f"odkit: {error}", file=sys.stderr)
+        print(f"odkit: {printable(_said(error))}", file=sys.stderr)
         return 1
     return status
+
+
+def _make_streams_bear_all() -> None:
+    """What goes to a closed output is lost in silence, and what an output's encoding has not is shown as an escape."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if (
+            stream is None
+        ):  # closed; the next file that is opened must not get its number, and what is said with it
+            if not _is_open(number):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it is a fault of ours; a locale whose encoding has no name for a file is none."""
+    return isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() == "utf-8"
+
+
+def _said(error: BaseException) -> str:
+    """What is said of an error: of the system's own, a full disk is the usual one."""
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"the locale's encoding ({error.encoding}) has no {error.object[error.start : error.end]!r}, which a file "
+            "is called by: unset PYTHONUTF8, or type LC_ALL=C.UTF-8 before the command"
+        )
+    if isinstance(error, MemoryError):
+        return "this takes more memory than there is; less at once (a smaller --batch-size, fewer images) may fit"
+    if isinstance(error, OSError) and not isinstance(error, OdkitError) and error.strerror:
+        places = [
+            os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+        ]
+        return ": ".join([" -> ".join(places), error.strerror] if places else [error.strerror])
+    return str(error)
 
 
 def _read(given: Sequence[str]) -> Callable[[], int]:

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from odkit import data, detection
 from odkit.cli.detectors import chosen
-from odkit.cli.shared import Stop, command, read_detector, refuse_filled, signals_to, warnings_said
+from odkit.cli.shared import Stop, command, json_text, read_detector, refuse_filled, signals_to, warnings_said
 from odkit.data import formats
 from odkit.system import InputError, write_file
 
@@ -98,7 +98,7 @@ def predict(
 
 def _refuse(out: Path, sources: Sequence[str], parts: "Sequence[Pictures | Stream]") -> None:
     """The pictures stay as they are, and what was written before too."""
-    place = out.expanduser().resolve()
+    place = Path(os.path.expanduser(out)).resolve()
     folders = [Path(os.path.expanduser(source)).resolve() for source in sources if os.path.isdir(source)]
     files = [path for part in parts for path in _files(part)]
     if any(place.is_relative_to(folder) for folder in folders) or place in {
@@ -164,11 +164,11 @@ def _look(
 
 def _write(found: "Predictions", rows: list[dict[str, Any]], out: Path, to: Sequence[str]) -> None:
     if not to or "json" in to:
-        write_file(out / "predictions.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        write_file(out / "predictions.json", json_text(rows, orjson.OPT_INDENT_2).encode())
     if others := [name for name in to if name not in (*_DRAWN, "json")]:
         formats.write_predictions(found, out, others)
 
 
 def _say(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
-        print(orjson.dumps(row).decode(), flush=True)  # whoever reads on wants each as it comes
+        print(json_text(row), flush=True)  # whoever reads on wants each as it comes

@@ -1,6 +1,7 @@
 """What the commands share: how a function becomes one, what they read, how they show a run and their answers."""
 
 import io
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import orjson
 from odkit import detection
 from odkit.cli.flags import Classes, Further, Reading
 from odkit.runs import RUNS, Run, dashboard, open_run
-from odkit.system import FileInTheWayError, InputError, MissingFileError, write_file
+from odkit.system import FileInTheWayError, InputError, MissingFileError, printable, write_file
 
 if TYPE_CHECKING:
     from odkit.analysis import Calibration, Evaluation, Intervals, Thresholds
@@ -55,7 +56,8 @@ def read_dataset(
     else:
         dataset = load_dataset(path, val=val, **vars(reading))
         if not path.endswith(".npz"):
-            print(f"{path}:", *(f"  - {note}" for note in dataset.notes), sep="\n", file=sys.stderr)
+            notes = (f"  - {printable(note)}" for note in dataset.notes)
+            print(f"{printable(path)}:", *notes, sep="\n", file=sys.stderr)
     if classes.rename:
         pairs = [text.partition("=") for text in classes.rename]
         if wrong := [old for old, _, new in pairs if not new]:
@@ -77,7 +79,7 @@ def read_detector(name: str, device: str = "auto") -> tuple[Run | None, "Detecto
         MissingFileError: There is neither such a run nor such a file.
     """
     path = Path(name)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return None, detection.load_detector(path, device=device)
     if not path.exists() and not (RUNS / path).exists():
         raise MissingFileError(f"{name} is neither a run (folder, or name under {RUNS}/) nor a detector file")
@@ -108,12 +110,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def warnings_said() -> Iterator[None]:
-    """Afterwards each warning is a line on stderr."""
+def warnings_said() -> Iterator[list[warnings.WarningMessage]]:
+    """Afterwards each warning is a line on stderr; what was warned of is in the list then."""
     with warnings.catch_warnings(record=True) as said:
-        yield
+        yield said
     for warning in said:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        print(f"warning: {printable(str(warning.message))}", file=sys.stderr)
 
 
 def check_figure(path: Path | None) -> None:
@@ -131,8 +133,28 @@ def write_figure(figure: "Figure", path: Path) -> None:
 
 def print_json(value: Any) -> None:
     """A value as JSON, arrays included."""
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-    print(orjson.dumps(value, option=options, default=str).decode())
+    print(json_text(value, orjson.OPT_INDENT_2))
+
+
+def json_text(value: Any, option: int = 0) -> str:
+    """A value as JSON that stdout can bear: what its encoding has not, and what is no text, as escapes of JSON."""
+    try:
+        text = orjson.dumps(value, option=option | orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (
+        TypeError,
+        UnicodeEncodeError,
+    ):  # orjson takes no lone surrogates, by which names are told that are no text
+        indent = 2 if option & orjson.OPT_INDENT_2 else None
+        bare = json.loads(
+            json.dumps(value, default=_as_plain), parse_constant=lambda name: None
+        )  # no NaN, as orjson
+        text = json.dumps(bare, indent=indent)
+    return text
+
+
+def _as_plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def said_further(

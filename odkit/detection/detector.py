@@ -26,8 +26,8 @@ from odkit.detection.family import ClassRows, Family, backbone
 from odkit.detection.onnx_detector import OnnxDetector
 from odkit.detection.pixels import prepare, stack
 from odkit.detection.tiles import Tiling
-from odkit.detection.weights import pretrained_state, read_safetensors, read_tensors
-from odkit.system import InputError, MissingFileError, write_file
+from odkit.detection.weights import pretrained_state, read_safetensors, read_tensors, require_file
+from odkit.system import InputError, write_file
 
 Target = dict[str, Tensor]
 
@@ -182,8 +182,7 @@ def import_detector(
             the message says what fits.
     """
     path, entry = Path(path), catalogue_entry(detector)
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
+    require_file(path)
     state = read_tensors(path)[1] if path.suffix == ".safetensors" else imported.read_torch_file(path)
     state = imported.check_numbers(path, entry.family.from_published(state))
     outputs = imported.require_fit(path, detector, state)
@@ -251,11 +250,12 @@ def load_detector(path: str | Path, *, device: str | torch.device = "auto") -> D
             f"`odkit import-weights {path} --detector NAME --classes ...` or od.import_detector"
         )
     about, state = read_safetensors(path)
+    state = imported.check_numbers(path, state)
     detector = shaped_like(
         about["name"], about["class_names"], state, image_size=about["image_size"], origin=path
     )
     detector.module.load_state_dict(state)
-    detector.tiling = Tiling(**about["tiles"]) if "tiles" in about else None
+    detector.tiling = Tiling(**about["tiles"]) if about.get("tiles") else None
     return detector.to(place).eval()
 
 
@@ -272,16 +272,19 @@ def shaped_like(
     Raises:
         InputError: It fits none; the message names its origin.
     """
-    detector = Detector(name, class_names, image_size=image_size)
+    try:
+        # a layer has a row for each class: names without number would build one that fills the memory
+        if len(class_names) > max((value.shape[0] for value in state.values() if value.ndim), default=0):
+            raise InputError(imported.misfit(name, len(class_names), state))
+        detector = Detector(name, class_names, image_size=image_size)
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from None
     own = [key for key in state if key.startswith(detector.family.BACKBONE)]
-    if not any(key.endswith("num_batches_tracked") for key in own):
+    if not any(key.endswith(imported.UNCOUNTED) for key in own):
         freeze_norms(detector)
     shapes = {key: tensor.shape for key, tensor in detector.module.state_dict().items()}
     if shapes != {key: tensor.shape for key, tensor in state.items()}:
-        raise InputError(
-            f"{origin} was saved by an odkit whose {name} was another network: open it with that version, or "
-            "fine-tune anew"
-        )
+        raise InputError(f"{origin}: {imported.misfit(name, len(class_names), state)}")
     return detector
 
 

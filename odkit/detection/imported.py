@@ -43,6 +43,16 @@ class Fit(NamedTuple):
     def good(self) -> bool:
         return bool(self.outputs) and not (self.missing or self.extra or self.shapes)
 
+    @property
+    def said(self) -> str:
+        """What does not fit, in words."""
+        wrong = [*self.shapes[:2]]
+        for keys, what in ((self.missing, "missing"), (self.extra, "too many")):
+            if keys:
+                more = ", ..." if keys[2:] else ""
+                wrong.append(f"{counted(len(keys), 'name')} {what} ({', '.join(keys[:2])}{more})")
+        return "; ".join(wrong) or "figures of batch norms"
+
 
 class _Left:
     """Stands for what a checkpoint holds besides numbers, a Namespace of arguments or a path: nothing of it is kept."""
@@ -189,13 +199,25 @@ def require_fit(path: Path, name: str, state: Mapping[str, Tensor]) -> int:
         raise InputError(
             f"{path} does not fit {name}: by its names and shapes it is a {other}. --detector {other}"
         )
-    wrong = [*found.shapes[:2]]
-    for keys, what in ((found.missing, "missing"), (found.extra, "too many")):
-        if keys:
-            wrong.append(
-                f"{counted(len(keys), 'name')} {what} ({', '.join(keys[:2])}{', ...' if keys[2:] else ''})"
-            )
-    raise InputError(f"{path} fits neither {name} nor another detector of the catalogue: {'; '.join(wrong)}")
+    raise InputError(f"{path} fits neither {name} nor another detector of the catalogue: {found.said}")
+
+
+def misfit(name: str, classes: int, state: Mapping[str, Tensor]) -> str:
+    """Why saved weights do not fit the detector and the number of classes saved with them."""
+    entry = catalogue_entry(name)
+    if not state:
+        return "there are no weights in it"
+    found = fit(entry, state)
+    outputs = found.outputs - entry.background
+    if found.good and outputs != classes:
+        given = "1 class" if classes == 1 else f"{classes:,} classes"
+        return f"it names {given}, and its layers tell {outputs} apart: the names are not those it was saved with"
+    if other := fitting_detector(state, name):
+        return f"it says that it is a {name}, and by its names and shapes it is a {other}"
+    return (
+        f"it is damaged, or was saved by an odkit whose {name} was another network ({found.said}): open it with that "
+        "version, or fine-tune anew"
+    )
 
 
 def fitting_detector(state: Mapping[str, Tensor], leave_out: str = "") -> str:

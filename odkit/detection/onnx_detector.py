@@ -4,19 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 import torch
 from torch import Tensor
 
 from odkit.detection.batch import Batch
 from odkit.detection.openvino_file import OpenVinoSession
 from odkit.detection.tiles import Tiling
-from odkit.system import InputError, MissingFileError, counted, cpu_count
+from odkit.detection.weights import check_about, require_file
+from odkit.system import InputError, counted, cpu_count
 
 if TYPE_CHECKING:
     from odkit.data import Predictions
 
 KEY = "odkit"  # of what odkit knows of a file, in its metadata
+KINDS = {"detector": str, "square": bool, "divisible": int, "precision": str}  # of what stands there
 
 
 class OnnxDetector:
@@ -42,8 +43,7 @@ class OnnxDetector:
 
     def __init__(self, path: str | Path, *, device: str | torch.device = "auto", threads: int = 0) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise MissingFileError(f"no detector file at {path}")
+        require_file(self.path)
         self.session: Any
         if self.path.suffix == ".xml":
             self.session = OpenVinoSession(self.path, str(device), threads)
@@ -59,19 +59,13 @@ class OnnxDetector:
                 f"{path} does not say which classes it finds and how pictures are prepared for it (no {KEY!r} in its "
                 "metadata): od.export() writes files that do"
             )
-        try:
-            self.about: dict[str, Any] = orjson.loads(text)
-            self.name: str = self.about["detector"]
-            self.class_names: tuple[str, ...] = tuple(self.about["class_names"])
-            self.image_size: int = self.about["image_size"]
-            self.square: bool = self.about["square"]
-            self.divisible: int = self.about["divisible"]
-            self.tiling = Tiling(**self.about["tiles"]) if self.about["tiles"] else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"what {path} says of its classes and pictures ({KEY!r} in its metadata) is not as this odkit writes "
-                f"it: {type(error).__name__} {error}; export the detector again"
-            ) from None
+        self.about = check_about(self.path, text, KINDS)
+        self.name: str = self.about["detector"]
+        self.class_names: tuple[str, ...] = tuple(self.about["class_names"])
+        self.image_size: int = self.about["image_size"]
+        self.square: bool = self.about["square"]
+        self.divisible: int = self.about["divisible"]
+        self.tiling = Tiling(**self.about["tiles"]) if self.about.get("tiles") else None
         self.device = torch.device("cuda" if self.providers[0].startswith("CUDA") else "cpu")
         if str(device).startswith("cuda") and self.device.type != "cuda":
             raise InputError(

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from odkit.detection.catalogue import CatalogueEntry, catalogue_entry
 from odkit.detection.imported import read_torch_file, require_fit
+from odkit.detection.tiles import SMALLEST_TILE
 from odkit.detection.weights_cache import STARTER_WEIGHTS, is_sound, weights_folder
-from odkit.system import InputError, MissingFileError, OdkitError
+from odkit.system import InputError, MissingFileError, OdkitError, open_file
+
+FORMAT = 1  # of what a detector's file says of itself
+LARGEST_IMAGE = 2**14  # pixels, of the longer side that a file may ask for
 
 
 class WeightsUnavailableError(OdkitError, RuntimeError):
@@ -81,19 +86,92 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """A .safetensors file's tensors, float16 as float32, and what it says of itself where odkit saved it."""
+    """A .safetensors file's tensors, float16 as float32, and what it says of itself where odkit saved it.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: It is damaged, or what it says of itself is not as odkit writes it.
+    """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise MissingFileError(f"no detector file at {path}")
+    require_file(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             said = (file.metadata() or {}).get("odkit")
-            about = None if said is None else orjson.loads(said)
+            about = None if said is None else check_about(path, said, {"name": str})
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, orjson.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a detector saved by odkit ({error})") from None
+    except SafetensorError as error:
+        why = str(error).removeprefix("Error while deserializing header: ")
+        raise InputError(
+            f"{path} is not a detector saved by odkit: it is damaged, or of another kind ({why})"
+        ) from None
     return about, {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
+
+
+def require_file(path: Path) -> None:
+    """Raises MissingFileError or InputError where a detector's file is none; the message says what is there."""
+    if path.is_dir():
+        raise MissingFileError(f"{path} is a folder, not a detector file")
+    if not path.exists():
+        raise MissingFileError(f"no detector file at {path}")
+    open_file(path).close()
+
+
+def check_about(path: Path, text: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """What a detector's file says of itself, all of it looked at: the file may come from anywhere.
+
+    Args:
+        path: The file, for the message.
+        text: JSON.
+        kinds: What must stand in it besides class_names and image_size, and of which kind.
+
+    Raises:
+        InputError: Something in it is not as odkit writes it; the message names that.
+    """
+    try:
+        about: dict[str, Any] = orjson.loads(text)
+        wrong = next(_wrong_in(about, kinds), "")
+    except orjson.JSONDecodeError as error:
+        wrong = f"no JSON ({error})"
+    if wrong:
+        raise InputError(
+            f"what {path} says of itself ('odkit' in its metadata) is not as odkit writes it: {wrong}. Take the file "
+            "as it was saved, or save it anew"
+        )
+    return about
+
+
+def _wrong_in(about: Any, kinds: Mapping[str, type]) -> Iterator[str]:
+    if not isinstance(about, dict):
+        yield f"{about!r:.50} in place of keys and values"
+        return
+    if about.get("format", FORMAT) != FORMAT:
+        yield f"format is {about['format']!r:.50}, and this odkit knows {FORMAT}: a newer odkit may open it"
+    for key, kind in {**kinds, "class_names": list, "image_size": int}.items():
+        if key not in about:
+            yield f"{key} is missing"
+        elif type(about[key]) is not kind:
+            yield f"{key} is {about[key]!r:.50}, and no {kind.__name__}"
+    classes, size = about["class_names"], about["image_size"]
+    if not classes or not all(isinstance(one, str) and one for one in classes):
+        yield f"class_names is {classes!r:.50}, and no list of names"
+    if len(set(classes)) < len(classes):
+        yield "class_names has a name twice"
+    if not 1 <= size <= LARGEST_IMAGE:
+        yield f"image_size is {size:,} pixels, and can be {LARGEST_IMAGE:,} at most"
+    if about.get("tiles") is not None and not _are_tiles(about["tiles"]):
+        yield f"tiles are {about['tiles']!r:.80}, and no size, overlap and whole"
+    if about.get("divisible", 1) < 1:
+        yield f"divisible is {about['divisible']}"
+
+
+def _are_tiles(tiles: Any) -> bool:
+    return (
+        isinstance(tiles, dict)
+        and {key: type(value) for key, value in tiles.items()} == {"size": int, "overlap": int, "whole": bool}
+        and tiles["size"] >= SMALLEST_TILE
+        and 0 <= tiles["overlap"] < tiles["size"]
+    )
 
 
 def weights_file(name: str) -> Path:

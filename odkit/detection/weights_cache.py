@@ -5,15 +5,20 @@ import os
 import re
 from pathlib import Path
 
-from odkit.system import GB
+from odkit.system import GB, cache_folder
 
 STARTER_WEIGHTS = Path(__file__).parent / "starter.safetensors"
 
 
 def weights_folder() -> Path:
     """Where torch keeps downloaded weights (the rule of `torch.hub.get_dir()`)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser() / "hub" / "checkpoints"
+    if own := os.environ.get("TORCH_HOME"):
+        return Path(os.path.expanduser(own)) / "hub" / "checkpoints"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody knows this account's home
+        cache = cache_folder()
+    return Path(os.path.expanduser(cache)) / "torch" / "hub" / "checkpoints"
 
 
 def named_hash(path: Path) -> str:

@@ -23,4 +23,4 @@ def first_line(error: BaseException) -> str:
 
 def cache_folder() -> Path:
     """Where caches go (torch's weights among them)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))

@@ -30,6 +30,7 @@ from odkit.runs.worker import RunError
 
 INTERVAL = 2.0  # seconds between two looks at the events
 PATIENCE = 90.0  # seconds that a tracker has for one call: after that it counts as hung
+SILENCE = 10.0  # seconds of it after which whoever waits is told so
 EVENTS_A_CALL = 500
 FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0  # seconds between tries, doubled from the first to the longest
 LAST_TRIES = 150.0  # seconds of trying after the run has ended
@@ -172,7 +173,7 @@ class Follower:
             next((event["time"] for some in EventReader(self.reader.path).batches() for event in some), None),
         )
         board: Board = self.target.tracker.board(about, self.target.place)
-        goes_on = _in_time(board.begin, kept)
+        goes_on = self._in_time(board.begin, kept)
         self.board, self.identity = board, board.identity
         self.step, self.epoch = -1, -1
         self._say(f"{self.title} {'goes on with' if goes_on else 'begins'} {board.identity}")
@@ -202,7 +203,7 @@ class Follower:
         step = start.get("from_step", 0)
         self._say(f"from step {step} on it is done over")
         self.step, self.epoch = -1, -1
-        if _in_time(self.board.unsay, step):
+        if self._in_time(self.board.unsay, step):
             self._mark(e for e in standing if e.get("step", 0) < step)
             return [e for e in standing if e.get("step", 0) >= step]
         self.sure = "", 0
@@ -214,7 +215,7 @@ class Follower:
         assert self.board is not None
         for first in range(0, len(events), EVENTS_A_CALL):
             some = events[first : first + EVENTS_A_CALL]
-            _in_time(self.board.send, some)
+            self._in_time(self.board.send, some)
             self._mark(some)
 
     def _mark(self, events: Iterable[Mapping[str, Any]]) -> None:
@@ -231,11 +232,23 @@ class Follower:
         state = self.run.state
         if state == "running":
             return False
-        _in_time(self.board.end, state, self.when)
+        self._in_time(self.board.end, state, self.when)
         self.trouble = ""
         self._save()
         self._say(f"the run has ended ({state}); all of it is there")
         return True
+
+    def _in_time(self, function: Callable[..., T], *args: Any) -> T:
+        """See below; a person who waits for an answer is told what is waited for."""
+        return _in_time(function, *args, waiting=self._tell_waiting)
+
+    def _tell_waiting(self) -> None:
+        if not self.background:
+            print(
+                f"{self.title} has not answered for {SILENCE:g} s; given up after {PATIENCE:g} (Ctrl-C: now)",
+                file=sys.stderr,
+                flush=True,
+            )
 
     # -- its files in the run's folder -------------------------------------------------------------------------------
 
@@ -307,8 +320,8 @@ class Follower:
                     file.write(line)
 
 
-def _in_time(function: Callable[..., T], *args: Any) -> T:
-    """What a tracker's function returns or raises; TimeoutError where it does neither."""
+def _in_time(function: Callable[..., T], *args: Any, waiting: Callable[[], object] = lambda: None) -> T:
+    """What a tracker's function returns or raises, TimeoutError if neither; `waiting` is called on the way."""
     found: list[T] = []
     raised: list[BaseException] = []
 
@@ -320,7 +333,10 @@ def _in_time(function: Callable[..., T], *args: Any) -> T:
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(min(SILENCE, PATIENCE))
+    if thread.is_alive():
+        waiting()
+        thread.join(max(0.0, PATIENCE - SILENCE))
     if thread.is_alive():
         raise TimeoutError(f"no answer in {PATIENCE:.0f} s")
     if raised:

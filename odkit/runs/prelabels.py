@@ -5,6 +5,7 @@ learns its own mistakes. The pictures that it is least sure of come first, becau
 Settles, "Active Learning Literature Survey", 2009).
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ class Prelabels:
             box_images=found.images,
             box_crowd=np.zeros(len(found), bool),
             box_ids=Texts.of(suggestion_ids(found)),
+            source_problems=(),  # are of the labels, whose place these take
             notes=(*self.pictures.notes, NOT_LABELS),
         )
 
@@ -202,7 +204,7 @@ def find_unlabelled(source: Dataset | str | Path, every_picture: bool = False, *
         dataset, extra = source if isinstance(source, Dataset) else load_dataset(source), []
         where = "give the folder to have the pictures that no label names"
     else:
-        path = Path(source).expanduser().absolute()
+        path = Path(os.path.expanduser(source)).absolute()
         if path.exists() and _holds_only_pictures(path):
             alone = detection.images_dataset(path, ())
             return Unlabelled(alone.replace(notes=("there are no labels beside the pictures",)), None)

@@ -84,7 +84,7 @@ def import_tfod(
         MissingFileError: There is no such file, or no config in the folder.
         InputError: The file is no pipeline.config (the message names the line), or the folder has several.
     """
-    config = _find_config(Path(os.path.abspath(Path(source).expanduser())))
+    config = _find_config(Path(os.path.abspath(os.path.expanduser(source))))
     message = read_pbtxt(config)
     if not message.message("model").fields or not message.message("train_config").fields:
         raise InputError(
@@ -92,7 +92,7 @@ def import_tfod(
         )
     if detector:
         detection.catalogue_entry(detector)  # says which there are
-    return _Import(config, message, Path(source).expanduser(), device).run(data, detector, measure)
+    return _Import(config, message, Path(os.path.expanduser(source)), device).run(data, detector, measure)
 
 
 def _find_config(path: Path) -> Path:
@@ -245,13 +245,13 @@ class _Import:
 
     def _choose_data(self, given: str | Path | None, files: list[Path]) -> Path | None:
         if given is not None:
-            return Path(given).expanduser()
+            return Path(os.path.expanduser(given))
         if files:
             return Path(os.path.commonpath([file.parent for file in files]))
         if self.source.is_dir():
             return self.source
         for place in (self.config.parent, self.config.parent.parent):
-            if place in (Path.home(), Path(place.anchor)):
+            if place in (Path(os.path.expanduser("~")), Path(place.anchor)):
                 break
             try:
                 load_dataset(place, val=0)

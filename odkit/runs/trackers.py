@@ -135,7 +135,7 @@ def read_targets(texts: str | Iterable[str]) -> list[Target]:
         if importlib.util.find_spec(TRACKERS[name].package) is None:
             raise missing(name)
         if name == "tensorboard":
-            place = str(Path(place or "tensorboard").expanduser().absolute())
+            place = str(Path(os.path.expanduser(place or "tensorboard")).absolute())
         elif re.match(r"sqlite:///[^/]", place):
             place = f"sqlite:///{Path(place.removeprefix('sqlite:///')).absolute()}"
         found.append(Target(name, place))

@@ -2,6 +2,7 @@ from . import frontend as frontend
 from . import machine as machine
 from .errors import FileInTheWayError as FileInTheWayError
 from .errors import InputError as InputError
+from .errors import LeftOutWarning as LeftOutWarning
 from .errors import MissingFileError as MissingFileError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import OdkitError as OdkitError
@@ -34,3 +35,4 @@ from .processes import end_with_parent as end_with_parent
 from .processes import open_all_files as open_all_files
 from .processes import package_path as package_path
 from .words import counted as counted
+from .words import printable as printable

@@ -37,3 +37,7 @@ class FileInTheWayError(OdkitError, FileExistsError):
 
 class MissingPackageError(OdkitError, RuntimeError):
     """A package that only this needs is not installed; the message says what to type."""
+
+
+class LeftOutWarning(UserWarning):
+    """What was written is not the whole: the message says what was left out, and how many."""

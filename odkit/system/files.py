@@ -140,7 +140,7 @@ def cache_folder() -> Path:
         OSError: None of them can be made.
     """
     if os.environ.get("ODKIT_CACHE"):
-        return Path(os.environ["ODKIT_CACHE"]).expanduser().absolute()
+        return Path(os.path.expanduser(os.environ["ODKIT_CACHE"])).absolute()
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odkit"
         base.mkdir(parents=True, exist_ok=True)

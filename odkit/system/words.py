@@ -7,3 +7,11 @@ def counted(number: int, noun: str) -> str:
     if number != 1:
         head += "es" if head.endswith(("x", "s")) else "s"
     return f"{number:,} {head}{space}{rest}"
+
+
+def printable(text: str) -> str:
+    """A text as it may be printed: a file's or a class's name must not move the cursor or colour what follows."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

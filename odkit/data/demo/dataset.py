@@ -84,7 +84,7 @@ def write_demo(folder: Path | str, *, images: int = 400, seed: int = 0, faults: 
         FileExistsError: The folder holds something else, or is a file.
     """
     _check(images, seed, faults)
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))
     if _is_complete(folder, images, seed, faults):
         return folder
     _refuse_foreign(folder)

@@ -190,7 +190,7 @@ def load_dataset(
         raise InputError(f"first_pixel={first_pixel} must be 0 or 1, or None to find out")
     if format is not None:
         choose(READERS, format, "read")
-    path = Path(os.path.abspath(Path(path).expanduser()))
+    path = Path(os.path.abspath(os.path.expanduser(path)))
     if not path.exists():
         near = difflib.get_close_matches(path.name, listed(path.parent), n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""

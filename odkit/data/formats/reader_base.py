@@ -459,6 +459,12 @@ class Gathered:
         )
 
 
+def problem_count(problem: SourceProblem) -> int:
+    """How many problems a row of `source_problems` stands for: 1, or those that are not listed one by one."""
+    more = re.fullmatch(r"and ([\d,]+) more of this kind", problem.message)
+    return int(more[1].replace(",", "")) if more else 1
+
+
 def is_float(text: str) -> bool:
     """Whether Python reads a text as a number; "nan" and "inf" are some."""
     try:

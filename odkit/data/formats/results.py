@@ -62,7 +62,7 @@ def write_predictions(
     writers: list[_Write] = [choose(RESULTS, name, "write") for name in names]
     dataset = found.dataset() if dataset is None else dataset
     found = found.for_dataset(dataset)
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))
     folder.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     lost: list[str] = []

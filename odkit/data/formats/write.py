@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from odkit.data.dataset import Dataset
 from odkit.data.formats.coco import write_coco
 from odkit.data.formats.createml import createml_places, write_createml
@@ -15,9 +17,9 @@ from odkit.data.formats.cvat import cvat_places, write_cvat
 from odkit.data.formats.load import choose, listed, load_dataset, shown_path
 from odkit.data.formats.names import TITLES
 from odkit.data.formats.voc import write_voc
-from odkit.data.formats.writer_base import flat_names, kept_ids, put_images
+from odkit.data.formats.writer_base import flat_names, kept_ids, put_images, unread_labels, writable_boxes
 from odkit.data.formats.yolo import write_yolo, yolo_places
-from odkit.system import FileInTheWayError, InputError, sync_folder, sync_tree
+from odkit.system import FileInTheWayError, InputError, LeftOutWarning, counted, sync_folder, sync_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Writer:
 
     title: str
     arrange: Callable[[Dataset], list[str]]  # where each image goes, relative to the new folder
-    write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what is lost
+    write: Callable[[Dataset, Path, Sequence[str]], list[str]]  # write the labels; in words what they become
 
 
 def _voc_places(dataset: Dataset) -> list[str]:
@@ -58,39 +60,51 @@ def write_dataset(
     format: str = "coco",  # noqa: A002
     *,
     images: str = "copy",
+    partial: bool = False,
 ) -> Path:
     """Write a dataset into a new folder; it is there whole or not at all, and the source stays as it is.
 
-    Boxes come back from it within a thousandth of a pixel. What the format cannot hold is told in a warning. Image
-    ids stay as they are in COCO; the others want their own folders, so there they are JPEGImages/NAME (VOC),
-    images/SPLIT/NAME (YOLO), images/NAME (CVAT) and SPLIT/NAME (CreateML).
+    Boxes come back from it within a thousandth of a pixel. Where labels would be lost (they could not be read, or have
+    no class) nothing is written unless `partial` says so. What the format holds otherwise, and images that are not
+    there, are told in a warning. Image ids stay as they are in COCO; the others want their own folders, so there they
+    are JPEGImages/NAME (VOC), images/SPLIT/NAME (YOLO), images/NAME (CVAT) and SPLIT/NAME (CreateML).
 
     Args:
         dataset: What to write.
         folder: Where to; it must not exist or be empty.
         format: "coco", "voc", "yolo", "cvat" or "createml".
         images: "copy" them, "link" to them (symbolic links), or "none" to write only the labels.
+        partial: Leave out the labels that cannot be carried over, and the images of which no label is left then: as
+            images without objects they would teach that what stands on them is background. A LeftOutWarning says
+            what is left out.
 
     Returns:
         The folder's absolute path.
 
     Raises:
         DatasetFormatError: The format is not known.
+        InputError: Labels would be lost; the message says which.
         FileExistsError: The folder holds something, or is a file.
         ValueError: `images` is none of the three.
     """
     writer: Writer = choose(WRITERS, format, "write")
     if images not in _IMAGES:
         raise InputError(f"images={images!r} must be one of {', '.join(map(repr, _IMAGES))}")
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))
     _refuse_full(folder)
+    dataset, left_out = _without_lost(dataset)
+    if left_out and not partial:
+        raise InputError(
+            "\n  - ".join([f"{dataset.root} would lose labels, so nothing is written:", *left_out])
+            + "\n`odkit audit` lists them all. Correct them, or write the rest with --partial (in Python partial=True)"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f"{_WRITING}{folder.name}-", dir=folder.parent))
     try:
         workshop.chmod(0o755)  # mkdtemp's folders are closed to others
         files = writer.arrange(dataset)
         missing = put_images(dataset, workshop, files, images)
-        lost = writer.write(dataset, workshop, files)
+        changed = writer.write(dataset, workshop, files)
         _refuse_full(folder)
         sync_tree(workshop)  # an empty label file would say that there is nothing in the image
         _move(workshop, folder)
@@ -98,9 +112,11 @@ def write_dataset(
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     if missing:
-        lost.append(f"{missing:,} images are missing, so their labels stand alone")
-    if lost:
-        warnings.warn(f"{folder}: {'; '.join(lost)}", stacklevel=2)
+        left_out.append(f"{missing:,} images are missing, so their labels stand alone")
+    if left_out:
+        warnings.warn("\n  - ".join([f"{folder} lacks", *left_out]), LeftOutWarning, stacklevel=2)
+    if changed:
+        warnings.warn(f"{folder}: {'; '.join(changed)}", stacklevel=2)
     return folder
 
 
@@ -111,13 +127,34 @@ def convert(
     to: str = "coco",
     images: str = "copy",
     format: str | None = None,  # noqa: A002
+    partial: bool = False,
 ) -> Path:
     """Write the dataset at `source` into the new folder `target` in another format; see `write_dataset`.
 
     No splits are dealt: what has none stays without. `format` says what the source is read as, see `load_dataset`.
     """
     choose(WRITERS, to, "write")
-    return write_dataset(load_dataset(source, format=format, val=0), target, to, images=images)
+    return write_dataset(
+        load_dataset(source, format=format, val=0), target, to, images=images, partial=partial
+    )
+
+
+def _without_lost(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """What of a dataset can be written, and in words what is left out."""
+    unread, left_out = unread_labels(dataset)
+    keep, more = writable_boxes(dataset)
+    left_out += more
+    if not left_out:
+        return dataset, []
+    finite = np.isfinite(dataset.boxes).all(1)
+    unread[dataset.box_images[~finite]] = True  # where an object is, nobody knows: as if it had not been read
+    kept = dataset.select_boxes(keep)
+    emptied = unread & (kept.boxes_per_image() == 0)
+    if emptied.any():
+        first = dataset.image_ids[int(np.flatnonzero(emptied)[0])]
+        left_out.append(f"{counted(int(emptied.sum()), 'image')} of which no label is left: {first}")
+        kept = kept.select(~emptied)
+    return kept, left_out
 
 
 def _refuse_full(folder: Path) -> None:

@@ -10,9 +10,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from odkit.data.dataset import UNKNOWN_CLASS, Dataset
-from odkit.data.formats.reader_base import name_of, suffix
+from odkit.data.dataset import UNKNOWN_CLASS, Dataset, SourceProblem
+from odkit.data.formats.reader_base import name_of, problem_count, suffix
 from odkit.data.image_facts import header_sizes
+from odkit.system import counted
+
+_SHOWN = 3
+"""Of each kind of lost labels, so many are told of one by one."""
+_STRAY = ("label_without_image", "text_labels_left_out")
+_LOST = {
+    "unreadable_label": "label that cannot be read",
+    "path_outside": "label of an image outside the folder",
+    "label_without_image": "label without an image",
+    "text_labels_left_out": "label file beside the images",
+    "missing_split": "split that is not there",
+    "duplicate_image_id": "image with the id of another",
+}
+"""What is lost with a problem that a reader met, by its kind."""
 
 
 def kept_ids(dataset: Dataset) -> list[str]:
@@ -111,11 +125,38 @@ def writable_boxes(dataset: Dataset) -> tuple[NDArray[np.bool_], list[str]]:
     finite = np.all(np.isfinite(dataset.boxes), axis=1)
     known = dataset.box_classes != UNKNOWN_CLASS
     lost = []
-    if not known.all():
-        lost.append(f"{int((~known).sum()):,} boxes of an unknown class are left out")
-    if not finite[known].all():
-        lost.append(f"{int((known & ~finite).sum()):,} boxes that are not four finite numbers are left out")
+    for what, rows in (("of an unknown class", ~known), ("without four finite numbers", known & ~finite)):
+        if rows.any():
+            first = int(np.flatnonzero(rows)[0])
+            where = f"{dataset.image_ids[dataset.box_images[first]]}, {dataset.box_ids[first]}"
+            lost.append(f"{counted(int(rows.sum()), 'box')} {what}: {where}")
     return finite & known, lost
+
+
+def unread_labels(dataset: Dataset) -> tuple[NDArray[np.bool_], list[str]]:
+    """The images of which labels are lost as no reader could read them, [N]; and in words which labels those are."""
+    images = np.zeros(len(dataset), bool)
+    lost: dict[str, list[SourceProblem]] = {}
+    there = set(dataset.image_ids) if dataset.source_problems else set()
+    for problem in dataset.source_problems:
+        # a label without an image is kept where a row of the dataset stands for the missing image
+        stray = problem.kind in _STRAY and problem.severity == "warning" and problem.image not in there
+        if stray or (problem.severity == "fatal" and problem.kind != "unknown_class"):
+            lost.setdefault(problem.kind, []).append(problem)
+    told = []
+    for kind, problems in lost.items():
+        number = counted(sum(map(problem_count, problems)), _LOST.get(kind, "label"))
+        shown = [
+            f"{_relative(problem.file, dataset.root)}: {problem.message}" for problem in problems[:_SHOWN]
+        ]
+        told.append("; ".join([number + ": " + shown[0], *shown[1:]]))
+        concerned = {problem.image for problem in problems} & there
+        images |= np.array([image in concerned for image in dataset.image_ids], bool) if concerned else False
+    return images, told
+
+
+def _relative(file: str, root: Path) -> str:
+    return os.path.relpath(file, root) if file.startswith(f"{root}{os.sep}") else file
 
 
 def lost_crowds(dataset: Dataset, title: str) -> list[str]:

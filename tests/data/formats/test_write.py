@@ -151,10 +151,14 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
     classes[9] = -1
     dataset = dataset.replace(boxes=boxes, box_classes=classes)
     for kind in WRITERS:
-        with pytest.warns(UserWarning, match="1 boxes? .*unknown class") as caught:
+        with pytest.raises(ValueError, match=r"(?s)lose labels.*1 box of an unknown class.*--partial"):
             write_dataset(dataset, tmp_path / kind, kind)
-        message = str(caught[0].message)
-        assert "finite" in message
+        assert not (tmp_path / kind).exists()
+        with pytest.warns(UserWarning) as caught:
+            write_dataset(dataset, tmp_path / kind, kind, partial=True)
+        message = "; ".join(str(warning.message) for warning in caught)
+        assert "1 box of an unknown class" in message
+        assert "1 box without four finite numbers" in message
         assert ("crowd" in message) == (kind != "coco")
         assert load_dataset(tmp_path / kind).num_boxes == dataset.num_boxes - 2
 
