@@ -4,6 +4,7 @@ Only the command that is typed is read so, and commands import what they need wh
 for help import neither torch nor numpy.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TextIO
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -47,7 +48,9 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0
         if given[:1] == ["train"]:
             given = with_config(given)
-        status = _read(given)()
+        asked = _read(given)
+        with contextlib.redirect_stdout(_Plain(sys.stdout)):
+            status = asked()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -60,6 +63,20 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"odkit: {printable(_said(error))}", file=sys.stderr)
         return 1
     return status
+
+
+class _Plain:
+    """An output to which names of files and classes go as text alone: none may move the cursor or retitle a window."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _make_streams_bear_all() -> None:
