@@ -35,7 +35,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks check test test-extras bench image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test test-extras bench sbom image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -74,6 +74,13 @@ test: $(READY)  ## run all tests, the notebooks among them
 # bench/tiles.py), nor what wants a GPU (bench/gpu.py): each is started by itself.
 bench: $(READY)  ## measure odkit beside the alternatives, in 20 minutes; bench/RESULTS.md is then of this machine
 	$(BIN)/python bench/report.py $(BENCH)
+
+# Of the lock, so of every platform, with the hash of each file; the same bytes from the same lock.
+sbom: $(READY)  ## list what odkit is installed with, as CycloneDX, in sbom.json
+	@[ -x $(BIN)/cyclonedx-py ] || $(MAKE) test-extras
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file sbom.json requirements.lock
+	@echo "sbom.json: $$(grep -c '"purl"' sbom.json) packages"
 
 test-extras: $(READY)  ## install the optional packages that some tests want, and are skipped without
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r tests/extras.lock
