@@ -18,9 +18,7 @@ def listeners(port: int) -> set[int]:
     """User ids of those who listen on a port of this machine; empty where nobody does, or where there is no /proc."""
     tables = [path for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
     rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
-    return {
-        int(row[7]) for row in rows if row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port
-    }
+    return {int(row[7]) for row in rows if row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port}
 
 
 def is_others(path: str) -> bool:

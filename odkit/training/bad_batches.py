@@ -35,7 +35,14 @@ def replay(run: Run) -> list[dict[str, Any]]:
 
 def _replay_batch(run: Run, file: Path, dataset: Dataset) -> list[dict[str, Any]]:
     # weights_only: a run folder may come from anywhere, and must not be able to run anything
-    kept = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        kept = torch.load(file, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # a damaged file fails in many ways, and torch's own advice would run what is in it
+        raise InputError(
+            f"{file} is damaged, or holds more than numbers, which odkit does not load"
+        ) from error
     if "batch" not in kept:
         raise InputError(
             f"{file}: kept by an earlier odkit, which laid batches out otherwise; train anew to replay"

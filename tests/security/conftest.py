@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -45,7 +44,9 @@ class Opened:
     lab: Lab
     kernel: str
     picture: str  # one that the App shows
-    routes: list[tuple[str, bool]]  # every path it serves, a regular expression, and whether it is a WebSocket
+    routes: list[
+        tuple[str, bool]
+    ]  # every path it serves, a regular expression, and whether it is a WebSocket
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
             kernel,
             "import odkit as od; browser = od.browse(od.demo_dataset()); print(browser.dataset.first().filepath)",
         )
-        routes = [(path, bool(socket)) for path, socket in json.loads((lab.folder / "routes.json").read_text())]
+        routes = [
+            (path, bool(socket)) for path, socket in json.loads((lab.folder / "routes.json").read_text())
+        ]
         yield Opened(lab, kernel, said.split()[-1], routes)
     finally:
         stop_lab(lab)

@@ -14,13 +14,24 @@ FILES = sorted([*PROJECT.glob("odkit/**/*.py"), *PROJECT.glob("container/*.py")]
 UNPICKLE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pandas"}
 FOR_ITS_ERROR = {"odkit/detection/imported.py"}
 # By which code, a shell's line or an archive's own paths come to be what runs or is written.
-NEVER = {"eval", "exec", "os.system", "os.popen", "pty.spawn", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"}
+NEVER = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "pty.spawn",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "yaml.load_all",
+}
 NEVER_METHODS = {"extractall", "unpack_archive"}
 
 
 def name_of(node: ast.AST) -> str:
     """ "torch.load" of torch.load(...)."""
-    return f"{name_of(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return (
+        f"{name_of(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    )
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
@@ -83,7 +94,12 @@ def test_nor_in_the_notebooks(path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *("import pickle", "from joblib import load", "torch.load(path)", "torch.load(path, weights_only=False)"),
+        *(
+            "import pickle",
+            "from joblib import load",
+            "torch.load(path)",
+            "torch.load(path, weights_only=False)",
+        ),
         *("yaml.load(text, Loader=yaml.Loader)", "np.load(path, allow_pickle=True)", "os.system('ls')"),
         *("subprocess.run('ls', shell=True)", "archive.extractall(folder)", "np.lib.format.read_array(file)"),
         *("eval(text)", "AutoModel.from_pretrained(name, trust_remote_code=True)", "pickle.loads(data)"),
@@ -91,4 +107,3 @@ def test_nor_in_the_notebooks(path: Path) -> None:
 )
 def test_these_would_be_found(line: str) -> None:
     assert list(faults("odkit/some.py", ast.parse(line)))
-

@@ -34,7 +34,9 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def ask(lab: Lab, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
+def ask(
+    lab: Lab, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+) -> Answer:
     """A request with no more headers than these, and no redirect followed; `path` begins below the base URL."""
     address = urllib.parse.urlsplit(lab.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
@@ -112,10 +114,14 @@ def test_every_path_asks_for_the_token(opened: Opened) -> None:
 
 def test_every_websocket_asks_for_the_token_and_for_its_own_page(opened: Opened, cookies: str) -> None:
     upgrade = {
-        **{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    assert ask(opened.lab, "POST", "api/terminals", {"Authorization": f"token {opened.lab.token}"}).status == 200
+    assert (
+        ask(opened.lab, "POST", "api/terminals", {"Authorization": f"token {opened.lab.token}"}).status == 200
+    )
     paths = [example(path) for path, is_socket in opened.routes if is_socket]
     assert {"terminals/websocket/1", "api/events/subscribe", "fiftyone/a"} <= set(paths)
     for path in [*paths, f"api/kernels/{opened.kernel}/channels", "fiftyone/graphql"]:
@@ -129,8 +135,16 @@ def test_every_websocket_asks_for_the_token_and_for_its_own_page(opened: Opened,
 
 # As a browser of today says it, of a site elsewhere, of another port of this machine; and one that says less.
 PAGES = {
-    "elsewhere": {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"},
-    "another port": {"Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+    "elsewhere": {
+        "Origin": "https://elsewhere.example",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "cors",
+    },
+    "another port": {
+        "Origin": "http://127.0.0.1:1",
+        "Sec-Fetch-Site": "same-site",
+        "Sec-Fetch-Mode": "no-cors",
+    },
     "an old browser": {"Origin": "http://127.0.0.1:1"},
     "a sandbox": {"Origin": "null"},
 }
@@ -172,7 +186,9 @@ def test_its_own_page_and_a_link_are_served(opened: Opened, cookies: str) -> Non
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "page.jpg", "page"])
 def test_a_file_opened_by_itself_runs_nothing(name: str, opened: Opened, cookies: str) -> None:
     """A data set may bring HTML; on JupyterLab's own address its script could start kernels."""
-    (opened.lab.folder / name).write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    (opened.lab.folder / name).write_text(
+        "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    )
     link = {"Cookie": cookies, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     for path in (f"fiftyone/media?filepath={opened.lab.folder / name}", f"files/{name}"):
         answer = ask(opened.lab, "GET", path, {**link, "Referer": opened.lab.url})
@@ -197,8 +213,12 @@ def processes_of(lab: Lab) -> list[psutil.Process]:
     """JupyterLab, its kernels and all that they started, FiftyOne's two services among them."""
     root = psutil.Process(lab.process.pid)
     marks = (str(services.app_socket(lab.process.pid)), str(lab.database))
-    beside = [p for p in psutil.process_iter(["cmdline"]) if any(m in (p.info["cmdline"] or ()) for m in marks)]
-    return list({process.pid: process for process in [root, *root.children(recursive=True), *beside]}.values())
+    beside = [
+        p for p in psutil.process_iter(["cmdline"]) if any(m in (p.info["cmdline"] or ()) for m in marks)
+    ]
+    return list(
+        {process.pid: process for process in [root, *root.children(recursive=True), *beside]}.values()
+    )
 
 
 def test_what_listens(opened: Opened) -> None:
@@ -275,7 +295,9 @@ def test_what_others_started_is_not_passed_on(opened: Opened, cookies: str) -> N
     """
     for account in (0, NOBODY) if os.getuid() == 0 else (0,):
         program = [sys.executable, "-c", code, str(account)]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd="/") as one:
+        with subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd="/"
+        ) as one:
             try:
                 assert one.stdout is not None
                 port = int(one.stdout.readline())
