@@ -94,7 +94,7 @@ def _own_store() -> dict[str, Any]:
     port, server = int(os.environ["MASTER_PORT"]), None
     if rank() == 0:
         server = socket.create_server(("127.0.0.1", port), backlog=128)
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1",
         port,
         world_size(),

@@ -51,7 +51,7 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    """With a script in the notebook that no picture lies beside."""
+    """JupyterLab with odkit's own settings, whatever is installed, and the App open in a kernel."""
     folder = tmp_path_factory.mktemp("secure")
     settings = folder / "etc"
     (settings / "jupyter_server_config.d").mkdir(parents=True)
@@ -65,7 +65,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         environment.setenv("PYTHONPATH", str(settings))
         lab = start_lab(folder / "work")
     try:
-        until(lambda: (lab.folder / "routes.json").exists())
+        until((lab.folder / "routes.json").exists)
         kernel = start_kernel(lab.url, lab.token)
         said = run_code(
             lab.url,

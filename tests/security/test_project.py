@@ -123,7 +123,7 @@ def test_the_container_is_given_no_more_than_it_needs() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(service)
-        assert [volume for volume in service["volumes"] if ":/data" in volume][0].endswith(":ro")
+        assert next(volume for volume in service["volumes"] if ":/data" in volume).endswith(":ro")
     pods = [
         document["spec"]["template"]["spec"]
         for document in yaml.safe_load_all((PROJECT / "deploy" / "kubernetes.yaml").read_text())
