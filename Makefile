@@ -35,7 +35,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks check test test-extras bench soak fuzz reliability image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test test-extras bench soak fuzz reliability sbom image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -87,6 +87,13 @@ fuzz: $(READY)  ## feed every parser with what coverage leads to; what breaks on
 
 reliability: $(READY)  ## try every hostile case, and write docs/reliability.md anew
 	$(BIN)/python -m tests.hostile.page --measure
+
+# Of the lock, so of every platform, with the hash of each file; the same bytes from the same lock.
+sbom: $(READY)  ## list what odkit is installed with, as CycloneDX, in sbom.json
+	@[ -x $(BIN)/cyclonedx-py ] || $(MAKE) test-extras
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file sbom.json requirements.lock
+	@echo "sbom.json: $$(grep -c '"purl"' sbom.json) packages"
 
 test-extras: $(READY)  ## install the optional packages that some tests want, and are skipped without
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r tests/extras.lock

@@ -19,6 +19,11 @@ if os.environ.get("JUPYTER_PASSWORD_HASH"):
     c.PasswordIdentityProvider.hashed_password = os.environ["JUPYTER_PASSWORD_HASH"]
     c.PasswordIdentityProvider.password_required = True
 
+# As in odkit/system/etc/jupyter_server_config.py, in whose place this file stands: nobody listens in to a kernel, and
+# other sites get no use of the login.
+c.KernelManager.transport_encryption = "auto"
+c.IdentityProvider.cookie_options = {"SameSite": "Lax"}
+
 # FiftyOne's App listens on a unix socket and is reached as BASE_URL/fiftyone/, behind the token (see
 # odkit/browsing/services.py); so is what a person starts on this machine, as BASE_URL/proxy/PORT/, and no other host.
 c.ServerProxy.host_allowlist = ["localhost", "127.0.0.1"]

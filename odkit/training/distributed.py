@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -77,10 +78,31 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         timeout=PATIENCE,
+        **_own_store(),
         device_id=device if device.type == "cuda" else None,
     )
     yield
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
+
+
+def _own_store() -> dict[str, Any]:
+    """Where processes of one machine meet: on loopback, where torch would open a port to the network."""
+    if local_world_size() != world_size() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return {}  # several machines, or a torchrun that somebody else started and that lends its own
+    if os.path.exists("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else where the machine's name leads to
+    port, server = int(os.environ["MASTER_PORT"]), None
+    if rank() == 0:
+        server = socket.create_server(("127.0.0.1", port), backlog=128)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1",
+        port,
+        world_size(),
+        is_master=server is not None,
+        timeout=PATIENCE,
+        master_listen_fd=server.detach() if server else None,
+    )
+    return {"store": store, "rank": rank(), "world_size": world_size()}
 
 
 def data_parallel(detector: nn.Module) -> nn.Module:

@@ -5,7 +5,6 @@ Settings, from the environment (the Makefile sets the first two): ODKIT_ENGINE (
 """
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -18,9 +17,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from tornado.httpclient import HTTPRequest
-from tornado.ioloop import IOLoop
-from tornado.websocket import websocket_connect
+from tests.kernels import run_code, start_kernel, stop_kernel
 
 TOKEN = "a-token-for-tests"
 IMAGE = os.environ.get("ODKIT_IMAGE", "odkit")
@@ -137,45 +134,14 @@ class Container:
         return log
 
     def run_in_kernel(self, code: str, *, base="/", seconds=300) -> str:
-        """Run code in a new kernel through JupyterLab's own API, as a browser does; what it printed."""
-        status, body = self.get(f"{base}api/kernels", data=b"{}")
-        assert status == 201, body
-        kernel = json.loads(body)["id"]
+        """Run code in a new kernel, as a browser does; what it printed."""
+        url = f"http://127.0.0.1:{self.port}{base}"
+        kernel = start_kernel(url, TOKEN)
         try:
-            return IOLoop(make_current=False).run_sync(
-                lambda: self._execute(kernel, code, base), timeout=seconds
-            )
+            return run_code(url, TOKEN, kernel, code, seconds=seconds)
         finally:
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{self.port}{base}api/kernels/{kernel}",
-                method="DELETE",
-                headers={"Authorization": f"token {TOKEN}"},
-            )
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(request, timeout=60)
-
-    async def _execute(self, kernel: str, code: str, base: str) -> str:
-        url = f"ws://127.0.0.1:{self.port}{base}api/kernels/{kernel}/channels"
-        channel = await websocket_connect(HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}))
-        header = {"msg_id": uuid.uuid4().hex, "username": "", "session": uuid.uuid4().hex, "version": "5.3"}
-        content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
-        message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
-        await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
-        printed, trouble = "", []
-        awaited = {"execute_reply", "idle"}  # what was printed may come after the reply
-        while awaited:
-            answer = json.loads(await channel.read_message())
-            if answer["parent_header"].get("msg_id") != header["msg_id"]:
-                continue
-            content = answer["content"]
-            if answer["msg_type"] == "stream":
-                printed += content["text"]
-            if answer["msg_type"] == "execute_reply" and content["status"] != "ok":
-                trouble = content["traceback"]
-            awaited -= {answer["msg_type"], content.get("execution_state")}
-        channel.close()
-        assert not trouble, "\n".join(trouble) + printed
-        return printed
+                stop_kernel(url, TOKEN, kernel)
 
 
 def free_port() -> int:

@@ -33,7 +33,14 @@ def main() -> None:
     from odkit.cli import main as command
 
     # what a command would load for itself, half of its time: tyro's and tqdm's parts, and Pillow's for GIFs
-    for name in ("asyncio", "multiprocessing.synchronize", "numpy.ma", "tqdm.std", "typeguard", "unittest.mock"):
+    for name in (
+        "asyncio",
+        "multiprocessing.synchronize",
+        "numpy.ma",
+        "tqdm.std",
+        "typeguard",
+        "unittest.mock",
+    ):
         importlib.import_module(name)
     _ = odkit.data.audit.audit, odkit.data.formats.load_dataset, odkit.data.formats.write_dataset
     if "--torch" in sys.argv:

@@ -300,6 +300,10 @@ def test_a_lost_process_ends_the_run_resumably(
     launcher, (first, second) = family(run)
     named = {"launcher": launcher, "first": first, "second": second}
     everyone = [*named.values(), *launcher.children(recursive=True)]
+    sockets = [one for process in named.values() for one in process.net_connections("inet")]
+    assert {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN} == {"127.0.0.1"}, (
+        "not to the network"
+    )
     for victim in victims:
         named[victim].send_signal(number)
     while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in (first, second)):

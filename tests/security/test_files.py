@@ -1,0 +1,227 @@
+"""What a file from elsewhere can do: say something of itself, and nothing else; and where commands write."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import odkit as od
+from odkit.cli import main
+from odkit.data import Predictions
+from odkit.data.formats.write import write_dataset
+from odkit.runs import Settings
+from odkit.runs.events import EventLog
+from odkit.runs.run import create_run
+from odkit.system import OdkitError, cache_folder
+from odkit.training import replay
+from odkit.training.checkpoints import newest_checkpoint
+from tests.helpers import squares
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Runs:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.made,)
+
+
+def as_pickle(path: Path, made: Path) -> None:
+    path.write_bytes(pickle.dumps(Runs(made)))
+
+
+def as_torch(path: Path, made: Path) -> None:
+    torch.save({"model": {"weight": torch.zeros(1)}, "more": Runs(made)}, path)
+
+
+def as_old_torch(path: Path, made: Path) -> None:
+    torch.save({"model": Runs(made)}, path, _use_new_zipfile_serialization=False)
+
+
+def as_arrays(path: Path, made: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, image_paths=np.array([Runs(made)], object), boxes=np.array([Runs(made)], object))
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "detector.safetensors": od.load_detector,
+    "detector.onnx": od.load_detector,
+    "weights.pth": lambda path: od.build_detector("starter", ["a"], weights=str(path)),
+    "weights.pt": lambda path: od.build_detector(
+        "fasterrcnn_mobilenet_v3_large_fpn", ["a"], weights=str(path)
+    ),
+    "dataset.npz": od.Dataset.load,
+    "predictions.npz": Predictions.load,
+}
+
+
+@pytest.mark.parametrize("write", [as_pickle, as_torch, as_old_torch, as_arrays])
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_in_a_file_runs(name: str, write: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    write(tmp_path / name, made)
+    with pytest.raises(OdkitError):
+        READERS[name](tmp_path / name)
+    assert not made.exists()
+
+
+def test_they_would_run_elsewhere(tmp_path: Path) -> None:
+    as_torch(tmp_path / "weights.pth", tmp_path / "made")
+    torch.load(tmp_path / "weights.pth", weights_only=False)
+    assert (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("write", [as_pickle, as_torch, as_old_torch])
+def test_nothing_in_a_run_runs(write: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    run = create_run(squares(tmp_path / "squares"), Settings(weights="random"), tmp_path, "run")
+    for name in ("checkpoints/step-00000001.pt", "bad_batches/batch.pt", "detector.safetensors"):
+        path = run.path / name
+        path.parent.mkdir(exist_ok=True)
+        write(path, tmp_path / "made")
+    assert newest_checkpoint(run, EventLog(run.path / "events.jsonl")) is None
+    for read in (lambda: replay(run), run.detector):
+        with pytest.raises(OdkitError):
+            read()
+    assert not (tmp_path / "made").exists()
+
+
+def test_names_reach_the_terminal_as_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A file name may hold what retitles a terminal's window, moves its cursor or hides a line."""
+    hostile = "\x1b]0;owned\x07\x1b[2K\x9b31m"
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "data" / f"{hostile}.png")
+    page = {
+        "images": [{"id": 1, "file_name": f"{hostile}.png", "width": 64, "height": 48}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": n, "bbox": [1, 1, 9, 9]} for n in (1, 2)],
+        "categories": [{"id": 1, "name": f"class {hostile}"}],
+    }
+    (tmp_path / "data" / "labels.json").write_text(json.dumps(page))
+    data = str(tmp_path / "data")
+    for line in (
+        ["audit", data],
+        ["convert", data, str(tmp_path / "yolo"), "--to", "yolo"],
+        ["convert", data, str(tmp_path / "yolo"), "--to", "yolo", "--partial"],
+        ["audit", hostile],
+        ["show", hostile],
+    ):
+        assert main(line) in (0, 1)
+        said = capfd.readouterr()
+        text = said.out + said.err
+        assert "\\x1b" in text or line[0] == "convert", line
+        assert text.replace("\n", "").isprintable(), line
+
+
+def test_a_temporary_folder_that_leads_elsewhere_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another account could make a link there, to a folder of ours."""
+    for name in ("ODKIT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    link = tmp_path / f"odkit-{os.getuid()}"
+    assert cache_folder() == link
+    link.rmdir()
+    (tmp_path / "mine").mkdir()
+    link.symlink_to(tmp_path / "mine")
+    assert cache_folder() != link
+    assert cache_folder().parent == tmp_path
+
+
+# -- where commands write ----------------------------------------------------------------------------------------------
+
+# In every Python that is started: a line for each file or folder that it makes, changes or removes.
+WATCH = """
+import os, sys
+log = os.open(os.environ["WATCH_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+EVENTS = {"os.mkdir": (0,), "os.remove": (0,), "os.rmdir": (0,), "os.rename": (0, 1), "os.link": (1,),
+          "os.symlink": (1,), "os.truncate": (0,), "os.chmod": (0,), "os.chown": (0,), "os.utime": (0,)}
+def watch(event, args):
+    if event == "open":
+        written = isinstance(args[0], (str, bytes)) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        paths = [args[0]] if written else []
+    else:
+        paths = [args[at] for at in EVENTS.get(event, ())]
+    for path in paths:
+        if isinstance(path, (str, bytes)):
+            os.write(log, os.path.abspath(os.fsencode(path)) + b"\\n")
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.worker
+def test_commands_write_where_they_say(tmp_path: Path) -> None:
+    """The run, the output, the cache and the temporary folder; the data set stays as it was, and may be read-only."""
+    data = write_dataset(squares(tmp_path / "squares"), tmp_path / "data", "coco")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WATCH)
+    may = {name: tmp_path / name for name in ("home", "cache", "temporary", "runs", "out", "elsewhere")}
+    for folder in may.values():
+        folder.mkdir()
+    environment = {
+        **os.environ,
+        "HOME": str(may["home"]),
+        "ODKIT_CACHE": str(may["cache"]),
+        "TMPDIR": str(may["temporary"]),
+        "WATCH_LOG": str(tmp_path / "log"),
+        "PYTHONPATH": f"{tmp_path / 'site'}:{PROJECT}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_CACHE_HOME": str(may["cache"]),
+    }
+
+    def state() -> dict[str, str]:
+        files = [path for path in data.rglob("*") if path.is_file()]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before, small = (
+        state(),
+        [*("--weights", "random", "--image-size", "64", "--epochs", "1", "--batch-size", "4")],
+    )
+    run, out = str(may["runs"] / "one"), may["out"]
+    picture = next(path for path in data.rglob("*.png"))
+    lines = [
+        ["audit", str(data)],
+        ["convert", str(data), str(out / "yolo"), "--to", "yolo"],
+        ["train", str(data), *small, "--num-workers", "1", "--folder", str(may["runs"]), "--name", "one"],
+        ["show", run],
+        ["predict", run, str(picture), "--out", str(out / "predicted.png")],
+        ["evaluate", run, str(data), "--out", str(out / "evaluated")],
+        ["export", run, "--out", str(out / "exported")],
+    ]
+    script = "import json, sys; from odkit.cli import main; print([main(x) for x in json.loads(sys.argv[1])])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(lines)],
+        env=environment,
+        cwd=may["elsewhere"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == str([0] * len(lines)), done.stdout + done.stderr
+    written = {Path(os.fsdecode(line)) for line in (tmp_path / "log").read_bytes().splitlines()}
+    assert any(path.is_relative_to(run) for path in written)
+    allowed = [
+        *(may[name] for name in may if name not in ("home", "elsewhere")),
+        Path("/dev/null"),
+        Path("/dev/shm"),
+    ]
+    assert [
+        p for p in written if not any(p.is_relative_to(a) for a in allowed) and p != tmp_path / "log"
+    ] == []
+    assert not any(may["elsewhere"].iterdir())
+    assert not any(may["home"].iterdir())
+    assert state() == before
