@@ -1,0 +1,146 @@
+"""Disks that fail for real: one that fills up, one that may not be written, one that hangs; files that never open."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MAY_NOT = "neither this user nor a namespace of their own may mount a file system here"
+
+
+class SmallDisk:
+    """A file system of its own, some megabytes large."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self, *, leaving: int = 0) -> None:
+        """Fill it up to so many bytes."""
+        with (self.folder / "filler").open("ab", buffering=0) as file:
+            size = 1 << 20
+            while size:  # ever smaller pieces: to the last byte
+                try:
+                    if not file.write(bytes(size)):
+                        size //= 2
+                except OSError:
+                    size //= 2
+            if leaving:
+                file.truncate(max(0, file.tell() - leaving))
+
+    def free(self) -> None:
+        (self.folder / "filler").unlink(missing_ok=True)
+
+    def may_be_written(self, yes: bool) -> None:
+        """Mount it anew, for reading and writing or for reading alone."""
+        how = "remount,rw" if yes else "remount,ro"
+        subprocess.run(["mount", "-o", how, str(self.folder)], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[SmallDisk | None]:
+    """A disk in memory at a folder that is made (`size` as mount has it); None where this process may mount none."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(command, capture_output=True).returncode:
+        yield None
+        return
+    yield SmallDisk(folder)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def may_in_a_namespace() -> bool:
+    """Whether whoever is not root may mount in a namespace of their own."""
+    try:
+        tried = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+        return subprocess.run(tried, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def frozen(folder: Path) -> Iterator[Callable[[bool], None] | None]:
+    """A disk (ext4 on a loop device) at a folder that is made; what is yielded freezes it, so that writes hang, or lets go.
+
+    None where nobody here may make one.
+    """
+    folder.mkdir()
+    image = folder.with_name(f"{folder.name}.image")
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    try:
+        made = all(
+            subprocess.run(command, capture_output=True).returncode == 0
+            for command in (
+                ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", str(image)],
+                ["mount", "-o", "loop", str(image), str(folder)],
+                ["fsfreeze", "-f", str(folder)],
+                ["fsfreeze", "-u", str(folder)],
+            )
+        )
+    except FileNotFoundError:
+        made = False
+
+    def freeze(yes: bool) -> None:
+        subprocess.run(["fsfreeze", "-f" if yes else "-u", str(folder)], check=True, capture_output=True)
+
+    try:
+        yield freeze if made else None
+    finally:
+        for command in (["fsfreeze", "-u", str(folder)], ["umount", "-l", str(folder)]):
+            with contextlib.suppress(FileNotFoundError):
+                subprocess.run(command, capture_output=True)
+        image.unlink(missing_ok=True)
+
+
+class Hanging:
+    """Files that never open: whoever tries waits, as on a network disk whose server is gone, until `end()`.
+
+    They are regular files that this process holds a lease on, which a file server does to be asked before others read;
+    it just never answers. Linux waits 45 s for it, then opens them all the same.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self._before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # how the system asks
+
+    def file(self, path: str | Path) -> None:
+        handle = os.open(path, os.O_RDWR)
+        self._held.append(handle)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    def end(self) -> None:
+        for handle in self._held:
+            os.close(handle)
+        self._held.clear()
+        signal.signal(signal.SIGIO, self._before)
+
+
+def at_each_write(folder: Path, act: Callable[[str], None]) -> Callable[[], None]:
+    """Have `act` called before each file below a folder is opened to be written, with its path there; returns the end.
+
+    A file that is written whole or not at all (`odkit.system.replacing`) counts under the name that it is to take.
+    """
+    on, below = [True], f"{folder}{os.sep}"
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if not on[0] or event != "open" or not isinstance(arguments[0], str):
+            return
+        path, _, flags = arguments
+        if path.startswith(below) and int(flags) & (os.O_WRONLY | os.O_RDWR):  # type: ignore[call-overload]
+            name = path.removeprefix(below)
+            on[0] = False  # what `act` writes is no write of theirs
+            try:
+                act(name.rsplit(".", 2)[0] if name.endswith(".tmp") else name)
+            finally:
+                on[0] = True
+
+    sys.addaudithook(hook)  # there is no taking it away
+
+    def end() -> None:
+        on[0] = False
+
+    return end
