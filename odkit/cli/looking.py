@@ -10,32 +10,65 @@ from tyro.conf import Positional
 
 from odkit.cli.flags import Reading
 from odkit.cli.shared import command, print_json, read_dataset, say_end, table
-from odkit.runs import RUNS, Run, list_runs, open_run, run_row
+from odkit.runs import RUNS, Run, check_name, look_for_runs, open_run, run_row
+from odkit.system import InputError, counted, megabytes
 
 
 @command
 def runs(
-    folder: Positional[Path] = RUNS, *, compare: bool = False, json: bool = False, delete: str | None = None
+    folder: Positional[Path] = RUNS,
+    *,
+    compare: bool = False,
+    json: bool = False,
+    delete: str | None = None,
+    yes: bool = False,
 ) -> int:
     """List the runs of a folder: state, epochs, best AP on the validation images, AP on the test images.
+
+    A folder whose config.json cannot be read as a run's is a row as well, and why is said below.
 
     Args:
         folder: Where run folders lie.
         compare: Best validation AP first, with the settings and the data in which the runs differ.
         json: Print JSON.
-        delete: Name of a run to remove with everything in it.
+        delete: Name of a run in the folder to remove with everything in it; you are asked first.
+        yes: Do not ask.
     """
     if delete is not None:
-        Run(folder / delete).delete()
-        print(f"removed {folder / delete}")
+        check_name(delete)
+        remove(Run(folder / delete), sure=yes)
         return 0
-    found = list_runs(folder)
+    found, unreadable = look_for_runs(folder)
     rows = compared(found) if compare else [run.summary() if json else run_row(run) for run in found]
     if json:
-        print_json(rows)
-    else:
-        print(table(rows) if rows else f"no runs in {folder}; `odkit train demo` makes one")
+        print_json(
+            [*rows, *({"name": p.name, "state": "unreadable", "why": why} for p, why in unreadable.items())]
+        )
+        return 0
+    rows += [{"name": path.name, "state": "unreadable"} for path in unreadable]
+    print(table(rows) if rows else f"no runs in {folder}; `odkit train demo` makes one")
+    for path, why in unreadable.items():
+        print(f"{path.name}: {why}", file=sys.stderr)
     return 0
+
+
+def remove(run: Run, *, sure: bool) -> None:
+    """Remove a run, once the person who typed it has said yes.
+
+    Raises:
+        InputError: Nobody can be asked.
+    """
+    if not sure:
+        sizes = [file.lstat().st_size for file in run.path.rglob("*") if not file.is_dir()]
+        what = f"{run.path}: {run}, {counted(len(sizes), 'file')}, {megabytes(sum(sizes))}"
+        if not sys.stdin or not sys.stdin.isatty():
+            raise InputError(f"this would remove {what}. With --yes it does")
+        print(f"{what}\nRemove it with everything in it? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return
+    run.delete()
+    print(f"removed {run.path}")
 
 
 @command

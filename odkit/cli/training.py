@@ -22,12 +22,14 @@ from odkit.cli.shared import (
     read_dataset,
     say_background,
     say_end,
+    warnings_said,
     watch,
     write_figure,
 )
 from odkit.runs import (
     RUNS,
     Run,
+    check_name,
     create_run,
     hold_lock,
     make_settings,
@@ -76,6 +78,8 @@ def train(
     from odkit.runs import RunFile, read_config
 
     checked = make_settings(dataclasses.asdict(settings))
+    if name is not None:
+        check_name(name)  # said before anything is read
     file = (
         read_config(config) if config else RunFile()
     )  # its settings are among those typed, see `with_config`
@@ -92,7 +96,8 @@ def train(
         from odkit.data.audit import repaired
 
         dataset = repaired(dataset)
-    run = create_run(dataset, checked, folder, name, track=track)
+    with warnings_said():
+        run = create_run(dataset, checked, folder, name, track=track, elsewhere=prepare)
     if prepare:
         for target in track:
             print(f"and while it trains: odkit track {run.path} --to {target}", file=sys.stderr)

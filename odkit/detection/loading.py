@@ -365,8 +365,8 @@ def start_epoch(loader: Any) -> Iterator[Any]:
         return iter(loader)
 
 
-def next_batch(batches: Iterator[Any], limit: float) -> Any:
-    """The next batch, None after the last.
+def next_batch(batches: Iterator[Any], limit: float, stop: Callable[[], bool] = lambda: False) -> Any:
+    """The next batch; None after the last, or where `stop` says that nobody waits for it.
 
     The loader is made with a short timeout and asked again, so that a dead worker is noticed soon, and one that has
     taken more than `limit` seconds (0: no limit) is one that hangs.
@@ -382,6 +382,8 @@ def next_batch(batches: Iterator[Any], limit: float) -> Any:
             except RuntimeError as error:
                 if "timed out" not in str(error) or (limit and time.monotonic() - began >= limit):
                     raise
+                if stop():
+                    return None
 
 
 def settle(worker: int) -> None:

@@ -16,10 +16,13 @@ from .prelabels import suggestion_ids as suggestion_ids
 from .run import RUNS as RUNS
 from .run import Run as Run
 from .run import best_run as best_run
+from .run import check_name as check_name
 from .run import create_run as create_run
 from .run import fine_tune as fine_tune
 from .run import list_runs as list_runs
+from .run import look_for_runs as look_for_runs
 from .run import open_run as open_run
+from .run import plain_name as plain_name
 from .run import run_row as run_row
 from .run_file import RunFile as RunFile
 from .run_file import read_config as read_config
@@ -27,6 +30,7 @@ from .run_file import write_config as write_config
 from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import make_settings as make_settings
+from .settings import most_workers as most_workers
 from .settings import setting_docs as setting_docs
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod

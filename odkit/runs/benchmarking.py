@@ -19,7 +19,7 @@ from odkit.data import Dataset, Predictions, evenly, file_hash
 from odkit.detection import Benchmark, Measured
 from odkit.runs.export import PAGE as EXPORTED
 from odkit.runs.run import RUNS, Run, open_run
-from odkit.runs.worker import prepare_torch
+from odkit.runs.worker import as_written, prepare_torch, read_own
 from odkit.system import (
     InputError,
     MissingFileError,
@@ -131,7 +131,8 @@ def benchmark(
 def read_benchmark(run: Run) -> Benchmark | None:
     """What was measured last of a run and kept in its folder; None where nothing was."""
     try:
-        return Benchmark.from_dict(orjson.loads((run.path / FILE).read_bytes()))
+        with as_written(run.path / FILE):
+            return Benchmark.from_dict(read_own(run.path / FILE))
     except FileNotFoundError:
         return None
 

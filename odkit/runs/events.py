@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from odkit.system import InputError, open_file, read_file
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +94,7 @@ class EventReader:
     ) -> Iterator[list[dict[str, Any]]]:
         """The same, `BLOCK` bytes of the file at a time; each batch counts as read when it is given."""
         size = BLOCK
-        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), open_file(self.path) as file:
             while True:
                 most = size if upto is None else max(0, min(size, upto - self.offset))
                 file.seek(self.offset)
@@ -121,13 +123,13 @@ def backwards(
         block: Bytes that are read at a time.
     """
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except FileNotFoundError:
         return
     with file:
         place, rest, newest = file.seek(0, os.SEEK_END), b"", True
         while place:
-            size = min(block, place)
+            size = min(max(block, len(rest)), place)  # a long line is not put together from many small parts
             place -= size
             file.seek(place)
             rest, *lines = (file.read(size) + rest).split(b"\n")
@@ -172,8 +174,8 @@ def _tracking_troubles(path: Path) -> list[str]:
     """What the run's followers say is in the way of their trackers."""
     found = []
     for file in sorted(path.glob("track-*.json")):
-        with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError, KeyError):
-            found.append(str(orjson.loads(file.read_bytes())["trouble"]))
+        with contextlib.suppress(OSError, InputError, orjson.JSONDecodeError, TypeError, KeyError):
+            found.append(str(orjson.loads(read_file(file))["trouble"]))
     return found
 
 
@@ -214,8 +216,42 @@ _BEGINNING = (
 )
 
 
+_WHOLE, _NUMBER, _NUMBER_OR_NONE = (int,), (int, float), (int, float, type(None))
+_EACH: dict[str, tuple[type, ...]] = {"event": (str,), "time": _NUMBER}
+_NEEDED = {
+    "start": {**_EACH, "from_step": _WHOLE},
+    "step": {**_EACH, "step": _WHOLE, "loss": _NUMBER_OR_NONE},
+    "epoch": {**_EACH, "epoch": _WHOLE, "step": _WHOLE},
+    "evaluation": {**_EACH, "epoch": _WHOLE, "step": _WHOLE, "ap": _NUMBER_OR_NONE},
+    "preview": {**_EACH, "epoch": _WHOLE, "step": _WHOLE, "images": (list,)},
+    "checkpoint": {**_EACH, "step": _WHOLE},
+    "warning": {**_EACH, "message": (str,)},
+    "end": {**_EACH, "reason": (str,)},
+}
+"""What an event of a kind must have for anything to be told by it."""
+_WHERE_THERE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("step", "from_epoch", "epochs", "steps_per_epoch"), _WHOLE),
+    **dict.fromkeys(("seconds", "total_seconds", "images_per_second", "data_wait"), _NUMBER),
+    **dict.fromkeys(("loss", "learning_rate", "grad_norm", "ap50", "ap75"), _NUMBER_OR_NONE),
+    **dict.fromkeys(("choices", "settings", "machine", "best_so_far", "losses", "per_class"), (dict,)),
+    **dict.fromkeys(("message", "device"), (str,)),
+}
+"""What these are where an event has them."""
+
+
+def _fits(event: Any) -> bool:
+    """Whether something is an event that can be worked with."""
+    if not isinstance(event, dict):
+        return False
+    kind = event.get("event")
+    needed = _NEEDED.get(kind, _EACH) if isinstance(kind, str) else _EACH
+    return all(name in event and isinstance(event[name], types) for name, types in needed.items()) and all(
+        isinstance(value, _WHERE_THERE[name]) for name, value in event.items() if name in _WHERE_THERE
+    )
+
+
 def _parsed(lines: Iterable[bytes], only: Collection[str] | None) -> Iterator[dict[str, Any]]:
-    """The events of lines, `only` of these kinds; what a crash tore is passed over."""
+    """The events of lines, `only` of these kinds; what a crash tore, or somebody mangled, is passed over."""
     wanted = tuple(_BEGINNING + kind.encode() + b'"' for kind in only or ())
     for line in lines:
         if only is not None and line.startswith(_BEGINNING) and not line.startswith(wanted):
@@ -224,5 +260,5 @@ def _parsed(lines: Iterable[bytes], only: Collection[str] | None) -> Iterator[di
             event = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        if isinstance(event, dict) and "event" in event and (only is None or event["event"] in only):
+        if _fits(event) and (only is None or event["event"] in only):
             yield event

@@ -5,6 +5,7 @@ stand aside from the run's first moment (`test.npz`). What they said is in `test
 same detector is not judged again on the same images, and another one's figures stand behind the first.
 """
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from odkit import analysis, detection
-from odkit.runs.worker import RunError, writing
+from odkit.runs.worker import RunError, as_written, read_own, writing
 from odkit.system import InputError, odkit_version, write_file
 
 if TYPE_CHECKING:  # a list of runs needs none of this
@@ -130,24 +131,25 @@ class FinalTest:
 
 def read_tests(run: "Run") -> list[FinalTest]:
     """What test images said of a run's detectors, as it was written down, oldest first."""
-    return [FinalTest.from_dict(one) for one in _written_down(run.path / FILE)]
+    with as_written(run.path / FILE):
+        return [FinalTest.from_dict(one) for one in _written_down(run.path / FILE)]
 
 
 def tested_figures(run: "Run", best: Mapping[str, Any]) -> dict[str, float | None]:
     """What the first look at test images said of a best evaluation's detector: test_ap, test_low, test_high."""
-    for one in _written_down(run.path / FILE):
-        if _is_of(one["epoch"], one["validation_ap"], best):
-            total = one["intervals"]["total"]
-            return {"test_ap": total["ap"], "test_low": total["ap_low"], "test_high": total["ap_high"]}
+    names = {"test_ap": "ap", "test_low": "ap_low", "test_high": "ap_high"}
+    with as_written(run.path / FILE):
+        for one in _written_down(run.path / FILE):
+            if _is_of(one["epoch"], one["validation_ap"], best):
+                return {name: float(one["intervals"]["total"][known]) for name, known in names.items()}
     return dict.fromkeys(("test_ap", "test_low", "test_high"))
 
 
 def _written_down(file: Path) -> list[dict[str, Any]]:
     try:
-        tests: list[dict[str, Any]] = orjson.loads(file.read_bytes())["tests"]
+        return list(read_own(file)["tests"])
     except FileNotFoundError:
         return []
-    return tests
 
 
 def _is_of(epoch: int, validation_ap: float | None, best: Mapping[str, Any]) -> bool:
@@ -177,7 +179,9 @@ def judge(run: "Run", given: "Dataset | str | Path | None", device: str) -> Fina
             return known
     with writing(run.path), tempfile.TemporaryFile(dir=run.path):
         pass  # who may not write a look down may not look
-    validation = orjson.loads(judged.read_bytes())
+    with as_written(judged):
+        validation = read_own(judged)
+        _ = int(validation["epoch"]), validation["ap"], validation["best_score"]
     place = detection.pick_device(device)
     precision = run.precision(place)
     loaded = run.detector(device=str(place))
@@ -302,5 +306,8 @@ def _real_paths(data: "Dataset") -> Iterator[tuple[str, str]]:
 
 def _looks(folder: Path, fingerprint: str) -> int:
     """How often the runs of a folder have looked at the images of a fingerprint."""
-    tests = [test for file in folder.glob(f"*/{FILE}") for test in _written_down(file)]
-    return sum(test["fingerprint"] == fingerprint for test in tests)
+    looks = 0
+    for file in folder.glob(f"*/{FILE}"):
+        with contextlib.suppress(RunError), as_written(file):  # another run's may be spoiled
+            looks += sum(test["fingerprint"] == fingerprint for test in _written_down(file))
+    return looks

@@ -45,6 +45,8 @@ import math
 import os
 import shutil
 import time
+import warnings
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from itertools import islice
@@ -58,10 +60,25 @@ from odkit.runs import dashboard
 from odkit.runs import report as reports
 from odkit.runs.events import EventReader, backwards, effective, epoch_rows
 from odkit.runs.final_test import IMAGES, FinalTest, judge, read_tests, tested_figures
-from odkit.runs.settings import Settings, make_settings, resumed_settings, with_epochs
+from odkit.runs.settings import (
+    Settings,
+    check_detector,
+    check_machine,
+    make_settings,
+    resumed_settings,
+    with_epochs,
+)
 from odkit.runs.trackers import read_targets, start_followers
-from odkit.runs.worker import RunError, is_locked, start_worker, worker_command, writing
-from odkit.system import InputError, sync_folder, write_file
+from odkit.runs.worker import RunError, is_locked, read_own, start_worker, worker_command, writing
+from odkit.system import (
+    FileInTheWayError,
+    InputError,
+    OdkitError,
+    UnknownSettingError,
+    open_file,
+    sync_folder,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from odkit.analysis import Evaluation
@@ -69,6 +86,7 @@ if TYPE_CHECKING:
     from odkit.detection import Detector
 
 RUNS = Path("runs")
+MOST_NAME = 200  # bytes of a run's name: a folder's may have 255 and whoever copies it adds to it
 State = Literal["new", "running", "finished", "stopped", "failed", "died"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -82,11 +100,13 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
-        if not (self.path / "config.json").is_file():
-            near = [file.parent.name for file in sorted(self.path.parent.glob("*/config.json"))]
+        try:
+            _read_config(self.path / "config.json")
+        except (FileNotFoundError, NotADirectoryError):
+            near = [folder.name for folder in _folders_with_config(self.path.parent)]
             raise RunError(
                 f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
-            )
+            ) from None
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -97,8 +117,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """What config.json holds: settings, class names, fingerprint, counts."""
-        config: dict[str, Any] = orjson.loads((self.path / "config.json").read_bytes())
-        return config
+        return _read_config(self.path / "config.json")
 
     @property
     def settings(self) -> Settings:
@@ -290,10 +309,10 @@ class Run:
     def log_tail(self, lines: int = 20) -> str:
         """The last lines the worker printed."""
         try:
-            with (self.path / "worker.log").open("rb") as file:
+            with open_file(self.path / "worker.log") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 16)))
                 text = file.read().decode(errors="replace")
-        except FileNotFoundError:
+        except (OSError, InputError):  # there is none, or something else is in its place
             return ""
         return "\n".join(text.splitlines()[-lines:])
 
@@ -366,9 +385,10 @@ class Run:
                 run's beginning: with more of either, a finished run goes on.
 
         Raises:
-            RunError: A worker is at it, or there is nothing left to do.
+            RunError: A worker is at it, there is nothing left to do, or none of its checkpoints can be read.
             MissingPackageError: A tracker is not installed.
-            InputError, UnknownSettingError: A setting may not change, is out of range or unknown.
+            InputError, UnknownSettingError: A setting may not change, is out of range or unknown, or there is no such
+                device here.
         """
         if self.alive:
             raise RunError(f"{self.name} is running; stop it first")
@@ -381,6 +401,13 @@ class Run:
                 f"{reason}; resume(epochs=...) or resume(minutes=...) with more, counted from the run's beginning, "
                 f"takes it further (odkit resume {self.path} --epochs ...)"
             )
+        if lost := self._lost_checkpoints():
+            raise RunError(lost)
+        check_machine(make_settings({**changes, "processes": new.processes}))
+        if new.device not in (old.device, "auto", "cpu"):
+            detection.pick_device(
+                new.device
+            )  # before it is written down, and then holds for the next resume too
         if new != old or tracked != config.get("track", []):
             if changes.get("epochs"):
                 config["chosen"] = []
@@ -423,13 +450,17 @@ class Run:
         return f"{self.name}: the worker ended without a word (killed?). {way_on}\nIts last lines:\n{self.log_tail()}"
 
     def delete(self) -> None:
-        """Remove the run's folder.
+        """Remove the run's folder, and all that is in it.
 
         Raises:
-            RunError: It is running.
+            RunError: It is running, or the folder is a link to it, or cannot be written.
         """
         if self.alive:
             raise RunError(f"{self.name} is running; stop it first")
+        if self.path.is_symlink():
+            raise RunError(
+                f"{self.path} is a link to {self.path.resolve()}: remove the link yourself, or the run there"
+            )
         with writing(self.path):
             shutil.rmtree(self.path)
 
@@ -471,6 +502,25 @@ class Run:
                 break
         return found.get("epoch", {}), found.get("evaluation", {})
 
+    def _lost_checkpoints(self) -> str:
+        """Why the run cannot go on from where it was, though it has been somewhere; "" where it can."""
+        saved = self.checkpoints()
+        if not saved and (self.path / "detector.safetensors").exists():
+            return f"{self.name} has no checkpoint left in {self.path / 'checkpoints'}. {self.no_way_on()}"
+        if saved and not any(_is_archive(file) for file in saved):
+            return (
+                f"none of the checkpoints of {self.name} can be read: {', '.join(file.name for file in saved)} "
+                f"{'is' if len(saved) == 1 else 'are'} cut short or damaged. {self.no_way_on()}"
+            )
+        return ""
+
+    def no_way_on(self) -> str:
+        """What is to be done where no checkpoint can be read."""
+        return (
+            "To start from the beginning would replace what it has found so far. A copy of a checkpoint put there goes "
+            f"on; a new run with the same settings and data is: odkit train --config {self.path / 'config.json'}"
+        )
+
     def _nothing_left(self, old: Settings, new: Settings) -> str:
         """Why a worker with these settings would end at once, or go on against `patience`; "" where it has work."""
         newest, _ = self._newest_figures()
@@ -502,6 +552,15 @@ class Run:
 
     def _repr_html_(self) -> str:
         return runs_html([self])
+
+
+def _is_archive(file: Path) -> bool:
+    """Whether a checkpoint is whole at its end, where the archive that it is has its table."""
+    try:
+        with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
+            return bool(archive.namelist())
+    except (OSError, InputError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 def _kind(device: object) -> str:
@@ -554,10 +613,19 @@ def create_run(
     name: str | None = None,
     *,
     track: Sequence[str] = (),
+    elsewhere: bool = False,
 ) -> Run:
-    """Write a run folder, ready for a worker; see `fine_tune` for arguments and errors."""
+    """Write a run folder, ready for a worker, whole or not at all; see `fine_tune` for arguments and errors.
+
+    With `elsewhere` it is to be trained on another machine, and what this one has and can hold is not asked.
+    """
     from odkit.data.audit import require_trainable
 
+    if name is not None:
+        check_name(name)
+    check_detector(settings)
+    if not elsewhere:
+        check_machine(settings)
     tracked = [str(target) for target in read_targets(track)]
     if not len(dataset):
         raise InputError(f"{dataset.name} has no images")
@@ -575,10 +643,12 @@ def create_run(
     found = require_trainable(dataset.select(use | aside))
     chosen = [] if settings.epochs else ["epochs"]
     settings = with_epochs(settings, used.split_counts()[settings.train_split])
-    path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
-    used.save(path / "dataset.npz")
-    if len(test):
-        test.save(path / IMAGES)
+    if settings.train_split == settings.val_split:
+        warnings.warn(
+            f"the run is trained on the images of {settings.train_split!r} and judged on the same ones: its figures "
+            "will not say what it makes of others",
+            stacklevel=2,
+        )
     config = {
         "format": 1,
         "settings": settings.to_dict(),
@@ -591,8 +661,18 @@ def create_run(
         "track": tracked,
     }
     audited = {"format": 1, "images": len(found.dataset), "boxes": found.dataset.num_boxes}
-    _write_json(path / "audit.json", {**audited, "findings": found.summary()})
-    _write_json(path / "config.json", config)
+    path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
+    try:
+        used.save(path / "dataset.npz")
+        if len(test):
+            test.save(path / IMAGES)
+        _write_json(path / "audit.json", {**audited, "findings": found.summary()})
+        _write_json(path / "config.json", config)
+    except (
+        BaseException
+    ):  # a name that cannot be written, a full disk, Ctrl-C: half a run would hold the name
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return Run(path)
 
 
@@ -609,9 +689,80 @@ def open_run(path: str | Path) -> Run:
 
 
 def list_runs(folder: str | Path = RUNS) -> list[Run]:
-    """The runs of a folder, newest last."""
-    found = sorted(Path(folder).glob("*/config.json"), key=lambda p: p.stat().st_mtime)
-    return [Run(path.parent) for path in found]
+    """The runs of a folder, newest last; a folder in it that cannot be read as a run is left out, with a warning."""
+    runs, unreadable = look_for_runs(folder)
+    for path, why in unreadable.items():
+        warnings.warn(f"{path.name} is left out: {why}", stacklevel=2)
+    return runs
+
+
+def look_for_runs(folder: str | Path = RUNS) -> tuple[list[Run], dict[Path, str]]:
+    """The runs of a folder, newest last, and the folders in it with a config.json that are no runs, each with why.
+
+    Raises:
+        InputError: The folder is none, or may not be read.
+    """
+    found: list[Run] = []
+    unreadable: dict[Path, str] = {}
+    for path in _folders_with_config(Path(folder)):
+        try:
+            run = Run(path)
+            run.summary()
+        except (OdkitError, OSError) as error:
+            unreadable[path] = str(error)
+        else:
+            found.append(run)
+    return found, unreadable
+
+
+def _folders_with_config(folder: Path) -> list[Path]:
+    """The folders in one that have something called config.json, the newest of these last."""
+    try:
+        inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be looked into for runs ({error.strerror})") from error
+    times: dict[Path, float] = {}
+    for entry in inside:
+        try:
+            times[folder / entry.name] = os.stat(folder / entry.name / "config.json").st_mtime
+        except PermissionError:
+            times[folder / entry.name] = 0.0  # may be one; what is in the way is said
+        except OSError:  # no folder, or none with such a file
+            continue
+    return sorted(times, key=lambda path: times[path])
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """What a run's config.json holds.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RunError: It is not one that odkit wrote; the message says what is wrong with it.
+    """
+    config = read_own(file)
+    kinds = {"settings": dict, "dataset": str, "class_names": list, "fingerprint": str, "images": dict}
+    if missing := [name for name in kinds if name not in config]:
+        raise RunError(f"{file} is no run's: {', '.join(missing)} is not in it. Another program's, perhaps")
+    wrong = [name for name, kind in kinds.items() if not isinstance(config[name], kind)]
+    wrong += [name for name in ("chosen", "track") if not isinstance(config.get(name, []), list)]
+    texts = [*config["class_names"], *config.get("chosen", []), *config.get("track", [])] if not wrong else []
+    if not wrong and not all(isinstance(text, str) for text in texts):
+        wrong.append("class_names")
+    if not wrong and not all(isinstance(count, int) for count in config["images"].values()):
+        wrong.append("images")
+    if wrong:
+        raise RunError(f"{file} is damaged: {', '.join(wrong)} is not as odkit wrote it")
+    try:
+        make_settings(config["settings"])
+    except UnknownSettingError as error:
+        raise RunError(
+            f"{file} is of another version of odkit, or changed: {str(error).partition('.')[0]}"
+        ) from None
+    except InputError as error:
+        raise RunError(f"{file} has settings that no run can have: {error}") from None
+    return config
 
 
 def best_run(dataset: "Dataset", folder: str | Path = RUNS) -> Run | None:
@@ -651,9 +802,30 @@ def runs_html(runs: Sequence[Run]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
+def check_name(name: str) -> None:
+    """Raises RunError where a run cannot be called so: its name is a folder's, is printed and is typed."""
+    shown = repr(name if len(name) <= 60 else f"{name[:57]}...")
+    if Path(name).name != name or name in ("", ".", "..") or not name.isprintable():
+        raise RunError(f"a run's name is a plain folder name, not {shown}")
+    if name.startswith("-"):
+        raise RunError(
+            f"a run's name does not begin with a hyphen, as {shown} does: commands take that for a flag"
+        )
+    if len(name.encode()) > MOST_NAME:
+        raise RunError(
+            f"the name {shown} is too long: {len(name.encode())} bytes, and {MOST_NAME} are the most"
+        )
+
+
 def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            parent = next(one for one in (folder, *folder.parents) if one.exists() and not one.is_dir())
+            raise FileInTheWayError(
+                f"no runs can be kept in {folder}: {parent} is a file. Give another --folder"
+            ) from None
         made = _made_folder(folder, name, stem)
         sync_folder(folder)
         return made
@@ -661,17 +833,17 @@ def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
 
 def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
     if name is not None:
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise RunError(f"a run's name is a plain folder name, not {name!r}")
         try:
             (folder / name).mkdir()
         except FileExistsError:
+            if not (folder / name / "config.json").exists():
+                raise RunError(f"{folder / name} is there already and no run; give another name") from None
             raise RunError(
                 f"there is a run {name!r} in {folder} already: open_run() attaches to it, .resume() takes it further, "
                 ".delete() removes it"
             ) from None
         return folder / name
-    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+    plain = plain_name(stem)
     number = 1
     while True:
         try:
@@ -679,6 +851,12 @@ def _made_folder(folder: Path, name: str | None, stem: str) -> Path:
             return folder / f"{plain}-{number}"
         except FileExistsError:
             number += 1
+
+
+def plain_name(stem: str) -> str:
+    """A name for a folder from one that may hold anything."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).lstrip("-.")
+    return plain.encode()[: MOST_NAME - 50].decode(errors="ignore") or "run"  # room for what is added to it
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -2,20 +2,28 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
-from collections.abc import Mapping
+import operator
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from odkit import detection
-from odkit.system import InputError, UnknownSettingError
+from odkit.system import InputError, UnknownSettingError, machine
 
 MAY_CHANGE = ("epochs", "minutes", "num_workers", "worker_timeout", "cache", "patience", "evaluate_every",
               "checkpoint_minutes", "checkpoint_steps", "keep", "device")  # fmt: skip
 """Settings that a resumed run may change: they leave every step that was taken as it was."""
 
+MOST = 2**31 - 1
+"""No whole number of a run is larger, its seed excepted: files, counters and other tools hold it."""
+SMALL_IMAGE = 320  # pixels: what no detector resizes images to less than, unless it is told to
+SMALLEST_IMAGE = 64  # pixels; what some detectors want besides, they say
 _AT_LEAST = {
     "epochs": 0,
     "batch_size": 0,
@@ -34,6 +42,7 @@ _AT_LEAST = {
     "checkpoint_steps": 0,
     "keep": 1,
     "worker_timeout": 0,
+    "seed": 0,
 }
 _BETWEEN = {
     "warmup": (0, 1),
@@ -142,10 +151,19 @@ class Settings:
     """Checkpoints to keep."""
 
     def __post_init__(self) -> None:
-        problems = []
+        if problems := list(self._take_kinds()):
+            raise InputError("; ".join(problems))
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 problems.append(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.weight_decay < 0 and self.weight_decay != -1:
+            problems.append(f"weight_decay must be -1 or 0 and more, not {self.weight_decay}")
+        if 0 < self.image_size < SMALLEST_IMAGE:
+            problems.append(
+                f"image_size must be 0 or {SMALLEST_IMAGE} pixels and more, not {self.image_size}"
+            )
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", self.device):
+            problems.append(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {self.device!r}')
         for name, (low, high) in _BETWEEN.items():
             if not low <= getattr(self, name) <= high:
                 problems.append(f"{name} must be {low} to {high}, not {getattr(self, name)}")
@@ -166,7 +184,7 @@ class Settings:
             problems.append(
                 f"micro_batch_size ({self.micro_batch_size}) is larger than batch_size ({self.batch_size})"
             )
-        if self.batch_size and self.batch_size % self.processes:
+        if self.batch_size and self.processes > 0 and self.batch_size % self.processes:
             problems.append(
                 f"batch_size ({self.batch_size}) cannot be dealt evenly to {self.processes} processes"
             )
@@ -178,8 +196,54 @@ class Settings:
         if problems:
             raise InputError("; ".join(problems))
 
+    def _take_kinds(self) -> Iterator[str]:
+        """Make each value one of its field's type, NumPy's numbers too; what is none, in words."""
+        for name, kind in _kinds().items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, _of_kind(kind, value))
+            except (TypeError, ValueError, OverflowError):
+                wanted = {int: "a whole number", float: "a number", bool: "True or False"}.get(kind, "a text")
+                yield f"{name} must be {wanted}, not {_short(value)}"
+                continue
+            most = 2**63 - 1 if name == "seed" else MOST
+            if kind in (int, float) and not abs(getattr(self, name)) <= most:  # nan is not
+                yield f"{name} must be a number up to {most:,}, not {_short(value)}"
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+    return get_type_hints(Settings)
+
+
+def _of_kind(kind: Any, value: Any) -> Any:
+    """A value as one of a field's type.
+
+    Raises:
+        TypeError, ValueError, OverflowError: It is none.
+    """
+    truth = type(value).__name__ in ("bool", "bool_")  # Python's, and NumPy's old and new
+    if kind is bool:
+        if not truth:
+            raise TypeError
+        return bool(value)
+    if kind in (int, float):
+        if truth or isinstance(value, str | bytes):
+            raise TypeError
+        return operator.index(value) if kind is int else float(value)
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError
+    text.encode()  # a path that is no UTF-8 cannot be written down
+    return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def setting_docs(kind: type) -> dict[str, str]:
@@ -225,6 +289,53 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UnknownSettingError(f"there is no setting {name!r}{hint} Settings: {', '.join(names)}")
     return Settings(**values)
+
+
+def check_detector(settings: Settings) -> None:
+    """Raises InputError where there is no such detector, or it cannot take images of that size."""
+    if settings.detector == "starter":  # known without torch
+        return
+    entry = detection.catalogue_entry(settings.detector)
+    if 0 < settings.image_size < entry.smallest:
+        raise InputError(
+            f"{settings.detector} needs images of {entry.smallest} pixels or more, not {settings.image_size}"
+        )
+
+
+def most_workers() -> int:
+    """Data workers that this machine may be asked for: more than a few a core only cost memory."""
+    return max(16, 4 * machine.cpu_count())
+
+
+def check_machine(settings: Settings) -> None:
+    """Raises InputError, with the figures, where this machine cannot hold what was set, or has no such file."""
+    problems = []
+    cores, most = machine.cpu_count(), most_workers()
+    if settings.num_workers * settings.processes > most:
+        of = f" for each of {settings.processes} processes" if settings.processes > 1 else ""
+        problems.append(
+            f"num_workers is {settings.num_workers}{of}, each a process of some 200 MB: with {cores} cores, "
+            f"{most} in all are the most here. -1 chooses by cores and memory"
+        )
+    if settings.processes > most:
+        problems.append(
+            f"processes is {settings.processes}: this machine has {cores} cores, and a GPU wants one process each"
+        )
+    side = settings.image_size or SMALL_IMAGE
+    wanted, memory = 2 * 3 * side**2 * settings.batch_size, machine.memory_total_bytes()
+    if wanted > memory / 2:  # its pictures as bytes, singly and packed
+        fitting = int(memory / 2 / (2 * 3 * side**2))
+        problems.append(
+            f"batch_size is {settings.batch_size:,}: pictures of {side} pixels take "
+            f"{machine.megabytes(wanted)} of memory for such a batch, and this machine has "
+            f"{machine.megabytes(memory)}; at most {fitting:,}"
+        )
+    if settings.weights not in ("pretrained", "random") and not os.path.isfile(settings.weights):
+        problems.append(
+            f'weights must be "pretrained", "random" or a file of weights, and there is no file {settings.weights!r}'
+        )
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def resumed_settings(old: Settings, changes: Mapping[str, Any]) -> Settings:

@@ -15,14 +15,20 @@ import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
-from odkit.system import LOCK_VARIABLE, OdkitError, machine, package_path
+import orjson
+
+from odkit.system import LOCK_VARIABLE, InputError, OdkitError, machine, package_path, read_file
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a worker to finish its step, save and end, like a request in its folder."""
 
 RESTARTS = 3
 """How often several processes start again, from the last checkpoint, when one of them is lost."""
+
+MOST_BYTES = 1 << 26
+"""Of a JSON file in a run's folder: 100,000 classes make a hundredth of it."""
 
 children: list[subprocess.Popen[bytes]] = []
 """Processes that this one started, to be asked whether they have ended."""
@@ -136,7 +142,10 @@ def hold_lock(path: Path, *, inherited_alone: bool = False) -> int | None:
 
 def own_lock(path: Path) -> int | None:
     """The exclusive lock, or None where a worker holds it; who only looks holds it for an instant, so try again."""
-    handle = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = path / "worker.lock"
+    if lock.is_dir():
+        raise RunError(f"{lock} is a folder; remove it: a worker's lock, a file, belongs there")
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)  # a pipe would not be waited for
     for _ in range(20):
         if _locked(handle, fcntl.LOCK_EX):
             return handle
@@ -148,7 +157,8 @@ def own_lock(path: Path) -> int | None:
 def is_locked(path: Path) -> bool:
     """Whether a worker holds the run's lock."""
     try:
-        handle = os.open(path / "worker.lock", os.O_RDONLY)  # the folder may be read-only
+        # the folder may be read-only, and a pipe in its place is not waited for
+        handle = os.open(path / "worker.lock", os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     # shared: two who look at once must not take each other for the worker
@@ -171,6 +181,46 @@ def _locked(handle: int, kind: int) -> bool:
             "write one run: keep runs on another disk (--folder)"
         ) from error
     return True
+
+
+# -- what is in a run's folder, and may be spoiled ---------------------------------------------------------------------
+
+
+def read_own(file: Path) -> dict[str, Any]:
+    """The JSON that odkit wrote into a run's folder.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RunError: It is damaged, or something else; the message names it.
+    """
+    try:
+        content = orjson.loads(read_file(file, most_bytes=MOST_BYTES))
+    except FileNotFoundError:
+        raise
+    except InputError as error:
+        raise RunError(str(error)) from None
+    except OSError as error:
+        raise RunError(f"{file} cannot be read ({error.strerror})") from error
+    except orjson.JSONDecodeError as error:
+        why = f"not JSON: {error}" if file.stat().st_size else "empty"
+        raise RunError(f"{file} is damaged ({why})") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{file} is none of odkit's: it holds no object with names")
+    return content
+
+
+@contextlib.contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Turn what is missing or of another kind in a file of a run's into an error that names the file."""
+    try:
+        yield
+    except OdkitError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{file} is not as odkit wrote it ({type(error).__name__}: {error}): put the file itself back, or move "
+            "it away"
+        ) from error
 
 
 # -- a folder that cannot be written -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import pickle
 import random
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from odkit.detection import last_line
 from odkit.runs import EventLog, Run
-from odkit.system import replacing
+from odkit.system import open_file, replacing
+from odkit.training.errors import TrainingError
 
 
 @dataclass
@@ -114,17 +116,51 @@ def _copied(value: Any) -> Any:
 
 
 def newest_checkpoint(run: Run, log: EventLog) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; a damaged one is passed over with a warning."""
-    for path in reversed(run.checkpoints()):
+    """The newest checkpoint that can be read; a damaged one is passed over with a warning. None before the first.
+
+    Raises:
+        TrainingError: There are some, or were, and none can be read: a start from scratch would replace the detector.
+    """
+    paths = run.checkpoints()
+    for path in reversed(paths):
         try:
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            with open_file(path) as file:
+                saved = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
-            log.write(
-                "warning", kind="damaged_checkpoint", message=f"{path.name} cannot be read: {error}", step=0
-            )
-            continue
-        return saved
+            why = _unreadable(error)
+        else:
+            missing = _PARTS - set(saved) if isinstance(saved, dict) else _PARTS
+            if not missing:
+                return dict(saved)
+            why = f"it is none of a run's: {', '.join(sorted(missing))} is not in it"
+        log.write("warning", kind="damaged_checkpoint", message=f"{path.name} cannot be read: {why}", step=0)
+    if paths:
+        raise TrainingError(
+            f"none of the run's {len(paths)} checkpoints can be read ({why}). {run.no_way_on()}"
+        )
+    if (run.path / "detector.safetensors").exists():
+        raise TrainingError(f"the run's checkpoints are gone. {run.no_way_on()}")
     return None
+
+
+_PARTS = {
+    "detector",
+    "average",
+    "optimizer",
+    "scaler",
+    "choices",
+    "progress",
+    "random",
+    "settings",
+    "fingerprint",
+}
+
+
+def _unreadable(error: Exception) -> str:
+    """Why a checkpoint cannot be read, without torch's advice to load it all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds what no checkpoint has, and is not loaded"
+    return last_line(error)
 
 
 def random_state() -> dict[str, Any]:

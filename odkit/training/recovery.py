@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from odkit.data import Dataset
 from odkit.detection import Batch, DetectionImages, Detector, Item, Pack, autocast, last_line
 from odkit.runs import Run
-from odkit.system import write_file
+from odkit.system import read_file, write_file
 from odkit.training.checkpoints import random_state, set_random_state
 from odkit.training.distributed import rank, world_size
 from odkit.training.errors import OutOfMemoryError, fault_line, is_out_of_memory
@@ -233,8 +233,8 @@ def _largest_batch(detector: Detector, dataset: Dataset, size: int, multi_scale:
 def noted_micro_batch_size(path: Path) -> int | None:
     """The micro-batch size that a process of the run in a folder fell back to; None where none ran short of memory."""
     try:
-        return int((path / "micro_batch_size").read_text())
-    except (FileNotFoundError, ValueError):
+        return max(1, int(read_file(path / "micro_batch_size", most_bytes=100)))
+    except (FileNotFoundError, ValueError):  # there is none, or what is there is no number
         return None
 
 

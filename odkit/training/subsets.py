@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +15,25 @@ from numpy.typing import NDArray
 
 from odkit.analysis import LEAST_POINTS, LearningCurve, fit_learning_curve
 from odkit.data import Dataset
-from odkit.runs import RUNS, Run, RunError, Settings, create_run, make_settings, with_epochs
-from odkit.system import InputError, write_file
+from odkit.runs import (
+    RUNS,
+    Run,
+    RunError,
+    Settings,
+    check_name,
+    create_run,
+    make_settings,
+    plain_name,
+    with_epochs,
+)
+from odkit.system import FileInTheWayError, InputError, write_file
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 MOST_PASSES = 10
 """How many times the epochs of the whole a small part is trained for at most."""
 
 _LEAST_BATCH = 4  # what a run on a CPU takes; fewer images would make another recipe
+_OF_A_HALF_MADE_RUN = re.compile(r"(dataset\.npz|test\.npz|audit\.json|config\.json)(\..*)?")
 _MAY_DIFFER = ("num_workers", "worker_timeout", "checkpoint_minutes", "checkpoint_steps", "keep", "device")
 
 
@@ -157,8 +169,10 @@ def plan_learning_curve(
     used = dataset.select(
         (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
     )
-    stem = name or f"{dataset.name}-{settings.detector}-learning-curve-{used.fingerprint()[:8]}"
-    path = Path(folder) / "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+    if name is not None:
+        check_name(name)
+    stem = name or f"{dataset.name}-{settings.detector}"
+    path = Path(folder) / (plain_name(stem) + ("" if name else f"-learning-curve-{used.fingerprint()[:8]}"))
     runs = []
     for share in sorted(sizes, reverse=True):
         for draw, order in enumerate(orders):
@@ -266,6 +280,10 @@ def _found_or_made(dataset: Dataset, settings: Settings, folder: Path, name: str
     path = folder / name
     if not (path / "config.json").exists():
         if path.exists():  # killed while the folder was being made
+            if strange := [one.name for one in path.iterdir() if not _OF_A_HALF_MADE_RUN.fullmatch(one.name)]:
+                raise FileInTheWayError(
+                    f"{path} is there already, no run, and has {strange[0]} in it: give this curve another name"
+                )
             shutil.rmtree(path)
         return create_run(dataset, settings, folder, name)
     run = Run(path)
@@ -297,4 +315,6 @@ def _work(run: Run) -> int:
 
 def _seconds(run: Run) -> float:
     """What a run took, judging and saving included."""
-    return math.fsum(event["seconds"] for event in run.events(only=("epoch", "evaluation", "checkpoint")))
+    return math.fsum(
+        event.get("seconds", 0.0) for event in run.events(only=("epoch", "evaluation", "checkpoint"))
+    )

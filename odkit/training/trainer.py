@@ -48,7 +48,8 @@ from odkit.detection import (
     start_epoch,
     workers_fork,
 )
-from odkit.runs import STOP_SIGNALS, EventLog, Run
+from odkit.runs import STOP_SIGNALS, EventLog, Run, most_workers
+from odkit.runs.dashboard import requested
 from odkit.system import odkit_version
 from odkit.training.average import Average
 from odkit.training.batches import EpochSampler, TrainingImages, balanced_shares, training_loader
@@ -155,7 +156,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choices.precision == "fp16")
         self.average = Average(self.detector, self.settings.ema)
         self.num_workers, self.choices.reasons["num_workers"] = choose_workers(
-            self.settings.num_workers,
+            min(
+                self.settings.num_workers, most_workers() // local_world_size()
+            ),  # a larger machine's, perhaps
             # while an epoch is judged, the next one's first batches lie in shared memory too
             batch_size=2 * math.ceil(self.choices.batch_size / world_size()),
             image_size=self.choices.image_size,
@@ -250,10 +253,11 @@ class Trainer:
         self._predict_disk()
         if self.at.step == 0:
             self.save()  # so that a run can always be resumed, and goes back here if its first steps go wrong
+        self._take_requests()  # that came while the run was being made ready
         self._fit_to_budget()
         while self.at.epoch < self.at.total_epochs:
             try:
-                whole = self.train_epoch()
+                whole = self.request != "now" and self.train_epoch()
             except _Rollback:
                 self.coming = None
                 continue
@@ -296,7 +300,7 @@ class Trainer:
                 raise
             said = last_line(error)  # not the error itself: its traceback holds the tensors
         else:
-            return True
+            return self.at.batch >= len(self.sampler)
         if self.choices.micro_batch_size <= 1:
             raise no_memory_at_all(self.choices.image_size, said)
         note_micro_batch_size(self.run.path, self.choices.micro_batch_size // 2)
@@ -478,7 +482,7 @@ class Trainer:
                 # torch's own handler raises a dead worker's error anywhere, in the middle of a step too; without it
                 # the loader finds out when it is next asked for a batch
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                batch = next_batch(self.coming, self.settings.worker_timeout)
+                batch = next_batch(self.coming, self.settings.worker_timeout, self._stops_waiting)
             except ImageReadError as error:
                 raise ImageReadError(last_line(error)) from None
             except DataWorkerError as error:
@@ -493,11 +497,18 @@ class Trainer:
                 self._warn("data_worker", f"a data worker died or hung ({error}); started anew")
                 self.coming = None
                 continue
+            if batch is None:
+                self.request = "now"
+                return
             self.waited, self.step_began = time.monotonic() - began, time.monotonic()
             self.batch = batch
             self.snapshot.take()
             yield batch
             tries = 0
+
+    def _stops_waiting(self) -> bool:
+        """Whether to stop is asked for while a batch is waited for; several processes go on to the step's end."""
+        return world_size() == 1 and "now" in (self.asked.wish, requested(self.run))
 
     def _coming(self) -> Iterator[Batch]:
         """A new loader's batches, from where the epoch stands to the end of the run."""
@@ -615,15 +626,13 @@ class Trainer:
     def _filed_request(self) -> str:
         """What the run folder's stop file asks for; a wish for a checkpoint is taken away: the run goes on after it."""
         file = self.run.path / "stop"
-        try:
-            wish = file.read_text().strip()
-            if wish == "checkpoint" and rank() == 0:
+        wish = requested(self.run)
+        if wish == "checkpoint" and rank() == 0:
+            with contextlib.suppress(FileNotFoundError):
                 taken = file.with_name("stop.taken")
                 file.replace(taken)
                 wish = taken.read_text().strip()  # a wish to stop may have taken its place meanwhile
                 taken.unlink()
-        except FileNotFoundError:
-            return ""
         return wish if wish in WISHES else ""
 
     # -- checkpoints ----------------------------------------------------------------------------------------------

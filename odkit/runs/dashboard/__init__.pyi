@@ -4,5 +4,6 @@ from .charts import smoothed as smoothed
 from .charts import thinned as thinned
 from .progress import Progress as Progress
 from .progress import duration as duration
+from .progress import requested as requested
 from .show import say_unwatched as say_unwatched
 from .show import show_run as show_run

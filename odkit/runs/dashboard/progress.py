@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from odkit.runs.events import epoch_rows
+from odkit.system import read_file
 
 if TYPE_CHECKING:
     from odkit.runs.run import Run
@@ -219,6 +220,6 @@ def where(run: "Run") -> str:
 def requested(run: "Run") -> str:
     """What the worker is asked for and has not done yet: "now", "epoch", "checkpoint", or "" for nothing."""
     try:
-        return (run.path / "stop").read_text().strip()
-    except OSError:
+        return read_file(run.path / "stop", most_bytes=100).decode().strip()
+    except (OSError, ValueError):
         return ""

@@ -5,7 +5,6 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import orjson
 
 from odkit.analysis.figures import class_color
 from odkit.data import box_area
@@ -15,6 +14,7 @@ from odkit.runs.dashboard import duration
 from odkit.runs.report import words
 from odkit.runs.report.subject import FEW_BOXES, Subject, number
 from odkit.runs.settings import Settings
+from odkit.runs.worker import as_written, read_own
 from odkit.system import InputError, counted, megabytes
 
 LEFT_TO_ODKIT = ("image_size", "tiles", "epochs", "batch_size", "micro_batch_size", "learning_rate", "weight_decay",
@@ -78,7 +78,8 @@ def _audit(subject: Subject) -> dict[str, Any] | None:
     """What the audit found before the run; else what the labels alone say, which needs no file opened."""
     file = subject.run.path / "audit.json" if subject.run else None
     if file and file.exists():
-        rows = orjson.loads(file.read_bytes())["findings"]
+        with as_written(file):
+            rows = read_own(file)["findings"]
         checks = "Every check ran before training, the pixels of all images included; nothing fatal was left."
     elif subject.in_time("audit of the labels"):
         whole = subject.run.dataset() if subject.run else subject.given.dataset if subject.given else None
@@ -229,7 +230,11 @@ def _benchmark(subject: Subject) -> dict[str, Any] | None:
     file = subject.run.path / "benchmark.json" if subject.run else None
     if file is None or not file.exists():
         return None
-    page = orjson.loads(file.read_bytes())
+    with as_written(file):
+        return _benchmark_table(read_own(file))
+
+
+def _benchmark_table(page: dict[str, Any]) -> dict[str, Any] | None:
     rows = []
     for row in page.get("rows", ()):
         took, paces = row.get("latency") or {}, row.get("paces") or ()

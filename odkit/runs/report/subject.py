@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from odkit import analysis
@@ -19,6 +18,7 @@ from odkit.runs.dashboard import Progress
 from odkit.runs.events import EventReader, epoch_rows
 from odkit.runs.final_test import IMAGES
 from odkit.runs.settings import Settings
+from odkit.runs.worker import read_own
 from odkit.system import OdkitError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Subject:
     def best(self) -> dict[str, Any]:
         """What evaluation.json says of the best epoch; empty where nothing was judged yet."""
         file = self.run.path / "evaluation.json" if self.run else None
-        return dict(orjson.loads(file.read_bytes())) if file and file.exists() else {}
+        return read_own(file) if file and file.exists() else {}
 
     @cached_property
     def intervals(self) -> Intervals | None:
