@@ -88,7 +88,6 @@ class Browser:
     """What is open in the App, and what a person has chosen there.
 
     Attributes:
-        dataset: The `fiftyone.Dataset`.
         before: The Dataset it was made from, None where FiftyOne's own was given.
         mistakes: What the detector got wrong, None where a dataset was given.
         prelabels: The suggestions that are judged in the App, None where something else was given.
@@ -104,7 +103,7 @@ class Browser:
         evaluations: Sequence[str] = (),
         source: Any = None,
     ) -> None:
-        self.dataset = dataset
+        self._dataset = dataset
         self.before = before
         self.mistakes = mistakes
         self.prelabels = source if isinstance(source, Prelabels) else None
@@ -114,6 +113,12 @@ class Browser:
         self._view = view
         self._session: Any = None
         self._path = ""
+
+    @property
+    def dataset(self) -> Any:
+        """The `fiftyone.Dataset`; its database is started again where it was killed."""
+        fo_dataset.connect()
+        return self._dataset
 
     # -- what is there -------------------------------------------------------------------------------------------
 

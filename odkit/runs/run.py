@@ -663,11 +663,12 @@ def create_run(
     audited = {"format": 1, "images": len(found.dataset), "boxes": found.dataset.num_boxes}
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
     try:
-        used.save(path / "dataset.npz")
-        if len(test):
-            test.save(path / IMAGES)
-        _write_json(path / "audit.json", {**audited, "findings": found.summary()})
-        _write_json(path / "config.json", config)
+        with writing(path):
+            used.save(path / "dataset.npz")
+            if len(test):
+                test.save(path / IMAGES)
+            _write_json(path / "audit.json", {**audited, "findings": found.summary()})
+            _write_json(path / "config.json", config)
     except (
         BaseException
     ):  # a name that cannot be written, a full disk, Ctrl-C: half a run would hold the name

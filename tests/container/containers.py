@@ -143,7 +143,7 @@ class Container:
         kernel = json.loads(body)["id"]
         try:
             return IOLoop(make_current=False).run_sync(
-                lambda: self._execute(kernel, code, base), timeout=seconds
+                lambda: executed(f"http://127.0.0.1:{self.port}{base}", TOKEN, kernel, code), timeout=seconds
             )
         finally:
             request = urllib.request.Request(
@@ -154,28 +154,30 @@ class Container:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(request, timeout=60)
 
-    async def _execute(self, kernel: str, code: str, base: str) -> str:
-        url = f"ws://127.0.0.1:{self.port}{base}api/kernels/{kernel}/channels"
-        channel = await websocket_connect(HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}))
-        header = {"msg_id": uuid.uuid4().hex, "username": "", "session": uuid.uuid4().hex, "version": "5.3"}
-        content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
-        message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
-        await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
-        printed, trouble = "", []
-        awaited = {"execute_reply", "idle"}  # what was printed may come after the reply
-        while awaited:
-            answer = json.loads(await channel.read_message())
-            if answer["parent_header"].get("msg_id") != header["msg_id"]:
-                continue
-            content = answer["content"]
-            if answer["msg_type"] == "stream":
-                printed += content["text"]
-            if answer["msg_type"] == "execute_reply" and content["status"] != "ok":
-                trouble = content["traceback"]
-            awaited -= {answer["msg_type"], content.get("execution_state")}
-        channel.close()
-        assert not trouble, "\n".join(trouble) + printed
-        return printed
+
+async def executed(url: str, token: str, kernel: str, code: str) -> str:
+    """What code printed in a kernel of the Jupyter server at an address (ends with its base URL)."""
+    there = f"{url.replace('http://', 'ws://', 1)}api/kernels/{kernel}/channels"
+    channel = await websocket_connect(HTTPRequest(there, headers={"Authorization": f"token {token}"}))
+    header = {"msg_id": uuid.uuid4().hex, "username": "", "session": uuid.uuid4().hex, "version": "5.3"}
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
+    message = {"header": {**header, "msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
+    await channel.write_message(json.dumps({**message, "content": content, "channel": "shell"}))
+    printed, trouble = "", []
+    awaited = {"execute_reply", "idle"}  # what was printed may come after the reply
+    while awaited:
+        answer = json.loads(await channel.read_message())
+        if answer["parent_header"].get("msg_id") != header["msg_id"]:
+            continue
+        content = answer["content"]
+        if answer["msg_type"] == "stream":
+            printed += content["text"]
+        if answer["msg_type"] == "execute_reply" and content["status"] != "ok":
+            trouble = content["traceback"]
+        awaited -= {answer["msg_type"], content.get("execution_state")}
+    channel.close()
+    assert not trouble, "\n".join(trouble) + printed
+    return printed
 
 
 def free_port() -> int:

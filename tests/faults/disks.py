@@ -63,7 +63,7 @@ def may_in_a_namespace() -> bool:
 
 @contextlib.contextmanager
 def frozen(folder: Path) -> Iterator[Callable[[bool], None] | None]:
-    """A disk (ext4 on a loop device) at a folder that is made; what is yielded freezes it, so that writes hang, or lets go.
+    """A disk at a folder that is made (ext4 on a loop device); what is yielded lets its writes hang, or go on.
 
     None where nobody here may make one.
     """

@@ -1,21 +1,26 @@
 """A run whose disk fills up, may not be written, or hangs: what the person is told, and that nothing is lost."""
 
-import errno
 import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 import torch
 
 from odkit.data.dataset import Dataset
-from odkit.data.predictions import Predictions
 from odkit.detection.detector import load_detector
 from odkit.runs.run import Run, create_run
 from odkit.runs.settings import Settings
+from odkit.runs.worker import RunError
+from odkit.system import read_file
 from odkit.training import work
-from tests.faults.disks import SmallDisk, at_each_write
-from tests.helpers import SMALL, facts, same_weights, squares
+from tests.faults.disks import Hanging, SmallDisk, at_each_write, frozen
+from tests.helpers import SMALL, facts, same_weights, squares, until, wait_for_steps, worker_pid
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def a_run(dataset: Dataset, folder: Path, **settings: object) -> Run:
     return create_run(dataset, Settings(**{**SMALL, **settings}), folder, "run")  # type: ignore[arg-type]
+
+
+def wait_until_ended(run: Run) -> None:
+    until(lambda: not run.alive)
 
 
 def everything_is_whole(run: Run) -> None:
@@ -42,9 +51,37 @@ def everything_is_whole(run: Run) -> None:
         run.predictions()
 
 
+# -- full -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_too_small_is_refused_before_the_start(dataset: Dataset, disk: SmallDisk) -> None:
+    disk.fill(leaving=50_000_000)
+    run = a_run(dataset, disk.folder)
+    assert work(run.path) == 1
+    assert "checkpoints need about" in run.trouble()
+
+
+@pytest.mark.worker
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(dataset: Dataset, disk: SmallDisk) -> None:
+    run = a_run(dataset, disk.folder, epochs=200, checkpoint_steps=1)
+    run.start()
+    wait_for_steps(run, 3)
+    disk.fill()
+    wait_until_ended(run)
+    assert run.state == "failed"
+    assert "the disk is full" in run.trouble()
+    assert run.checkpoints()
+    everything_is_whole(run)
+    assert not (run.path / "events.reserve").exists()
+    disk.free()
+    step = torch.load(run.checkpoints()[-1], weights_only=True)["progress"]["step"]
+    run.resume(wait=False)
+    wait_for_steps(run, step + 3)
+    run.stop()
+    assert run.state == "stopped", run.trouble()
+
+
 WRITES = {
-    "events.reserve": 0,
-    "events.jsonl": 0,
     "checkpoints/step-00000000.pt": 0,
     "detector.safetensors": 5_000_000,
     "predictions.npz": 0,
@@ -65,23 +102,172 @@ def test_the_disk_is_full_at_each_write_of_a_worker_in_turn(
     assert work(undisturbed.path) == 0
     run = a_run(dataset, disk.folder, epochs=1)
     seen: list[str] = []
+    full_at = ""
 
     def fill(name: str) -> None:
         name = name.removeprefix("run/")
-        if name not in seen:
-            seen.append(name)
+        seen.append(name)
         if name == full_at:
             disk.fill(leaving=WRITES[name])
 
     end = at_each_write(disk.folder, fill)
     try:
-        for full_at in list(WRITES)[:3]:
+        for full_at in WRITES:
             status = work(run.path)
-            print(full_at, status, run.state, "|", run.trouble(), "|", [e.get("message") for e in run.events() if e["event"] in ("warning",)])
             everything_is_whole(run)
+            disk.free()
+            if full_at in ("report.html", "MODEL_CARD.md"):  # the run itself is over, and went well
+                assert (status, run.state) == (0, "finished")
+                said = run.events()[-1]["message"]
+                assert "the report could not be written" in said
+                assert "`odkit report" in said
+            else:
+                assert (status, run.state) == (1, "failed")
+                said = run.trouble()
+                assert "the disk is full" in said
+                assert "Free some space, then: odkit resume" in said
+            assert f"No space left on device: '{run.path / full_at}'" in said
+    finally:
+        end()
+    assert set(seen) == {*WRITES, "events.reserve", "events.jsonl"}, (
+        "another file is written, and not tried here"
+    )
+    assert facts(run) == facts(undisturbed)
+    assert same_weights(run, undisturbed)
+
+
+def test_the_disk_is_full_at_each_write_of_a_new_run(dataset: Dataset, disk: SmallDisk) -> None:
+    """Nothing is left of it, its name included."""
+    tried = dataset.with_splits(val=0.25, test=0.25)
+    full_at = ""
+    end = at_each_write(disk.folder, lambda name: disk.fill() if name == full_at else None)
+    try:
+        for name in ("dataset.npz", "test.npz", "audit.json", "config.json"):
+            full_at = f"run/{name}"
+            with pytest.raises(RunError, match=f"the disk is full .*{name}.*Free some space, then try again"):
+                a_run(tried, disk.folder)
+            assert [path.name for path in disk.folder.iterdir()] == ["filler"]
             disk.free()
     finally:
         end()
-    assert seen == list(WRITES)
-    assert facts(run) == facts(undisturbed)
-    assert same_weights(run, undisturbed)
+    assert a_run(tried, disk.folder).state == "new"
+
+
+def test_a_run_on_a_full_disk_is_not_started_and_not_changed(dataset: Dataset, disk: SmallDisk) -> None:
+    run = a_run(dataset, disk.folder)
+    config = run.config
+    disk.fill()
+    for attempt in (run.start, run.resume, lambda: run.resume(epochs=9), lambda: run.request("now")):
+        with pytest.raises(RunError, match=r"the disk is full .*Free some space, then try again"):
+            attempt()
+    assert (run.config, run.state) == (config, "new")
+    assert "new" in repr(run), "it can be looked at"
+
+
+def test_a_disk_that_turns_read_only_in_mid_training(dataset: Dataset, disk: SmallDisk) -> None:
+    """As the system mounts it anew after an error of the disk's."""
+    run = a_run(dataset, disk.folder, epochs=1)
+
+    def lock(name: str) -> None:
+        if name.startswith("run/detector"):
+            disk.may_be_written(False)
+
+    end = at_each_write(disk.folder, lock)
+    try:
+        print(work(run.path))
+    finally:
+        end()
+    print(run.state, run.trouble())
+    everything_is_whole(run)
+    disk.may_be_written(True)
+    assert work(run.path) == 0
+    assert run.state == "finished"
+
+
+# -- hanging ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_hangs_for_a_while_is_waited_for(dataset: Dataset, tmp_path: Path) -> None:
+    with frozen(tmp_path / "disk") as freeze:
+        if freeze is None:
+            pytest.skip("only root can make a disk (ext4 on a loop device) that can be frozen")
+        run = a_run(dataset, tmp_path / "disk", epochs=1)
+        looked: list[str] = []
+
+        def look() -> None:
+            looked.append(f"{run!r}")
+            freeze(False)
+
+        def hang(name: str) -> None:
+            if name.startswith("run/detector") and not looked:
+                freeze(True)
+                threading.Timer(1, look).start()
+
+        end = at_each_write(tmp_path / "disk", hang)
+        try:
+            assert work(run.path) == 0
+        finally:
+            end()
+        assert run.state == "finished"
+        assert len(looked) == 1
+        assert "epoch 1/1" in looked[0], "it can be looked at meanwhile"
+        everything_is_whole(run)
+
+
+def test_a_file_on_loan_is_waited_for(tmp_path: Path, hanging: Hanging) -> None:
+    (tmp_path / "a.txt").write_text("here")
+    hanging.file(tmp_path / "a.txt")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_file, tmp_path / "a.txt")
+        time.sleep(0.1)
+        hanging.end()
+        assert reading.result(60) == b"here"
+
+
+@pytest.mark.worker
+def test_a_hung_data_worker_ends_with_its_files_named(
+    dataset: Dataset, tmp_path: Path, hanging: Hanging
+) -> None:
+    own = squares(tmp_path / "own")
+    run = create_run(own, Settings(**{**SMALL, "num_workers": 1, "worker_timeout": 2.0}), tmp_path, "run")  # type: ignore[arg-type]
+    stuck = Path(own.split("train").image_paths[0])
+    hanging.file(stuck)
+    run.start()
+    wait_until_ended(run)
+    assert run.state == "failed"
+    assert str(stuck) in run.trouble()
+    assert any(e.get("kind") == "data_worker" for e in run.events())
+
+
+@pytest.mark.slow
+def test_a_hung_data_worker_while_judging_is_named_too(tmp_path: Path, hanging: Hanging) -> None:
+    own = squares(tmp_path / "own")
+    settings = {**SMALL, "num_workers": 1, "worker_timeout": 2.0, "epochs": 1}
+    run = create_run(own, Settings(**settings), tmp_path, "run")  # type: ignore[arg-type]
+    stuck = Path(own.split("val").image_paths[1])
+    hanging.file(stuck)
+    assert work(run.path) == 1
+    assert str(stuck) in run.trouble()
+    assert [e["kind"] for e in run.events() if e["event"] == "warning"] == ["data_worker"]
+    assert [e["event"] for e in run.events()].count("step") == 3
+
+
+@pytest.mark.worker
+def test_a_killed_worker_takes_its_hung_data_worker_along(tmp_path: Path, hanging: Hanging) -> None:
+    own = squares(tmp_path / "own")
+    run = create_run(own, Settings(**{**SMALL, "num_workers": 1}), tmp_path, "run")  # type: ignore[arg-type]
+    for image in own.split("train").image_paths:
+        hanging.file(image)
+    run.start()
+    end = time.monotonic() + 120
+    while not any(e["event"] == "start" for e in run.events()) or not (
+        helpers := [p for p in psutil.Process(worker_pid(run)).children() if "worker" in p.cmdline()]
+    ):
+        assert time.monotonic() < end, run.log_tail()
+        time.sleep(0.02)
+    time.sleep(0.2)  # until it has opened its first image, at the latest
+    os.kill(worker_pid(run), signal.SIGKILL)
+    _, left = psutil.wait_procs(helpers, timeout=30)
+    assert not left
+    wait_until_ended(run)
+    assert run.state == "died"
