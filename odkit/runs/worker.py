@@ -69,13 +69,8 @@ def start_worker(path: Path, processes: int) -> None:
     Raises:
         RunError: A worker is already at it, or the folder cannot be written, or its disk is full.
     """
-    disk = shutil.disk_usage(path)
-    if (
-        disk.free < ROOM and disk.total
-    ):  # it could not even say so (a disk whose total is 0 says nothing of itself)
-        raise RunError(
-            f"the disk is full ({disk.free:,} bytes free at {path}). Free some space, then try again"
-        )
+    if "full" in (trouble := disk_trouble(path)):  # it could not even say so
+        raise RunError(f"{trouble}. Free some space, then try again")
     with writing(path):
         handle = own_lock(path)
         if handle is None:
@@ -94,6 +89,16 @@ def start_worker(path: Path, processes: int) -> None:
     finally:
         os.close(handle)
     children.append(process)
+
+
+def disk_trouble(path: Path) -> str:
+    """Why a worker may have ended without a word: what is wrong with the disk of a run's folder; "" where nothing is."""
+    disk = shutil.disk_usage(path)
+    if disk.free < ROOM and disk.total:  # one whose total is 0 says nothing of itself
+        return f"the disk is full ({disk.free:,} bytes free at {path})"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"the disk is read-only ({path}), as a system makes it that meets an error there: `dmesg` says more"
+    return ""
 
 
 def worker_environment() -> dict[str, str]:

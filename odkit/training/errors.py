@@ -1,5 +1,6 @@
 """What an error in the middle of training means, and what to type then."""
 
+import errno
 import re
 
 import torch
@@ -98,6 +99,8 @@ def explained(error: BaseException, run: str) -> str:
     if is_out_of_memory(error):  # of pictures on their way, a checkpoint, the detector itself
         return f"out of memory ({said}). To go on with fewer data workers: odkit resume {run} --num-workers 0"
     if isinstance(error, OSError):
+        if error.errno == errno.EROFS:
+            return f"the disk is read-only now ({error}); `dmesg` may say why. Once it is not: odkit resume {run}"
         if error.errno not in FULL:
             return ""
         return f"the disk is full ({error}). Free some space, then: odkit resume {run}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disks import MAY_NOT, Hanging, SmallDisk, may_in_a_namespace, small_disk
+from tests.faults.disks import MAY_NOT, Hanging, LoopDisk, SmallDisk, may_in_a_namespace, small_disk
 
 
 @pytest.fixture
@@ -15,6 +15,18 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk | None]:
     """A file system of 400 MB of its own; who may not mount has the test run where they may, see below."""
     with small_disk(tmp_path / "disk", "400m") as made:
         yield made
+
+
+@pytest.fixture
+def loop_disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    """A file system on a loop device."""
+    disk = LoopDisk(tmp_path / "disk")
+    try:
+        if not disk.make():
+            pytest.skip("only root can make a disk that hangs and breaks: ext4 on a loop device")
+        yield disk
+    finally:
+        disk.remove()
 
 
 @pytest.fixture

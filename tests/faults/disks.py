@@ -34,11 +34,6 @@ class SmallDisk:
     def free(self) -> None:
         (self.folder / "filler").unlink(missing_ok=True)
 
-    def may_be_written(self, yes: bool) -> None:
-        """Mount it anew, for reading and writing or for reading alone."""
-        how = "remount,rw" if yes else "remount,ro"
-        subprocess.run(["mount", "-o", how, str(self.folder)], check=True, capture_output=True)
-
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[SmallDisk | None]:
@@ -61,39 +56,50 @@ def may_in_a_namespace() -> bool:
         return False
 
 
-@contextlib.contextmanager
-def frozen(folder: Path) -> Iterator[Callable[[bool], None] | None]:
-    """A disk at a folder that is made (ext4 on a loop device); what is yielded lets its writes hang, or go on.
+class LoopDisk:
+    """A file system on a loop device, ext4, which can hang and break as one on a real disk does."""
 
-    None where nobody here may make one.
-    """
-    folder.mkdir()
-    image = folder.with_name(f"{folder.name}.image")
-    with image.open("wb") as file:
-        file.truncate(400 << 20)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.image = folder.with_name(f"{folder.name}.image")
+
+    def make(self) -> bool:
+        """Whether it could be made: root alone may, where there are loop devices."""
+        self.folder.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(300 << 20)
+        return _done("mkfs.ext4", "-q", "-E", "lazy_itable_init=1", self.image) and self._mount()
+
+    def hang(self, yes: bool) -> None:
+        """Let what is written to it wait, or go on."""
+        assert _done("fsfreeze", "-f" if yes else "-u", self.folder)
+
+    def turn_read_only(self) -> None:
+        """As after an error of the disk's: nothing can be written any more, not even to files that are open."""
+        device = os.stat(self.folder).st_dev
+        name = Path("/sys/dev/block", f"{os.major(device)}:{os.minor(device)}").resolve().name
+        Path("/sys/fs/ext4", name, "trigger_fs_error").write_text("1")
+
+    def repair(self) -> None:
+        """As a person does after such an error: checked, and mounted anew."""
+        assert _done("umount", self.folder)
+        _done("e2fsck", "-f", "-y", self.image)
+        assert self._mount()
+
+    def remove(self) -> None:
+        _done("fsfreeze", "-u", self.folder)
+        _done("umount", "-l", self.folder)
+        self.image.unlink(missing_ok=True)
+
+    def _mount(self) -> bool:
+        return _done("mount", "-o", "loop,errors=remount-ro", self.image, self.folder)
+
+
+def _done(*command: str | Path) -> bool:
     try:
-        made = all(
-            subprocess.run(command, capture_output=True).returncode == 0
-            for command in (
-                ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", str(image)],
-                ["mount", "-o", "loop", str(image), str(folder)],
-                ["fsfreeze", "-f", str(folder)],
-                ["fsfreeze", "-u", str(folder)],
-            )
-        )
+        return subprocess.run(list(map(str, command)), capture_output=True).returncode == 0
     except FileNotFoundError:
-        made = False
-
-    def freeze(yes: bool) -> None:
-        subprocess.run(["fsfreeze", "-f" if yes else "-u", str(folder)], check=True, capture_output=True)
-
-    try:
-        yield freeze if made else None
-    finally:
-        for command in (["fsfreeze", "-u", str(folder)], ["umount", "-l", str(folder)]):
-            with contextlib.suppress(FileNotFoundError):
-                subprocess.run(command, capture_output=True)
-        image.unlink(missing_ok=True)
+        return False
 
 
 class Hanging:

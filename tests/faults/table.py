@@ -152,7 +152,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         ),
         Fault(
             "The disk turns read-only while a worker trains",
-            "the run has ended without a word; “cannot be written” on whatever would write there",
+            "the run has “died”: “the disk is read-only”; “cannot be written” is said to whatever would write there",
             "the last checkpoint: once it may be written again, the run goes on and is “finished”",
             ("faults/test_disks.py::test_a_disk_that_turns_read_only_in_mid_training",),
         ),
@@ -247,7 +247,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "The container is killed in mid-training, and its volume moved to another path",
             "the run has “died”, and `odkit resume` goes on in a new container",
-            "the last checkpoint; tags and datasets in the App",
+            "the last checkpoint, wherever the folder lies",
             ("container/test_image.py::test_a_killed_container_s_work_goes_on_in_another_place",),
         ),
         Fault(

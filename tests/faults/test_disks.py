@@ -19,7 +19,7 @@ from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError
 from odkit.system import read_file
 from odkit.training import work
-from tests.faults.disks import Hanging, SmallDisk, at_each_write, frozen
+from tests.faults.disks import Hanging, LoopDisk, SmallDisk, at_each_write
 from tests.helpers import SMALL, facts, same_weights, squares, until, wait_for_steps, worker_pid
 
 
@@ -164,22 +164,27 @@ def test_a_run_on_a_full_disk_is_not_started_and_not_changed(dataset: Dataset, d
     assert "new" in repr(run), "it can be looked at"
 
 
-def test_a_disk_that_turns_read_only_in_mid_training(dataset: Dataset, disk: SmallDisk) -> None:
+def test_a_disk_that_turns_read_only_in_mid_training(
+    dataset: Dataset, loop_disk: LoopDisk, capfd: pytest.CaptureFixture[str]
+) -> None:
     """As the system mounts it anew after an error of the disk's."""
-    run = a_run(dataset, disk.folder, epochs=1)
-
-    def lock(name: str) -> None:
-        if name.startswith("run/detector"):
-            disk.may_be_written(False)
-
-    end = at_each_write(disk.folder, lock)
+    run = a_run(dataset, loop_disk.folder, epochs=1)
+    end = at_each_write(
+        loop_disk.folder, lambda name: loop_disk.turn_read_only() if "detector" in name else None
+    )
     try:
-        print(work(run.path))
+        status = work(run.path)
     finally:
         end()
-    print(run.state, run.trouble())
+    assert (status, run.state) == (1, "died"), "its last word could not be written"
+    assert "the disk is read-only" in run.trouble()
+    assert "`odkit resume" in run.trouble()
+    assert "the disk is read-only now" in capfd.readouterr().err
     everything_is_whole(run)
-    disk.may_be_written(True)
+    for attempt in (run.resume, lambda: run.request("now")):
+        with pytest.raises(RunError, match=r"cannot be written \(Read-only file system"):
+            attempt()
+    loop_disk.repair()
     assert work(run.path) == 0
     assert run.state == "finished"
 
@@ -187,31 +192,30 @@ def test_a_disk_that_turns_read_only_in_mid_training(dataset: Dataset, disk: Sma
 # -- hanging ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_hangs_for_a_while_is_waited_for(dataset: Dataset, tmp_path: Path) -> None:
-    with frozen(tmp_path / "disk") as freeze:
-        if freeze is None:
-            pytest.skip("only root can make a disk (ext4 on a loop device) that can be frozen")
-        run = a_run(dataset, tmp_path / "disk", epochs=1)
-        looked: list[str] = []
+def test_a_disk_that_hangs_for_a_while_is_waited_for(dataset: Dataset, loop_disk: LoopDisk) -> None:
+    run = a_run(dataset, loop_disk.folder, epochs=1)
+    hung: list[str] = []
+    looked: list[str] = []
 
-        def look() -> None:
-            looked.append(f"{run!r}")
-            freeze(False)
+    def look() -> None:
+        looked.append(f"{run!r}")
+        loop_disk.hang(False)
 
-        def hang(name: str) -> None:
-            if name.startswith("run/detector") and not looked:
-                freeze(True)
-                threading.Timer(1, look).start()
+    def hang(name: str) -> None:
+        if "detector" in name and not hung:
+            hung.append(name)
+            loop_disk.hang(True)
+            threading.Timer(0.5, look).start()
 
-        end = at_each_write(tmp_path / "disk", hang)
-        try:
-            assert work(run.path) == 0
-        finally:
-            end()
-        assert run.state == "finished"
-        assert len(looked) == 1
-        assert "epoch 1/1" in looked[0], "it can be looked at meanwhile"
-        everything_is_whole(run)
+    end = at_each_write(loop_disk.folder, hang)
+    try:
+        assert work(run.path) == 0
+    finally:
+        end()
+    assert run.state == "finished"
+    assert len(looked) == 1
+    assert "epoch 1/1" in looked[0], "it can be looked at meanwhile"
+    everything_is_whole(run)
 
 
 def test_a_file_on_loan_is_waited_for(tmp_path: Path, hanging: Hanging) -> None:

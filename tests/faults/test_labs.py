@@ -73,7 +73,7 @@ def app_of(lab: Lab) -> psutil.Process:
 
 def shows(lab: Lab) -> bool:
     """Whether the App answers through this JupyterLab, with the datasets of its database."""
-    query = json.dumps({"query": "{ datasets(first: 9) { edges { node { name } } } }"}).encode()
+    query = json.dumps({"query": '{ datasets(search: "", first: 9) { edges { node { name } } } }'}).encode()
     status, text = lab.get("fiftyone/graphql", token=True, data=query)
     return status == 200 and "parts" in text
 
