@@ -200,6 +200,21 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             "everything that needs none: the bundled detector, the demo, data, runs",
             ("detection/test_detector.py::test_without_a_network_the_error_says_the_ways_out",),
         ),
+        Fault(
+            "The network takes every connection and answers none, or falls silent in the middle of a file",
+            "“timed out”, after a minute without a byte, and “Three ways out”",
+            "no half a file where the weights belong",
+            ("detection/test_detector.py::test_a_network_that_swallows_everything_is_given_up",),
+        ),
+        Fault(
+            "A tracker's server does not answer",
+            "a warning in the run; `odkit track` gives up and says so",
+            "the run, which does not wait for it",
+            (
+                "runs/test_trackers.py::test_a_server_that_does_not_answer_ends_the_command",
+                "runs/test_trackers.py::test_a_tracker_that_fails_is_tried_again_and_said_once",
+            ),
+        ),
     ),
     "Two at a time": (
         Fault(
