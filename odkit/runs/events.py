@@ -61,7 +61,9 @@ class EventLog:
 
     def _give_way(self) -> None:
         if self.reserve:
-            with contextlib.suppress(OSError):  # two threads may find the disk full; it may be read-only by now
+            with contextlib.suppress(
+                OSError
+            ):  # two threads may find the disk full; it may be read-only by now
                 self.reserve.unlink()
 
 

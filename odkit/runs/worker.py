@@ -92,12 +92,15 @@ def start_worker(path: Path, processes: int) -> None:
 
 
 def disk_trouble(path: Path) -> str:
-    """Why a worker may have ended without a word: what is wrong with the disk of a run's folder; "" where nothing is."""
+    """What is wrong with the disk of a run's folder, so that a worker may end without a word; "" where nothing is."""
     disk = shutil.disk_usage(path)
     if disk.free < ROOM and disk.total:  # one whose total is 0 says nothing of itself
         return f"the disk is full ({disk.free:,} bytes free at {path})"
-    if os.statvfs(path).f_flag & os.ST_RDONLY:
-        return f"the disk is read-only ({path}), as a system makes it that meets an error there: `dmesg` says more"
+    try:
+        os.close(os.open(path / "worker.lock", os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return f"the disk is read-only ({path}), as a system makes it after an error there: `dmesg` may say more"
     return ""
 
 

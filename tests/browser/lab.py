@@ -129,13 +129,14 @@ def start_lab(
         database,
         process,
     )
-    for _ in range(600):
+    for _ in range(2400):
         try:
             if lab.get("api", token=True)[0] == 200:
                 return lab
         except OSError:
             assert process.poll() is None, (folder / "lab.log").read_text()
         time.sleep(0.1)
+    process.kill()
     raise AssertionError((folder / "lab.log").read_text())
 
 

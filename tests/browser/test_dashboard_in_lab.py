@@ -176,7 +176,9 @@ def test_a_reloaded_page_shows_the_run_again(lab: Lab, page: Page) -> None:
     print("CELL1", page.locator(".jp-Notebook .jp-CodeCell").nth(1).inner_text())
     count = len(events(run, "step"))
     page.locator(".jp-Notebook .jp-CodeCell").nth(2).locator(".cm-content").click()
-    page.keyboard.press("Escape")  # command mode, where i, i interrupts the kernel, which waits in the other cell
+    page.keyboard.press(
+        "Escape"
+    )  # command mode, where i, i interrupts the kernel, which waits in the other cell
     page.keyboard.press("i")
     page.keyboard.press("i")
     run_cell(page, 2)

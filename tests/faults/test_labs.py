@@ -1,5 +1,6 @@
 """Two JupyterLabs on one folder, whose parts are killed one after another: the rest works, and nothing is lost."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from odkit.browsing import services
 from odkit.runs.run import Run
-from tests.browser.lab import Lab, start_lab
+from tests.browser.lab import Lab, start_lab, stop_lab
 from tests.container.containers import executed
 from tests.helpers import until
 
@@ -51,13 +52,14 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Lab,
     """Two JupyterLabs of one folder and one database."""
     monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path / "database"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    both = start_lab(tmp_path / "work"), start_lab(tmp_path / "work", "/second/")
-    yield both
-    for config in (tmp_path / "work").glob("runs/*/config.json"):
-        Run(config.parent).stop()
-    for lab in both:
-        lab.process.terminate()
-        lab.process.wait(60)
+    with contextlib.ExitStack() as stack:
+        both = []
+        for base_url in ("/", "/second/"):
+            both.append(start_lab(tmp_path / "work", base_url))
+            stack.callback(stop_lab, both[-1])
+        yield both[0], both[1]
+        for config in (tmp_path / "work").glob("runs/*/config.json"):
+            Run(config.parent).stop()
 
 
 def killed(process: psutil.Process) -> None:

@@ -35,8 +35,8 @@ Of every case: no traceback, an end in time, memory under the case's limit, no p
 byte, name and time), and of what was to be written the whole or nothing.
 """
 
-FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is held by tests, and the
-words in quotation marks are words that they assert.
+FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is held by tests, and
+the words in quotation marks are words that they assert.
 """
 
 
@@ -97,7 +97,9 @@ def page() -> str:
     lines += ["## Faults", "", FAULTS_OPENING]
     for title, faults in FAULTS.items():
         lines += [f"### {title}", "", "| what happens | what one sees | what survives |", "|---|---|---|"]
-        lines += [f"| {_cell(fault.what)} | {_cell(fault.sees)} | {_cell(fault.survived)} |" for fault in faults]
+        lines += [
+            f"| {_cell(fault.what)} | {_cell(fault.sees)} | {_cell(fault.survived)} |" for fault in faults
+        ]
         lines.append("")
     return "\n".join(lines)
 
