@@ -162,39 +162,6 @@ def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page) -> None
     shot(page, "ended")
 
 
-def test_a_reloaded_page_shows_the_run_again(lab: Lab, page: Page) -> None:
-    lab.write("reload.ipynb", DATA, TRAIN.format("four"), "od.open_run('four').wait()")
-    open_notebook(page, lab, "reload.ipynb")
-    run_cell(page, 0)
-    run_cell(page, 1)
-    board(page, 1)
-    run = Run(lab.folder / "runs" / "four")
-    page.reload()
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_timeout(5000)
-    shot(page, "reloaded")
-    print("CELL1", page.locator(".jp-Notebook .jp-CodeCell").nth(1).inner_text())
-    count = len(events(run, "step"))
-    page.locator(".jp-Notebook .jp-CodeCell").nth(2).locator(".cm-content").click()
-    page.keyboard.press(
-        "Escape"
-    )  # command mode, where i, i interrupts the kernel, which waits in the other cell
-    page.keyboard.press("i")
-    page.keyboard.press("i")
-    run_cell(page, 2)
-    shown = board(page, 2)
-    wait_until(page, lambda: len(events(run, "step")) > count, "steps")
-    loss = shown.locator("svg").first.locator("polyline").first.get_attribute("points")
-    assert loss is not None
-    assert len(loss.split()) >= count, "every step, from the first one on"
-    shown.get_by_role("button", name="Stop now").click()
-    idle(page)
-    steps = events(run, "step")
-    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)), "the run never noticed"
-    assert run.state == "stopped"
-    shot(page, "after-reload")
-
-
 def test_interrupting_the_kernel_ends_the_watching_alone(lab: Lab, page: Page) -> None:
     lab.write("interrupt.ipynb", DATA, TRAIN.format("three"), "print('alive', run.alive)", "run.stop()")
     open_notebook(page, lab, "interrupt.ipynb")

@@ -242,13 +242,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("browsing/test_services.py::test_a_folder_used_from_another_container",),
         ),
     ),
-    "Browser and container": (
-        Fault(
-            "The page is reloaded in mid-training",
-            "the dashboard again, from step 0 on, once the cell is run",
-            "the run, which never notices",
-            ("browser/test_dashboard_in_lab.py::test_a_reloaded_page_shows_the_run_again",),
-        ),
+    "Containers": (
         Fault(
             "The container is stopped in mid-training, from a notebook, a command or an `exec`",
             "the run is “stopped”",

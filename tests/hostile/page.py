@@ -35,8 +35,8 @@ Of every case: no traceback, an end in time, memory under the case's limit, no p
 byte, name and time), and of what was to be written the whole or nothing.
 """
 
-FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is held by tests, and
-the words in quotation marks are words that they assert.
+FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is
+held by tests, and the words in quotation marks are words that they assert.
 """
 
 
