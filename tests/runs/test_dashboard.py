@@ -146,7 +146,9 @@ def test_time_left_goes_by_this_start_alone() -> None:
 
 def test_time_left_outlives_a_clock_that_is_set_back() -> None:
     progress, day = Progress(), 86_400.0
-    progress.add({"event": "start", "from_step": 0, "step": 0, "time": day, "steps_per_epoch": 40, "epochs": 1})
+    progress.add(
+        {"event": "start", "from_step": 0, "step": 0, "time": day, "steps_per_epoch": 40, "epochs": 1}
+    )
     for number in range(1, 21):
         progress.add(step(number, time=day + 2 * number - (day if number > 10 else 0)))
     assert progress.seconds_left() == pytest.approx(2 * 20, rel=0.1)
