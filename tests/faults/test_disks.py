@@ -169,6 +169,7 @@ def test_a_disk_that_turns_read_only_in_mid_training(
 ) -> None:
     """As the system mounts it anew after an error of the disk's."""
     run = a_run(dataset, loop_disk.folder, epochs=1)
+    (run.path / "worker.lock").touch()  # as whoever starts a worker does
     end = at_each_write(
         loop_disk.folder, lambda name: loop_disk.turn_read_only() if "detector" in name else None
     )
