@@ -35,7 +35,7 @@ CONTAINER_FLAGS ?=
 
 export FIFTYONE_DO_NOT_TRACK ?= 1
 
-.PHONY: help setup lab run notebooks check test test-extras bench image image-test lint format lock clean
+.PHONY: help setup lab run notebooks check test test-extras bench soak fuzz reliability image image-test lint format lock clean
 
 help:  ## list what make can do
 	@echo "make TARGET, where TARGET is one of"
@@ -74,6 +74,19 @@ test: $(READY)  ## run all tests, the notebooks among them
 # bench/tiles.py), nor what wants a GPU (bench/gpu.py): each is started by itself.
 bench: $(READY)  ## measure odkit beside the alternatives, in 20 minutes; bench/RESULTS.md is then of this machine
 	$(BIN)/python bench/report.py $(BENCH)
+
+# What it measured is written to docs/: soak.json and soak.svg. SOAK=5 takes five minutes.
+SOAK ?= 60
+soak: $(READY)  ## an hour of start, stop, kill, resume, export and browse: nothing may be left, lost or grow
+	$(BIN)/python bench/soak.py $(SOAK)
+
+# Seconds for each parser; FUZZ="120 coco csv" for some of them. Wants `make test-extras`.
+FUZZ ?= 30
+fuzz: $(READY)  ## feed every parser with what coverage leads to; what breaks one is kept in tests/fuzz/found
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(FUZZ)
+
+reliability: $(READY)  ## try every hostile case, and write docs/reliability.md anew
+	$(BIN)/python -m tests.hostile.page --measure
 
 test-extras: $(READY)  ## install the optional packages that some tests want, and are skipped without
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r tests/extras.lock

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,10 +156,14 @@ class Followed(Protocol):
     def alive(self) -> bool: ...
 
 
-def follow(run: Followed, *, interval: float = 0.2) -> Iterator[list[dict[str, Any]]]:
+def follow(run: Followed, *, interval: float | Callable[[], float] = 0.2) -> Iterator[list[dict[str, Any]]]:
     """Batches of new events until the worker has ended; the last of a look is often empty (time to redraw).
 
     What stands in the way of a tracker (`follower.py`) is a warning among them, once.
+
+    Args:
+        run: The run.
+        interval: Seconds between two looks, or what says them after each.
     """
     reader, told = EventReader(run.path / "events.jsonl"), {""}
     while True:
@@ -173,7 +177,7 @@ def follow(run: Followed, *, interval: float = 0.2) -> Iterator[list[dict[str, A
         yield events
         if not alive:
             return
-        time.sleep(interval)
+        time.sleep(interval() if callable(interval) else interval)
 
 
 def _tracking_troubles(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from PIL import Image
 from odkit.data.dataset import Dataset
 from odkit.runs.dashboard.charts import Series, chart, picture_with_boxes, smoothed, thinned, ticks
 from odkit.runs.dashboard.notebook import Dashboard
-from odkit.runs.dashboard.progress import Progress, duration, epoch_line
+from odkit.runs.dashboard.progress import Pace, Progress, duration, epoch_line
 from odkit.runs.dashboard.show import front_end, show_run
 from odkit.runs.dashboard.terminal import show_terminal
 from odkit.runs.events import EventLog
@@ -152,6 +153,25 @@ def test_time_left_outlives_a_clock_that_is_set_back() -> None:
     for number in range(1, 21):
         progress.add(step(number, time=day + 2 * number - (day if number > 10 else 0)))
     assert progress.seconds_left() == pytest.approx(2 * 20, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not list its file locks")
+def test_dashboards_of_one_run_share_what_they_may_take(run: Run) -> None:
+    def after_work(pace: Pace) -> float:
+        pace.seconds()
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        return pace.seconds()
+
+    first = Pace(run, least=0.25)
+    assert (first.watching(), after_work(first)) == (1, 2.0)
+    others = [Pace(run, least=0.25) for _ in range(3)]
+    assert (first.watching(), after_work(first)) == (4, 2.75)
+    for other in others:
+        other.close()
+    assert first.watching() == 1
+    first.close()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from odkit.runs.dashboard.charts import (
 )
 from odkit.runs.dashboard.progress import (
     REQUESTS,
-    SHARE_OF_A_CORE,
+    Pace,
     Progress,
     closing_line,
     duration,
@@ -147,7 +147,7 @@ class Dashboard:
     def __init__(self, run: "Run") -> None:
         import ipywidgets as widgets
 
-        self.run, self.progress = run, Progress()
+        self.run, self.progress, self.pace = run, Progress(), Pace(run, least=0.25)
         self.dataset: Dataset | None = None
         self.head, self.charts, self.facts, self.strip = (widgets.HTML() for _ in range(4))
         # Callbacks run in another thread of the kernel while the cell waits: they leave a request, and no more.
@@ -168,9 +168,9 @@ class Dashboard:
 
     def follow(self) -> None:
         """Take in the run's events as they come and redraw, until the worker has ended."""
-        next_charts = 0.0
+        next_charts = 0.0  # which cost a browser more than the head does
         drawn_step, drawn_judged, drawn_preview = -1, -1, None
-        for events in follow(self.run, interval=0.25):
+        for events in follow(self.run, interval=self.pace.seconds):
             for event in events:
                 self.progress.add(event)
             self._draw_head()
@@ -180,7 +180,7 @@ class Dashboard:
                 self._draw_charts()
                 self._draw_facts()
                 drawn_step, drawn_judged = self.progress.step, len(self.progress.judged)
-                next_charts = now + max(1.0, (time.monotonic() - now) / SHARE_OF_A_CORE)
+                next_charts = now + 1.0
             preview = (self.progress.preview.get("epoch"), self.progress.preview.get("time"))
             if self.progress.preview and preview != drawn_preview:
                 self._draw_strip()
@@ -188,6 +188,7 @@ class Dashboard:
 
     def close(self) -> None:
         """Close the widgets in kernel and browser."""
+        self.pace.close()
         for widget in (*self.buttons.children, self.buttons, self.head, self.charts, self.facts, self.strip):
             widget.close()
         self.widget.close()

@@ -1,6 +1,10 @@
 """Where a run stands, from its events: what every front end shows."""
 
+import contextlib
+import fcntl
 import math
+import os
+import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -20,7 +24,9 @@ REQUESTS = {
     "epoch": "Stop asked for: the worker finishes this epoch, judges it, saves and ends.",
     "checkpoint": "Checkpoint asked for: saved after this step.",
 }
-SHARE_OF_A_CORE = 0.03  # that drawing may take from training on a small machine
+SHARE_OF_A_CORE = (
+    0.03  # that the dashboards of a run may take from its training on a small machine, all together
+)
 
 
 # -- what the events amount to -----------------------------------------------------------------------------------------
@@ -113,6 +119,44 @@ class Progress:
         if done < 3 or not self.total_steps:
             return None
         return max(0.0, self.spent / done * (self.total_steps - self.step))
+
+
+# -- how often it is drawn ---------------------------------------------------------------------------------------------
+
+
+class Pace:
+    """How often a dashboard looks and draws, so that all that show a run here together take `SHARE_OF_A_CORE`.
+
+    Each holds a shared lock on the run's config.json, which Linux lists: so they are counted without a word between
+    them. Elsewhere each takes itself for the only one.
+    """
+
+    def __init__(self, run: "Run", *, least: float) -> None:
+        """least: Seconds between two looks where one dashboard shows the run and drawing is quick."""
+        self.least, self._spent = least, time.process_time()
+        self._file = (run.path / "config.json").open("rb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def watching(self) -> int:
+        """How many dashboards on this machine show the run, this one among them."""
+        place = f":{os.fstat(self._file.fileno()).st_ino} ".encode()
+        try:
+            locks = Path("/proc/locks").read_bytes()
+        except OSError:
+            return 1
+        return max(1, sum(place in line and b"FLOCK" in line for line in locks.splitlines()))
+
+    def seconds(self) -> float:
+        """Until the next look: by what this process has spent since the last one; 2 s at most where it is alone."""
+        before, self._spent = self._spent, time.process_time()
+        watching = self.watching()
+        wanted = (self._spent - before) * watching / SHARE_OF_A_CORE
+        return min(1.75 + 0.25 * watching, max(self.least, wanted))
+
+    def close(self) -> None:
+        """Be counted no more."""
+        self._file.close()
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------
