@@ -216,12 +216,14 @@ def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fault_of_ours_keeps_its_traceback(ended: Run) -> None:
-    (ended.path / "config.json").write_text("{}")  # no settings in it: nobody wrote a message for that
-    done = typed("runs", ended.path.parent)
-    out, err = done.communicate(timeout=120)
-    assert (done.returncode, out) == (1, "")
-    assert err.startswith("Traceback")
-    assert "KeyError: 'settings'" in err
+    planted = (
+        "from odkit.runs import Run; Run.summary = lambda self: {}['settings']; from odkit.cli import main; "
+    )
+    line = [sys.executable, "-c", f"{planted} main(['runs', {str(ended.path.parent)!r}])"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Traceback")
+    assert "KeyError: 'settings'" in done.stderr
 
 
 def test_what_is_raised_on_purpose_is_told_and_what_is_not_is_a_fault(
@@ -237,9 +239,10 @@ def test_what_is_raised_on_purpose_is_told_and_what_is_not_is_a_fault(
 
     monkeypatch.setattr(Run, "summary", planted)
     with pytest.raises(ValueError, match="could not be broadcast"):
-        main(["runs", str(ended.path.parent)])
+        main(["show", str(ended.path)])
     monkeypatch.setattr(Run, "summary", on_purpose)
-    assert main(["runs", str(ended.path.parent)]) == 1
+    capsys.readouterr()
+    assert main(["show", str(ended.path)]) == 1
     assert capsys.readouterr().err == "odkit: the boxes of a.jpg are upside down\n"
 
 
@@ -261,7 +264,9 @@ def test_runs_lists_and_deletes(ended: Run, capsys: pytest.CaptureFixture[str]) 
     assert line.split()[:5] == ["ended", "finished", "starter", "2", "2"]
     assert main(["runs", folder, "--json"]) == 0
     assert orjson.loads(capsys.readouterr().out) == [ended.summary()]
-    assert main(["runs", folder, "--delete", "ended"]) == 0
+    assert main(["runs", folder, "--delete", "ended"]) == 1  # nobody is there to be asked
+    assert "--yes" in capsys.readouterr().err
+    assert main(["runs", folder, "--delete", "ended", "--yes"]) == 0
     assert main(["runs", folder, "--json"]) == 0
     assert capsys.readouterr().out.endswith("[]\n")
 

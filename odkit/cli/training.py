@@ -29,6 +29,7 @@ from odkit.cli.shared import (
 from odkit.runs import (
     RUNS,
     Run,
+    check_machine,
     check_name,
     create_run,
     hold_lock,
@@ -79,7 +80,9 @@ def train(
 
     checked = make_settings(dataclasses.asdict(settings))
     if name is not None:
-        check_name(name)  # said before anything is read
+        check_name(name)
+    if not prepare:
+        check_machine(checked)  # said before anything is read
     file = (
         read_config(config) if config else RunFile()
     )  # its settings are among those typed, see `with_config`

@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from odkit.data.texts import Numbered, Texts, object_array
-from odkit.system import replacing
+from odkit.system import open_file, replacing
 
 _ALIGNED = 64  # bytes; where arrays may begin, the same as inside of a .npy file
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member; ends with the lengths of its name and extra field
@@ -73,7 +73,7 @@ def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: It holds something else, or is damaged.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         try:
             return _loaded(file)
         except _DAMAGES as error:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from odkit.data.boxes import Boxes, as_boxes, rows_of, xyxy_to_xywh
 from odkit.data.dataset import Dataset
 from odkit.data.texts import Texts
-from odkit.system import InputError, MissingPackageError, OutOfRangeError, replacing
+from odkit.system import InputError, MissingPackageError, OutOfRangeError, open_file, replacing
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -398,7 +398,7 @@ class Predictions:
         """
         try:
             # not np.load, which takes any file that NumPy ever wrote
-            with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+            with open_file(path) as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
                 if "predictions" not in arrays:
                     raise InputError(
                         f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"

@@ -51,7 +51,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         InputError: There is no such device (the message says which there are), or the GPU cannot be used (it says why,
             and what to type).
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(name)):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", str(name)):  # torch takes 256 for 0
         raise InputError(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {str(name)!r}')
     if str(name) == "cpu":
         return torch.device("cpu")

@@ -29,6 +29,7 @@ from .run_file import read_config as read_config
 from .run_file import write_config as write_config
 from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
+from .settings import check_machine as check_machine
 from .settings import make_settings as make_settings
 from .settings import most_workers as most_workers
 from .settings import setting_docs as setting_docs

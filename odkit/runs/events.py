@@ -227,7 +227,7 @@ _BEGINNING = (
 
 
 _WHOLE, _NUMBER, _NUMBER_OR_NONE = (int,), (int, float), (int, float, type(None))
-_EACH: dict[str, tuple[type, ...]] = {"event": (str,), "time": _NUMBER}
+_EACH: dict[str, tuple[type, ...]] = {"time": _NUMBER}
 _NEEDED = {
     "start": {**_EACH, "from_step": _WHOLE},
     "step": {**_EACH, "step": _WHOLE, "loss": _NUMBER_OR_NONE},
@@ -251,10 +251,9 @@ _WHERE_THERE: dict[str, tuple[type, ...]] = {
 
 def _fits(event: Any) -> bool:
     """Whether something is an event that can be worked with."""
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
-    kind = event.get("event")
-    needed = _NEEDED.get(kind, _EACH) if isinstance(kind, str) else _EACH
+    needed = _NEEDED.get(event["event"], {})
     return all(name in event and isinstance(event[name], types) for name, types in needed.items()) and all(
         isinstance(value, _WHERE_THERE[name]) for name, value in event.items() if name in _WHERE_THERE
     )

@@ -141,7 +141,8 @@ def tested_figures(run: "Run", best: Mapping[str, Any]) -> dict[str, float | Non
     with as_written(run.path / FILE):
         for one in _written_down(run.path / FILE):
             if _is_of(one["epoch"], one["validation_ap"], best):
-                return {name: float(one["intervals"]["total"][known]) for name, known in names.items()}
+                total = {name: one["intervals"]["total"][known] for name, known in names.items()}
+                return {name: None if value is None else float(value) for name, value in total.items()}
     return dict.fromkeys(("test_ap", "test_low", "test_high"))
 
 

@@ -111,7 +111,7 @@ class Run:
         try:
             _read_config(self.path / "config.json")
         except (FileNotFoundError, NotADirectoryError):
-            near = [folder.name for folder in _folders_with_config(self.path.parent)]
+            near = sorted(folder.name for folder in _folders_with_config(self.path.parent))
             raise RunError(
                 f"{path} is not a run folder (no config.json). Runs beside it: {', '.join(near) or 'none'}"
             ) from None
@@ -693,7 +693,7 @@ def open_run(path: str | Path) -> Run:
         RunError: There is no such run.
     """
     path = Path(path)
-    if not path.exists() and len(path.parts) == 1 and (RUNS / path).exists():
+    if len(path.parts) == 1 and not os.path.exists(path) and os.path.exists(RUNS / path):
         path = RUNS / path
     return Run(path)
 
@@ -794,6 +794,8 @@ def run_row(run: Run) -> dict[str, Any]:
 
 
 def _with_interval(summary: Mapping[str, Any]) -> str:
+    if summary["test_low"] is None or summary["test_high"] is None:
+        return f"{summary['test_ap']:.3f}"
     return f"{summary['test_ap']:.3f} ({summary['test_low']:.3f} to {summary['test_high']:.3f})"
 
 
@@ -831,6 +833,10 @@ def _new_folder(folder: Path, name: str | None, stem: str) -> Path:
     with writing(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # as in /proc, where nothing can be made
+            raise RunError(
+                f"no runs can be kept in {folder}: no folder can be made there. Give another --folder"
+            ) from None
         except (FileExistsError, NotADirectoryError):
             parent = next(one for one in (folder, *folder.parents) if one.exists() and not one.is_dir())
             raise FileInTheWayError(

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import operator
 import os
 import re
@@ -162,7 +163,7 @@ class Settings:
             problems.append(
                 f"image_size must be 0 or {SMALLEST_IMAGE} pixels and more, not {self.image_size}"
             )
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", self.device):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", self.device):
             problems.append(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {self.device!r}')
         for name, (low, high) in _BETWEEN.items():
             if not low <= getattr(self, name) <= high:
@@ -207,7 +208,9 @@ class Settings:
                 yield f"{name} must be {wanted}, not {_short(value)}"
                 continue
             most = 2**63 - 1 if name == "seed" else MOST
-            if kind in (int, float) and not abs(getattr(self, name)) <= most:  # nan is not
+            if kind is float and not math.isfinite(getattr(self, name)):
+                yield f"{name} must be a finite number, not {_short(value)}"
+            elif kind in (int, float) and abs(getattr(self, name)) > most:
                 yield f"{name} must be a number up to {most:,}, not {_short(value)}"
 
     def to_dict(self) -> dict[str, Any]:

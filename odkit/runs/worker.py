@@ -212,12 +212,12 @@ def read_own(file: Path) -> dict[str, Any]:
     """The JSON that odkit wrote into a run's folder.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError, NotADirectoryError: There is no such file.
         RunError: It is damaged, or something else; the message names it.
     """
     try:
         content = orjson.loads(read_file(file, most_bytes=MOST_BYTES))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except InputError as error:
         raise RunError(str(error)) from None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from odkit.data import Dataset
 from odkit.detection import Batch, Detector, shaped_like
 from odkit.runs import Run
-from odkit.system import InputError
+from odkit.system import InputError, open_file
+from odkit.training.checkpoints import why_unreadable
 from odkit.training.loop import total_loss
 
 
@@ -34,9 +35,15 @@ def replay(run: Run) -> list[dict[str, Any]]:
 
 
 def _replay_batch(run: Run, file: Path, dataset: Dataset) -> list[dict[str, Any]]:
-    # weights_only: a run folder may come from anywhere, and must not be able to run anything
-    kept = torch.load(file, map_location="cpu", weights_only=True)
-    if "batch" not in kept:
+    try:
+        # weights_only: a run folder may come from anywhere, and must not be able to run anything
+        with open_file(file) as opened:
+            kept = torch.load(opened, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways
+        raise InputError(
+            f"{file} cannot be read: {why_unreadable(error)}. Move it away, and the others are replayed"
+        ) from None
+    if not isinstance(kept, dict) or not {"batch", "detector"} <= set(kept):
         raise InputError(
             f"{file}: kept by an earlier odkit, which laid batches out otherwise; train anew to replay"
         )

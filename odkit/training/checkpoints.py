@@ -130,7 +130,7 @@ def newest_checkpoint(run: Run, log: EventLog) -> dict[str, Any] | None:
             with open_file(path) as file:
                 saved = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
-            why = _unreadable(error)
+            why = why_unreadable(error)
         else:
             missing = _PARTS - set(saved) if isinstance(saved, dict) else _PARTS
             if not missing:
@@ -159,7 +159,7 @@ _PARTS = {
 }
 
 
-def _unreadable(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Why a checkpoint cannot be read, without torch's advice to load it all the same."""
     if isinstance(error, pickle.UnpicklingError):
         return "it is damaged, or holds what no checkpoint has, and is not loaded"

@@ -152,6 +152,8 @@ def plan_learning_curve(
     name: str | None = None,
 ) -> CurvePlan:
     """Make the run folders of a learning curve, or find those that are there; see `learning_curve`."""
+    if name is not None:
+        check_name(name)
     if seeds < 1:
         raise InputError(f"seeds must be 1 or more, not {seeds}")
     if wrong := [share for share in fractions if not 0 < share <= 1]:
@@ -169,8 +171,6 @@ def plan_learning_curve(
     used = dataset.select(
         (dataset.image_splits == settings.train_split) | (dataset.image_splits == settings.val_split)
     )
-    if name is not None:
-        check_name(name)
     stem = name or f"{dataset.name}-{settings.detector}"
     path = Path(folder) / (plain_name(stem) + ("" if name else f"-learning-curve-{used.fingerprint()[:8]}"))
     runs = []

@@ -345,7 +345,8 @@ def test_the_hub_reads_the_card(run: Run) -> None:
 def test_the_licence_is_that_of_what_it_began_with(
     dataset: Dataset, tmp_path: Path, detector: str, weights: str, licence: str
 ) -> None:
-    run = create_run(dataset, Settings(detector=detector, weights=weights, epochs=1), tmp_path)
+    settings = Settings(detector=detector, weights=weights, epochs=1)
+    run = create_run(dataset, settings, tmp_path, elsewhere=True)
     front = yaml.safe_load(model_card(run).split("---\n")[1])
     assert front["license"] == licence
     assert "model-index" not in front  # nothing is judged yet

@@ -1,6 +1,7 @@
 """The run folder: events as they are written, locks held by real processes, names, states, requests."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ import pytest
 
 from odkit.data.dataset import Dataset
 from odkit.runs.events import EventLog, EventReader, backwards, effective, epoch_rows, follow
-from odkit.runs.run import Run, best_run, create_run, list_runs, open_run, runs_html
+from odkit.runs.run import Run, best_run, create_run, list_runs, look_for_runs, open_run, runs_html
 from odkit.runs.settings import Settings
 from odkit.runs.worker import RunError, hold_lock, prepare_torch, worker_command
+from odkit.system import FileInTheWayError
 from odkit.system.processes import LOCK_VARIABLE
 from tests.helpers import squares, until
 
@@ -124,12 +126,12 @@ def test_reader_takes_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     reader = EventReader(path)
     assert reader.new() == []  # no file yet
-    path.write_bytes(b'{"event":"start","step":0}\n{"event":"st')
+    path.write_bytes(b'{"event":"start","time":1,"from_step":0}\n{"event":"st')
     assert [e["event"] for e in reader.new()] == ["start"]
     assert reader.new() == []
     with path.open("ab") as file:
-        file.write(b'ep","step":1}\n')
-    assert reader.new() == [{"event": "step", "step": 1}]
+        file.write(b'ep","time":2,"step":1,"loss":0.5}\n')
+    assert reader.new() == [{"event": "step", "time": 2, "step": 1, "loss": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_reader_passes_over_what_a_crash_left(tmp_path: Path, torn: bytes) -> No
 
 def test_log_writes_numpy_and_what_json_has_no_word_for(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    log.write("step", loss=np.float32(0.5), boxes=np.zeros((1, 4), np.float32), bad=float("nan"))
+    log.write("step", step=1, loss=np.float32(0.5), boxes=np.zeros((1, 4), np.float32), bad=float("nan"))
     log.close()
     (event,) = EventReader(log.path).new()
     assert event["loss"] == 0.5
@@ -188,7 +190,7 @@ def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.M
     write(run, start(), *steps(1, 30), *epoch(1, 30, 0.5), start(20), *steps(21, 40), *epoch(2, 40, 0.6))
     path = run.path / "events.jsonl"
     with path.open("ab") as file:
-        file.write(b' { "event": "step", "step": 41}\n{"event":"step\n{"event":"st')
+        file.write(b' { "event": "step", "time": 1, "step": 41, "loss": 0.5}\n{"event":"step\n{"event":"st')
     lines = path.read_bytes().splitlines()
     events = [orjson.loads(line) for line in lines[:-2]]
     assert [e for some in EventReader(path).batches() for e in some] == events
@@ -206,7 +208,8 @@ def test_a_long_log_is_read_in_parts(run: Run, block: int, monkeypatch: pytest.M
 def test_backwards_is_the_log_from_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert list(backwards(path)) == []
-    lines = [orjson.dumps({"event": "step", "step": step, "x": "x" * (step % 50)}) for step in range(200)]
+    event = {"event": "step", "time": 1, "loss": 0.5}
+    lines = [orjson.dumps({**event, "step": step, "x": "x" * (step % 50)}) for step in range(200)]
     path.write_bytes(b"\n".join(lines))  # the last one is still being written
     events = [orjson.loads(line) for line in lines]
     for block in (1, 7, 64, 1 << 16):
@@ -456,6 +459,71 @@ def test_opening_and_listing(dataset: Dataset, tmp_path: Path, monkeypatch: pyte
         open_run("folder")
     assert "<td" in runs_html(list_runs())
     assert runs_html([]) == "<i>no runs</i>"
+
+
+def test_a_folder_that_is_no_run_is_left_out_and_said(run: Run, tmp_path: Path) -> None:
+    folder = run.path.parent
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.warns(UserWarning, match=r"model is left out: .*config\.json is no run's: settings"):
+        found = list_runs(folder)
+    assert [one.path for one in found] == [run.path]
+    found, unreadable = look_for_runs(folder)
+    assert [path.name for path in unreadable] == ["model"]
+    with pytest.raises(RunError, match="Another program's, perhaps"):
+        Run(folder / "model").delete()
+    assert (folder / "model" / "config.json").exists()
+
+
+def test_a_run_that_cannot_be_written_leaves_no_folder(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileInTheWayError, match="is a file"):
+        create_run(dataset, SMALL, tmp_path / "file" / "runs")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("odkit.runs.run._write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        create_run(dataset, SMALL, tmp_path / "runs", "one")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "is a plain folder name"),
+        ("..", "is a plain folder name"),
+        ("a/b", "is a plain folder name"),
+        ("a\nb", "is a plain folder name"),
+        ("a\udcff", "is a plain folder name"),
+        ("-x", "does not begin with a hyphen"),
+        ("é" * 150, "is too long: 300 bytes, and 200 are the most"),
+    ],
+)
+def test_a_name_can_be_typed_and_printed(dataset: Dataset, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        create_run(dataset, SMALL, tmp_path / "runs", name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_long_name_of_a_dataset_is_cut_in_the_run_s_name(dataset: Dataset, tmp_path: Path) -> None:
+    run = create_run(dataset.replace(name="-" + "é\n" * 200), SMALL, tmp_path / "runs")
+    assert run.name.startswith("é-é-")
+    assert run.name.endswith("-1")
+    assert len(run.name.encode()) <= 200
+
+
+def test_nothing_but_a_run_is_deleted(run: Run) -> None:
+    link = run.path.parent / "link"
+    link.symlink_to(run.path)
+    with pytest.raises(RunError, match="is a link to"):
+        Run(link).delete()
+    assert run.path.exists()
+    run.delete()
+    assert not run.path.exists()
 
 
 def test_worker_commands(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from odkit.runs.settings import (
     resumed_settings,
     with_epochs,
 )
+from odkit.system import InputError, machine
 from odkit.training.recipe import Choices, choose, make_optimizer, schedule
 from tests.helpers import squares
 
@@ -36,6 +39,58 @@ def test_wrong_settings_are_all_named_at_once() -> None:
         make_settings({"epoch": 3})
     with pytest.raises(TypeError, match=r"there is no setting '\?'\. Settings: detector, "):
         make_settings({"?": 3})  # nothing is near it
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+        ({"clip": float("inf")}, "clip must be a finite number, not inf"),
+        ({"learning_rate": "x"}, "learning_rate must be a number, not 'x'"),
+        ({"epochs": 2.5}, "epochs must be a whole number, not 2.5"),
+        ({"epochs": True}, "epochs must be a whole number, not True"),
+        ({"epochs": 10**30}, "epochs must be a number up to"),
+        ({"seed": 2**70}, "seed must be a number up to 9,223,372,036,854,775,807"),
+        ({"compile": "no"}, "compile must be True or False, not 'no'"),
+        ({"detector": None}, "detector must be a text, not None"),
+        ({"weights": "a\udcff"}, "weights must be a text"),
+        ({"weight_decay": -5}, "weight_decay must be -1 or 0 and more, not -5"),
+        ({"image_size": 1}, "image_size must be 0 or 64 pixels and more, not 1"),
+        ({"device": "foo"}, 'device must be "auto", "cpu"'),
+        ({"batch_size": 3, "processes": 0}, "processes must be 1 or more, not 0"),
+    ],
+    ids=str,
+)
+def test_a_setting_is_of_its_kind_and_finite(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        make_settings(given)
+    assert said in str(error.value)
+
+
+def test_numbers_of_numpy_and_paths_are_taken_as_what_they_are(tmp_path: Path) -> None:
+    numbers = {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "compile": np.True_, "minutes": 2}
+    made = make_settings({**numbers, "weights": tmp_path / "mine.pth"})
+    kinds = [type(getattr(made, name)) for name in (*numbers, "weights")]
+    assert kinds == [int, float, bool, float, str]
+    assert make_settings(made.to_dict()) == made
+
+
+def test_what_this_machine_cannot_hold_is_refused_with_the_figures(tmp_path: Path) -> None:
+    dataset = squares(tmp_path / "images")
+    cores = machine.cpu_count()
+    for wanted, said in (
+        ({"num_workers": 100 * cores}, f"with {cores} cores, {max(16, 4 * cores)} in all are the most here"),
+        (
+            {"batch_size": 10**8},
+            r"batch_size is 100,000,000: .* this machine has [\d.]+ GB; at most [\d,]+$",
+        ),
+        ({"weights": str(tmp_path / "gone.pth")}, "there is no file"),
+    ):
+        settings = make_settings({"epochs": 1, **wanted})
+        with pytest.raises(InputError, match=said):
+            create_run(dataset, settings, tmp_path / "runs")
+        assert not (tmp_path / "runs").exists()
+        assert create_run(dataset, settings, tmp_path / "there", elsewhere=True).state == "new"
 
 
 def test_a_resume_may_change_little() -> None:

@@ -1,11 +1,14 @@
 """Training through its public functions: real files, real worker processes, real kills, on a CPU."""
 
 import dataclasses
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +169,68 @@ def test_a_torn_checkpoint_is_passed_over(dataset: Dataset, tmp_path: Path) -> N
     finished(run.resume(wait=False, epochs=2))
     assert any(e.get("kind") == "damaged_checkpoint" for e in run.events())
     assert len(facts(run)) == len(facts(whole))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda file: torch.save({"detector": {}}, file), "it is none of a run's: average, choices"),
+        (lambda file: torch.save([1, 2], file), "it is none of a run's"),
+        (
+            lambda file: torch.save(Path, file),
+            "it is damaged, or holds what no checkpoint has, and is not loaded",
+        ),
+        (lambda file: file.write_bytes(b"PK" * 500), ""),
+    ],
+    ids=["other", "list", "code", "text"],
+)
+def test_no_run_begins_anew_where_its_checkpoints_cannot_be_read(
+    dataset: Dataset, tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    run = trained(dataset, tmp_path, "spoiled", epochs=1)
+    best = run.detector_file().read_bytes()
+    for file in run.checkpoints():
+        spoil(file)
+    assert work(run.path) == 1
+    assert run.end["message"].startswith("none of the run's 2 checkpoints can be read (")
+    assert said in run.end["message"]
+    assert f"odkit train --config {run.path / 'config.json'}" in run.end["message"]
+    assert not any("weights_only" in str(event) for event in run.events())
+    assert run.detector_file().read_bytes() == best
+    for file in run.checkpoints():
+        file.unlink()
+    assert work(run.path) == 1
+    assert "checkpoints are gone" in run.end["message"]
+    assert run.detector_file().read_bytes() == best
+
+
+def test_a_stop_is_taken_up_before_the_first_step(dataset: Dataset, tmp_path: Path) -> None:
+    run = create_run(dataset, Settings(**{**SMALL, "epochs": 1}), tmp_path, "early")  # type: ignore[arg-type]
+    run.request("now")
+    assert work(run.path) == 0
+    assert (run.state, run.events(only="step")) == ("stopped", [])
+    assert not (run.path / "stop").exists()
+    assert work(run.path) == 0
+    assert facts(run)[-4:] == facts(trained(dataset, tmp_path, "whole", epochs=1))[-4:]
+
+
+def test_a_stop_is_taken_up_while_the_first_batch_is_waited_for(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingImages, "__getitem__", lambda self, turn: time.sleep(600))
+    settings = {**SMALL, "epochs": 1, "num_workers": 1}
+    run = create_run(dataset, Settings(**settings), tmp_path, "waits")  # type: ignore[arg-type]
+
+    def ask() -> None:
+        until(multiprocessing.active_children)  # the data worker, which has taken the first batch
+        run.request("now")
+
+    asks = threading.Thread(target=ask)
+    asks.start()
+    assert work(run.path) == 0
+    asks.join()
+    assert (run.state, run.events(only="step")) == ("stopped", [])
+    assert len(run.checkpoints()) == 1
 
 
 def test_resume_refuses_other_settings(dataset: Dataset, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def _audit(subject: Subject) -> dict[str, Any] | None:
     file = subject.run.path / "audit.json" if subject.run else None
     if file and file.exists():
         with as_written(file):
-            rows = read_own(file)["findings"]
+            told = ("severity", "title", "meaning", "fix")
+            rows = [{name: str(row[name]) for name in told} for row in read_own(file)["findings"]]
         checks = "Every check ran before training, the pixels of all images included; nothing fatal was left."
     elif subject.in_time("audit of the labels"):
         whole = subject.run.dataset() if subject.run else subject.given.dataset if subject.given else None
