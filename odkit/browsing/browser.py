@@ -4,6 +4,7 @@ The App is shown in the cell through JupyterLab's own port, so behind its token 
 without a front end (nbconvert, nbval) a picture of some images stands there, and a script shows nothing.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -88,7 +89,6 @@ class Browser:
     """What is open in the App, and what a person has chosen there.
 
     Attributes:
-        dataset: The `fiftyone.Dataset`.
         before: The Dataset it was made from, None where FiftyOne's own was given.
         mistakes: What the detector got wrong, None where a dataset was given.
         prelabels: The suggestions that are judged in the App, None where something else was given.
@@ -104,7 +104,7 @@ class Browser:
         evaluations: Sequence[str] = (),
         source: Any = None,
     ) -> None:
-        self.dataset = dataset
+        self._dataset = dataset
         self.before = before
         self.mistakes = mistakes
         self.prelabels = source if isinstance(source, Prelabels) else None
@@ -114,6 +114,12 @@ class Browser:
         self._view = view
         self._session: Any = None
         self._path = ""
+
+    @property
+    def dataset(self) -> Any:
+        """The `fiftyone.Dataset`; its database is started again where it was killed."""
+        fo_dataset.connect()
+        return self._dataset
 
     # -- what is there -------------------------------------------------------------------------------------------
 
@@ -371,10 +377,8 @@ class Browser:
         if _session is None:
             app = services.app_socket(seen_from.pid)
             _session = fo_dataset.session(app, self.dataset, self._view)
-        elif self._view is not None:
-            _session.view = self._view
         else:
-            _session.dataset = self.dataset
+            _show_in(_session, self.dataset, self._view)
         self._session = _session
         self._path = seen_from.path(services.APP)
         self.url = f"{self._path}datasets/{self.dataset.slug}?proxy={self._path}"
@@ -386,6 +390,27 @@ class Browser:
             return None
         return session
 
+
+def _show_in(session: Any, dataset: Any, view: Any) -> None:
+    """Point a session at a view, or at a dataset; where the App was started anew, wait until the session finds it."""
+    end = time.monotonic() + RECONNECT_SECONDS
+    while True:
+        try:
+            if view is not None:
+                session.view = view
+            else:
+                session.dataset = dataset
+        except RuntimeError as error:  # "Client is not connected": it looks for the App every ten seconds
+            if time.monotonic() > end:
+                raise AppError(
+                    f"this notebook's session with FiftyOne's App is broken ({error}): restart the kernel"
+                ) from error
+            time.sleep(0.2)
+        else:
+            return
+
+
+RECONNECT_SECONDS = 60.0
 
 _session: Any = None  # FiftyOne's session of this kernel
 _shown: Any = None  # the display of the cell that has the App

@@ -33,6 +33,7 @@ from odkit.browsing import fo_private
 from odkit.system import OdkitError, package_path
 
 START_SECONDS = 90.0  # the App's server takes 5 s on an idle machine; a busy one must not fail for that
+RESTARTS = 3  # how often a database that was killed is started again for those who use it
 GRACE_SECONDS = 5  # how long the database outlives its last owner, so that the next script finds it running
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -245,14 +246,18 @@ def _database_socket(folder: Path) -> Path:
 def _kept(state: Path) -> Path | None:
     """Socket of the database if it runs under a keeper; an orphan would never end, so it does not count."""
     with (state / "keeper").open("a+") as keeper:
-        for _ in range(100):
+        began = time.monotonic()
+        while True:
             if _try_lock(keeper):
                 keeper.truncate(0)  # the next one writes into it when its mongod answers
                 return None
             keeper.seek(0)
-            path = Path(keeper.read())
-            if answers(path):
-                return path
+            path = keeper.read()
+            if path and answers(Path(path)):
+                return Path(path)
+            # no path: its mongod was killed, and is being started again
+            if time.monotonic() - began > (5 if path else START_SECONDS):
+                break
             time.sleep(0.05)  # its mongod has ended, and it will notice
     raise DatabaseError(mongod(), f"{state} is {HELD}")  # its socket is in another container
 
@@ -275,10 +280,18 @@ def _keep(program: Path, folder: Path, path: Path) -> None:
         _end_orphan(folder)
         database = launch_mongod(program, folder, path)
         try:
+            alone = restarts = 0
             mine.write(str(path))
             mine.flush()
-            alone = 0
-            while database.poll() is None:
+            while True:
+                if database.poll() is not None:  # killed: by the system, when memory ran out, or by somebody
+                    if database.returncode != -signal.SIGKILL or restarts == RESTARTS:
+                        break
+                    restarts += 1
+                    mine.truncate(0)
+                    database = launch_mongod(program, folder, path)
+                    mine.write(str(path))
+                    mine.flush()
                 time.sleep(1)
                 alone = alone + 1 if _try_lock(owners) else 0
                 if alone > GRACE_SECONDS:

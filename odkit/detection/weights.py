@@ -1,5 +1,6 @@
 """Where weights come from: a local file, a cache, a download with its hash checked; never a surprise."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -182,7 +183,7 @@ def weights_file(name: str) -> Path:
     return weights_folder() / entry.file_name
 
 
-def find_weights(name: str, *, timeout: float = 5.0) -> Path:
+def find_weights(name: str, *, timeout: float = 5.0, silence: float = 60.0) -> Path:
     """The pre-trained weights of a detector as a file: from torch's cache, or downloaded into it, hash checked.
 
     The environment variable ODKIT_WEIGHTS_URL names a mirror to use in place of the published address. A file that no
@@ -191,6 +192,7 @@ def find_weights(name: str, *, timeout: float = 5.0) -> Path:
     Args:
         name: A name of the catalogue.
         timeout: Seconds to wait for the first connection before the network counts as absent.
+        silence: Seconds that may pass without a byte once connected: some networks take everything and answer nothing.
 
     Raises:
         WeightsUnavailableError: Not cached and not to be had, or damaged, or nothing to check them by is known.
@@ -217,7 +219,8 @@ def find_weights(name: str, *, timeout: float = 5.0) -> Path:
     try:
         _require_host(url, timeout)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256, progress=True)
+        with _given_up_after(silence):
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256, progress=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"The pre-trained weights of {name} are not on this machine and could not be downloaded ({error}). "
@@ -227,6 +230,17 @@ def find_weights(name: str, *, timeout: float = 5.0) -> Path:
             '  3. use detector="starter", whose weights are bundled, or weights="random" to train from scratch.'
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def _given_up_after(seconds: float) -> Iterator[None]:
+    """No new connection is waited on for longer than that; torch's download has no time of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _require_host(url: str, timeout: float) -> None:

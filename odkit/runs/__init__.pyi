@@ -36,6 +36,7 @@ from .settings import setting_docs as setting_docs
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod
 from .trackers import read_targets as read_targets
+from .worker import FULL as FULL
 from .worker import STOP_SIGNALS as STOP_SIGNALS
 from .worker import RunError as RunError
 from .worker import hold_lock as hold_lock

@@ -41,7 +41,7 @@ class EventLog:
             option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE,
         )
         if not self._append(line) and self.reserve and self.reserve.exists():
-            self.reserve.unlink(missing_ok=True)  # two threads may find the disk full
+            self._give_way()
             self._append(line)
 
     def _append(self, line: bytes) -> bool:
@@ -57,8 +57,14 @@ class EventLog:
     def close(self) -> None:
         """No more events come; the reserve is given back."""
         os.close(self.file)
+        self._give_way()
+
+    def _give_way(self) -> None:
         if self.reserve:
-            self.reserve.unlink(missing_ok=True)
+            with contextlib.suppress(
+                OSError
+            ):  # two threads may find the disk full; it may be read-only by now
+                self.reserve.unlink()
 
 
 def tell(text: str) -> None:

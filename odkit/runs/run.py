@@ -69,7 +69,15 @@ from odkit.runs.settings import (
     with_epochs,
 )
 from odkit.runs.trackers import read_targets, start_followers
-from odkit.runs.worker import RunError, is_locked, read_own, start_worker, worker_command, writing
+from odkit.runs.worker import (
+    RunError,
+    disk_trouble,
+    is_locked,
+    read_own,
+    start_worker,
+    worker_command,
+    writing,
+)
 from odkit.system import (
     FileInTheWayError,
     InputError,
@@ -447,7 +455,8 @@ class Run:
         )
         if self.state == "failed" and end.get("message"):
             return f"{self.name} failed: {end['message']}\n{way_on}"
-        return f"{self.name}: the worker ended without a word (killed?). {way_on}\nIts last lines:\n{self.log_tail()}"
+        why = disk_trouble(self.path) or "killed?"
+        return f"{self.name}: the worker ended without a word ({why}). {way_on}\nIts last lines:\n{self.log_tail()}"
 
     def delete(self) -> None:
         """Remove the run's folder, and all that is in it.
@@ -663,11 +672,12 @@ def create_run(
     audited = {"format": 1, "images": len(found.dataset), "boxes": found.dataset.num_boxes}
     path = _new_folder(Path(folder), name, f"{dataset.name}-{settings.detector}")
     try:
-        used.save(path / "dataset.npz")
-        if len(test):
-            test.save(path / IMAGES)
-        _write_json(path / "audit.json", {**audited, "findings": found.summary()})
-        _write_json(path / "config.json", config)
+        with writing(path):
+            used.save(path / "dataset.npz")
+            if len(test):
+                test.save(path / IMAGES)
+            _write_json(path / "audit.json", {**audited, "findings": found.summary()})
+            _write_json(path / "config.json", config)
     except (
         BaseException
     ):  # a name that cannot be written, a full disk, Ctrl-C: half a run would hold the name

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,12 @@ RESTARTS = 3
 
 MOST_BYTES = 1 << 26
 """Of a JSON file in a run's folder: 100,000 classes make a hundredth of it."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""How the system says that a disk is full, or a person's share of it."""
+
+ROOM = 1 << 20
+"""Bytes that a worker needs to say anything at all."""
 
 children: list[subprocess.Popen[bytes]] = []
 """Processes that this one started, to be asked whether they have ended."""
@@ -61,8 +68,10 @@ def start_worker(path: Path, processes: int) -> None:
     """Start a worker for the run in a folder, in a session of its own; what it prints goes to `worker.log`.
 
     Raises:
-        RunError: A worker is already at it, or the folder cannot be written.
+        RunError: A worker is already at it, or the folder cannot be written, or its disk is full.
     """
+    if "full" in (trouble := disk_trouble(path)):  # it could not even say so
+        raise RunError(f"{trouble}. Free some space, then try again")
     with writing(path):
         handle = own_lock(path)
         if handle is None:
@@ -81,6 +90,19 @@ def start_worker(path: Path, processes: int) -> None:
     finally:
         os.close(handle)
     children.append(process)
+
+
+def disk_trouble(path: Path) -> str:
+    """What is wrong with the disk of a run's folder, so that a worker may end without a word; "" where nothing is."""
+    disk = shutil.disk_usage(path)
+    if disk.free < ROOM and disk.total:  # one whose total is 0 says nothing of itself
+        return f"the disk is full ({disk.free:,} bytes free at {path})"
+    try:
+        os.close(os.open(path / "worker.lock", os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return f"the disk is read-only ({path}), as a system makes it after an error there: `dmesg` may say more"
+    return ""
 
 
 def worker_environment() -> dict[str, str]:
@@ -233,6 +255,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise RunError(f"the disk is full ({error}). Free some space, then try again") from error
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise RunError(

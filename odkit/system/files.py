@@ -35,8 +35,7 @@ def open_file(path: str | Path, *, most_bytes: int | None = None) -> BufferedRea
         InputError: It is no regular file, or too large; the message names it.
         OSError: It is not there, or may not be read.
     """
-    # O_NONBLOCK: opening a pipe that nobody writes to returns at once; without effect on regular files
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     try:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
@@ -50,6 +49,14 @@ def open_file(path: str | Path, *, most_bytes: int | None = None) -> BufferedRea
         file.close()
         raise
     return file
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to is not waited for."""
+    try:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    except BlockingIOError:  # a regular one that a file server has lent to somebody and calls back
+        return os.open(name, flags)
 
 
 def read_file(path: str | Path, *, most_bytes: int | None = None) -> bytes:

@@ -51,6 +51,9 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> int:
         with replacing(path) as file:
             torch.save(state, file)
     except RuntimeError as error:  # how torch reports a write that the system refused
+        refused = error.__context__
+        if isinstance(refused, OSError) and refused.errno:
+            raise OSError(refused.errno, refused.strerror, str(path)) from error
         raise OSError(errno.ENOSPC, f"could not write {path.name}: {last_line(error)}") from error
     return path.stat().st_size
 

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from odkit.detection import last_line
+from odkit.runs import FULL
 from odkit.system import OdkitError
 
 # How libraries report a device that has gone or whose context is spoilt, where torch has no type of its own for it.
@@ -98,7 +99,9 @@ def explained(error: BaseException, run: str) -> str:
     if is_out_of_memory(error):  # of pictures on their way, a checkpoint, the detector itself
         return f"out of memory ({said}). To go on with fewer data workers: odkit resume {run} --num-workers 0"
     if isinstance(error, OSError):
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.EROFS:
+            return f"the disk is read-only now ({error}); `dmesg` may say why. Once it is not: odkit resume {run}"
+        if error.errno not in FULL:
             return ""
         return f"the disk is full ({error}). Free some space, then: odkit resume {run}"
     if not isinstance(error, RuntimeError):

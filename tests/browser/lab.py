@@ -101,14 +101,14 @@ def start_lab(
     token = secrets.token_hex(16)
     settings = folder.with_name(f"{folder.name}-settings")
     notification = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    notification.parent.mkdir(parents=True)
+    notification.parent.mkdir(parents=True, exist_ok=True)
     if application is None:
         notification.write_text('{"fetchNews": "false"}')  # else it asks over the page whether to fetch news
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # earlier tests of this process may have connected to a database of their own
     environment = {key: value for key, value in os.environ.items() if key != "FIFTYONE_DATABASE_URI"}
     environment["FIFTYONE_DATABASE_DIR"] = str(database)
-    log = (folder / "lab.log").open("wb")
+    log = (folder / "lab.log").open("ab")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyter", "lab", "--allow-root", *SETTINGS, f"--ServerApp.port={port}"),
@@ -129,13 +129,14 @@ def start_lab(
         database,
         process,
     )
-    for _ in range(600):
+    for _ in range(2400):
         try:
             if lab.get("api", token=True)[0] == 200:
                 return lab
         except OSError:
             assert process.poll() is None, (folder / "lab.log").read_text()
         time.sleep(0.1)
+    process.kill()
     raise AssertionError((folder / "lab.log").read_text())
 
 

@@ -261,6 +261,24 @@ def test_a_run_that_came_in_by_exec_survives_the_stop_too(container, tmp_path):
     assert {path.stat().st_uid for path in work.rglob("*")} == {1234}
 
 
+def test_a_killed_container_s_work_goes_on_in_another_place(container, tmp_path):
+    needs_root()
+    work = own(tmp_path / "work", 1234)
+    one = container("odkit", "train", "demo", "--epochs", "200", "--name", "long", work=work)
+    wait_for(lambda: '"event":"checkpoint"' in text_of(work / "runs" / "long" / "events.jsonl"))
+    subprocess.run([*engine(), "kill", one.name], capture_output=True, check=True)
+    moved = work.rename(tmp_path / "elsewhere")
+    looking = container("odkit", "runs", work=moved)
+    assert looking.wait() == 0
+    assert "died" in looking.logs()
+    again = container("odkit", "resume", "long", work=moved)
+    events = moved / "runs" / "long" / "events.jsonl"
+    wait_for(lambda: text_of(events).count('"event":"start"') == 2)
+    again.stop(120)
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("end", "stopped")
+
+
 def test_a_restart_after_the_folder_got_another_owner(container, tmp_path):
     needs_root()
     work = own(tmp_path / "work", 1000)

@@ -5,10 +5,12 @@ import functools
 import hashlib
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,29 @@ def test_a_download_with_the_wrong_hash_is_refused(
     with pytest.raises(WeightsUnavailableError, match="Three ways out"):
         build_detector(name, ["person"])
     assert not target.exists()
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nthe beginning"])
+def test_a_network_that_swallows_everything_is_given_up(
+    published: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """A server that takes the connection and never answers, or falls silent in the middle of the file."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def take() -> list[socket.socket]:
+            taken = [server.accept()[0] for _ in range(2)]  # whether somebody is there is asked first
+            taken[1].sendall(answer)
+            return taken
+
+        held = pool.submit(take)
+        monkeypatch.setenv("ODKIT_WEIGHTS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(WeightsUnavailableError, match=r"timed out.*Three ways out"):
+            weights.find_weights(published[0], silence=0.3)
+        for connection in held.result(60):
+            connection.close()
+    assert list(weights.weights_file(published[0]).parent.iterdir()) == [], "nothing is left of it"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import PROJECT
+from tests.faults.table import FAULTS
 from tests.hostile.cases import CASES, FAMILIES, Case, Expected, every_case
 from tests.hostile.conftest import stocked
 from tests.hostile.trial import TRACEBACK, Zygote, removed, told, try_case
@@ -32,6 +33,10 @@ and `odkit convert` where something of the source is not in what it wrote.
 
 Of every case: no traceback, an end in time, memory under the case's limit, no process left, the source untouched (every
 byte, name and time), and of what was to be written the whole or nothing.
+"""
+
+FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is
+held by tests, and the words in quotation marks are words that they assert.
 """
 
 
@@ -88,6 +93,13 @@ def page() -> str:
     for family, title in FAMILIES.items():
         lines += [f"## {title}", "", "| case | what comes of it |", "|---|---|"]
         lines += [_row(case) for case in cases.values() if case.family == family]
+        lines.append("")
+    lines += ["## Faults", "", FAULTS_OPENING]
+    for title, faults in FAULTS.items():
+        lines += [f"### {title}", "", "| what happens | what one sees | what survives |", "|---|---|---|"]
+        lines += [
+            f"| {_cell(fault.what)} | {_cell(fault.sees)} | {_cell(fault.survived)} |" for fault in faults
+        ]
         lines.append("")
     return "\n".join(lines)
 

@@ -115,7 +115,7 @@ def test_a_resume_takes_back_what_it_does_again() -> None:
     for event in (
         start,
         *(step(k) for k in range(1, 7)),
-        {"event": "epoch", "epoch": 1, "step": 4, "loss": 1.0},
+        {"event": "epoch", "epoch": 1, "step": 4, "loss": 1.0, "time": 0.0},
     ):
         progress.add(event)
     progress.add({"event": "preview", "step": 4, "epoch": 1, "images": []})
@@ -143,6 +143,16 @@ def test_time_left_goes_by_this_start_alone() -> None:
     for number in range(5, 11):
         progress.add(step(number, time=9000.0 + number))
     assert progress.seconds_left() == pytest.approx(10)
+
+
+def test_time_left_outlives_a_clock_that_is_set_back() -> None:
+    progress, day = Progress(), 86_400.0
+    progress.add(
+        {"event": "start", "from_step": 0, "step": 0, "time": day, "steps_per_epoch": 40, "epochs": 1}
+    )
+    for number in range(1, 21):
+        progress.add(step(number, time=day + 2 * number - (day if number > 10 else 0)))
+    assert progress.seconds_left() == pytest.approx(2 * 20, rel=0.1)
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not list its file locks")

@@ -47,6 +47,10 @@ class Progress:
     preview: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
+    spent: float = (
+        0.0  # seconds from the first step since the newest start to the newest event of training or judging
+    )
+    clock: float = 0.0  # what the clock said then
     epochs: int = 0  # how many the run will have; a time budget or a resume may change it
 
     def add(self, event: dict[str, Any]) -> None:
@@ -58,16 +62,24 @@ class Progress:
             self.epochs = event.get("epochs", self.epochs)
             self.end, self.first = {}, {}
         elif kind == "step":
+            self._pass(event)
             self.steps.append(event["step"])
             self.losses.append(math.nan if event["loss"] is None else event["loss"])
             self.first, self.last = self.first or event, event
         elif kind in ("epoch", "evaluation"):
+            self._pass(event)
             self.judged.append(event)
             self.epochs = event.get("epochs", self.epochs)
         elif kind == "warning":
             self.warnings.append(event)
         elif kind in ("preview", "checkpoint", "end"):
             setattr(self, kind, event)
+
+    def _pass(self, event: dict[str, Any]) -> None:
+        """Count the time up to an event; where the clock was set back, none."""
+        now = float(event["time"])
+        self.spent = self.spent + max(0.0, now - self.clock) if self.first else 0.0
+        self.clock = now
 
     def _take_back(self, step: int) -> None:
         keep = bisect_right(self.steps, step)
@@ -106,9 +118,7 @@ class Progress:
         done = self.step - int(self.first.get("step", self.step))
         if done < 3 or not self.total_steps:
             return None
-        latest = max(float(event["time"]) for event in (self.last, *self.judged[-1:]))
-        spent = latest - float(self.first["time"])
-        return max(0.0, spent / done * (self.total_steps - self.step))
+        return max(0.0, self.spent / done * (self.total_steps - self.step))
 
 
 # -- how often it is drawn ---------------------------------------------------------------------------------------------

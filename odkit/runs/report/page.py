@@ -68,7 +68,8 @@ def report_at_the_end(run: "Run", log: "EventLog") -> None:
     try:
         report(run, seconds=SECONDS_AT_THE_END)
     except Exception as error:  # whatever it is: the run is over, and went well
-        why = f"no {REPORT}: {type(error).__name__}: {error}; `odkit report {run.path}` tries again"
+        what = f"{error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        why = f"the report could not be written ({what}); `odkit report {run.path}` tries again"
         log.write("warning", kind="report", message=why, step=run.last_event.get("step", 0))
 
 
