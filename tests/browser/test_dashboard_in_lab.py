@@ -162,6 +162,45 @@ def test_a_new_kernel_shows_everything_from_step_0(lab: Lab, page: Page) -> None
     shot(page, "ended")
 
 
+def test_a_reloaded_page_shows_the_run_again(lab: Lab, page: Page) -> None:
+    lab.write("reload.ipynb", DATA, TRAIN.format("four"), "od.open_run('four').wait()")
+    open_notebook(page, lab, "reload.ipynb")
+    run_cell(page, 0)
+    run_cell(page, 1)
+    board(page, 1)
+    run = Run(lab.folder / "runs" / "four")
+    page.reload()
+    cell = page.locator(".jp-Notebook .jp-CodeCell").nth(2).locator(".cm-content")
+    cell.wait_for()
+    assert page.locator(".odkit-dashboard").count() == 0, (
+        "JupyterLab has saved nothing of it, and the kernel waits"
+    )
+    assert not lab.has_idle_kernel("reload.ipynb")
+
+    def interrupted() -> bool:
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        page.wait_for_timeout(5000)  # else the second time might meet the next cell
+        return lab.has_idle_kernel("reload.ipynb")
+
+    cell.click()
+    page.keyboard.press("Escape")
+    wait_until(page, interrupted, "the kernel, to which the page must first find back")
+    count = len(events(run, "step"))
+    run_cell(page, 2)
+    shown = board(page, 2)
+    loss = shown.locator("svg").first.locator("polyline").first
+    wait_until(
+        page, lambda: len((loss.get_attribute("points") or "").split()) > count, "all steps and one more"
+    )
+    shot(page, "reloaded")
+    shown.get_by_role("button", name="Stop now").click()
+    idle(page)
+    assert run.state == "stopped"
+    steps = events(run, "step")
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)), "it never noticed"
+
+
 def test_interrupting_the_kernel_ends_the_watching_alone(lab: Lab, page: Page) -> None:
     lab.write("interrupt.ipynb", DATA, TRAIN.format("three"), "print('alive', run.alive)", "run.stop()")
     open_notebook(page, lab, "interrupt.ipynb")

@@ -95,6 +95,13 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ),
         ),
         Fault(
+            "The page with a notebook is reloaded while its run trains",
+            "the cell is empty, as JupyterLab shows what it saved; once the kernel is interrupted, "
+            "“od.open_run('four').wait()” shows the run from step 1 on, with its buttons",
+            "the run, which does not notice",
+            ("browser/test_dashboard_in_lab.py::test_a_reloaded_page_shows_the_run_again",),
+        ),
+        Fault(
             "JupyterLab is killed while a run that was started in it trains",
             "it is gone, and its kernels and its App with it",
             "the run goes on training, and whoever comes next stops it or waits for it",

@@ -60,7 +60,7 @@ def test_licences_of_what_is_needed_are_known() -> None:
 
 
 def test_the_list_of_parts_is_the_lock(tmp_path: Path) -> None:
-    """`make sbom`, without make."""
+    """`make sbom`, without make, and without checking the same bytes against CycloneDX's schema: that takes 10 s."""
     program = shutil.which("cyclonedx-py", path=str(Path(sys.executable).parent))
     if program is None:
         pytest.skip("cyclonedx-bom is not installed: make test-extras")
@@ -70,7 +70,7 @@ def test_the_list_of_parts_is_the_lock(tmp_path: Path) -> None:
         re.DOTALL,
     )
     arguments = [str(tmp_path / "sbom.json") if word == "sbom.json" else word for word in line.split()]
-    subprocess.run([program, *arguments], cwd=PROJECT, check=True, capture_output=True)
+    subprocess.run([program, *arguments, "--no-validate"], cwd=PROJECT, check=True, capture_output=True)
     parts = json.loads((tmp_path / "sbom.json").read_text())["components"]
     locked = re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCKS[0].read_text(), re.MULTILINE)
     assert sorted((part["name"], part["version"]) for part in parts) == sorted(locked)
