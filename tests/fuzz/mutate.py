@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.data.formats.record_writer import frame
+from odkit.data.formats.records import masked_crc32c
 
 # of numbers, as NumPy writes them
 _KINDS = ["<i4", "<i8", "<u8", "<f4", "<f8", ">i4", "<f2", "|u1", "|b1", "|S1", "<U1", "|V4", "<c8", "|O8"]
@@ -183,7 +183,11 @@ def records_form(content: bytes, rng: random.Random) -> bytes:
             [b"", b"\0", b"\xff", b"\x7f", rng.randbytes(1), rng.randbytes(4), b"\xff" * 9 + b"\x01"]
         )
     records[place] = bytes(record)
-    return b"".join(map(frame, _shuffled(records, rng) if not rng.randrange(4) else records))
+    records = _shuffled(records, rng) if not rng.randrange(4) else records
+    lengths = [struct.pack("<Q", len(record)) for record in records]
+    sums = [[struct.pack("<I", masked_crc32c(part)) for part in pair] for pair in zip(lengths, records, strict=True)]
+    frames = zip(lengths, (first for first, _ in sums), records, (second for _, second in sums), strict=True)
+    return b"".join(map(b"".join, frames))
 
 
 def picture_form(content: bytes, rng: random.Random) -> bytes:
