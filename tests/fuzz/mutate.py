@@ -185,7 +185,10 @@ def records_form(content: bytes, rng: random.Random) -> bytes:
     records[place] = bytes(record)
     records = _shuffled(records, rng) if not rng.randrange(4) else records
     lengths = [struct.pack("<Q", len(record)) for record in records]
-    sums = [[struct.pack("<I", masked_crc32c(part)) for part in pair] for pair in zip(lengths, records, strict=True)]
+    sums = [
+        [struct.pack("<I", masked_crc32c(part)) for part in pair]
+        for pair in zip(lengths, records, strict=True)
+    ]
     frames = zip(lengths, (first for first, _ in sums), records, (second for _, second in sums), strict=True)
     return b"".join(map(b"".join, frames))
 
