@@ -262,6 +262,7 @@ events(
         {"event": "evaluation", "time": 1.0, "epoch": 1, "step": 1, "ap": 0.5},
         {"event": "evaluation", "time": 1.0, "epoch": 1, "step": 1, "ap": 0.5, "best_so_far": {"ap": "x"}},
     ],
+    {"runs {runs}": right("good"), "show {run}": right("best val AP 0.500")},
 )
 events(
     "events-large-numbers",

@@ -190,11 +190,6 @@ def _take_columns(rows: Rows, content: Sequence[Mapping[str, Any]], what: str, d
         rows.scores += scores.tolist()
 
 
-def _plain(keys: Sequence[Any]) -> list[Any]:
-    """Ids to look things up by; a list or an object in place of one is none, and told as it is written."""
-    return [str(key) if isinstance(key, list | Mapping) else key for key in keys]
-
-
 def as_array(values: Any) -> NDArray[Any]:
     """An array of a list, an array or a tensor, wherever that is."""
     for step in ("detach", "cpu"):
@@ -231,7 +226,9 @@ def _columns(
             f"{counted(rows.masks, 'row')} with a mask and no box: the box around the mask was taken"
         )
 
-    rows.images, rows.classes = _plain(rows.images), _plain(rows.classes)
+    # a list or an object in place of an id is none; a class's is not taken for its name
+    rows.images = [str(key) if isinstance(key, list | Mapping) else key for key in rows.images]
+    rows.classes = [None if isinstance(key, list | Mapping) else key for key in rows.classes]
     keys = list(zip(rows.images, rows.names, strict=True))
     found = image_readings(keys, rows, dataset, image_ids)
     corners = xywh_to_xyxy(boxes)
