@@ -22,7 +22,7 @@ _DIFFERENT = (
 )
 _PROOF = 3  # boxes, from which so many that stick out are no slips
 _FAR = 0.1  # of the image's side
-_FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
+_FITTING = 1.0  # pixels over the border when telling which of two sizes the boxes of an image were drawn on
 
 
 # -- what the checks look at -----------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ class Subject:
     def corners_for_sides(self) -> bool:
         """Whether what a COCO file has for width and height are the right and the bottom edge.
 
-        Read so, every box lies within its image; read as the format says, most stick out far, as neither slips nor boxes
-        that were never clipped do.
+        Read so, every box lies within its image; read as the format says, most stick out far, as neither slips do nor
+        boxes that were never clipped.
         """
         data = self.dataset
         if data.format != "coco":
@@ -176,7 +176,9 @@ class Subject:
             return False
         boxes = boxes.astype(np.float64)
         right_bottom = boxes[:, 2:] - boxes[:, :2]  # as the file has them
-        fits = (boxes[:, :2] >= -_FITTING) & (right_bottom > boxes[:, :2]) & (right_bottom <= frames + _FITTING)
+        fits = (
+            (boxes[:, :2] >= -_FITTING) & (right_bottom > boxes[:, :2]) & (right_bottom <= frames + _FITTING)
+        )
         return bool(fits.all())
 
     def _fits_in(self, sizes: NDArray[Any]) -> NDArray[np.bool_]:
