@@ -204,6 +204,9 @@ def _strips(image: Image.Image) -> Iterator[Image.Image]:
     """An image from top to bottom, so many rows at a time as convert without doubling what a large one takes."""
     width, height = image.size
     rows = max(_STRIP // width, 1)
+    if rows >= height:
+        yield image
+        return
     for top in range(0, height, rows):
         yield image.crop((0, top, width, min(top + rows, height)))
 

@@ -21,7 +21,8 @@ _DIFFERENT = (
     0.8  # correlation of thumbnails; of 999 in 1,000 pairs of photographs with other scenes it is below 0.76
 )
 _PROOF = 3  # boxes, from which so many that stick out are no slips
-_FITTING = 1.0  # the same when telling which of two sizes the boxes of an image were drawn on
+_FAR = 0.1  # of the image's side
+_FITTING = 1.0  # pixels over the border when telling which of two sizes the boxes of an image were drawn on
 
 
 # -- what the checks look at -----------------------------------------------------------------------------------------
@@ -162,18 +163,23 @@ class Subject:
     def corners_for_sides(self) -> bool:
         """Whether what a COCO file has for width and height are the right and the bottom edge.
 
-        Read so, every box lies within its image; read as the format says, most stick out, which no slip explains.
+        Read so, every box lies within its image; read as the format says, most stick out far, as neither slips do nor
+        boxes that were never clipped.
         """
         data = self.dataset
         if data.format != "coco":
             return False
         rows = self.solid & np.isfinite(self.box_frames).all(1)
-        boxes, frames = data.boxes[rows].astype(np.float64), self.box_frames[rows]
-        right, bottom = (boxes[:, 2:] - boxes[:, :2]).T  # as the file has them
-        fits = (boxes[:, :2] >= -_FITTING).all(1) & (right > boxes[:, 0]) & (bottom > boxes[:, 1])
-        fits &= (right <= frames[:, 0] + _FITTING) & (bottom <= frames[:, 1] + _FITTING)
-        out = ((boxes[:, 2:] > frames + _FITTING).any(1)).sum()
-        return bool(out >= _PROOF and out * 2 > len(boxes) and fits.all())
+        boxes, frames = data.boxes[rows], self.box_frames[rows]
+        out = int((boxes[:, 2:] > frames * (1 + _FAR)).any(1).sum())
+        if out < _PROOF or out * 2 <= len(boxes):
+            return False
+        boxes = boxes.astype(np.float64)
+        right_bottom = boxes[:, 2:] - boxes[:, :2]  # as the file has them
+        fits = (
+            (boxes[:, :2] >= -_FITTING) & (right_bottom > boxes[:, :2]) & (right_bottom <= frames + _FITTING)
+        )
+        return bool(fits.all())
 
     def _fits_in(self, sizes: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray((self._reach <= sizes + _FITTING).all(1))

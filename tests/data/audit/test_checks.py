@@ -515,3 +515,8 @@ def test_coco_boxes_that_are_corners(tmp_path):
 
     bench.labels[-1][2] = (30, 20, 35, 25)  # one that cannot be corners: then they may all be sides
     assert audit(bench.build()).counts["partly_outside"] == 59
+
+    bench.labels = [[name, 0, (2, 2, 42, 32)] for name in bench.images]  # whole images, never clipped
+    counts = audit(bench.build()).counts
+    assert "corners_for_sides" not in counts
+    assert counts["partly_outside"] == len(bench.images)
