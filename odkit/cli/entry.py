@@ -115,9 +115,7 @@ def _make_streams_bear_all() -> None:
     """What goes to a closed output is lost in silence, and what an output's encoding has not is shown as an escape."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        if (
-            stream is None
-        ):  # closed; the next file that is opened must not get its number, and what is said with it
+        if stream is None:  # closed; the next file that is opened must not get its number, and what is said
             if not _is_open(number):
                 os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from odkit.cli.flags import Reading
 from odkit.cli.shared import command, print_json, read_dataset, say_end, table
 from odkit.runs import RUNS, Run, check_name, look_for_runs, open_run, run_row
-from odkit.system import InputError, counted, megabytes
+from odkit.system import InputError, counted, megabytes, printable
 
 
 @command
@@ -48,7 +48,7 @@ def runs(
     rows += [{"name": path.name, "state": "unreadable"} for path in unreadable]
     print(table(rows) if rows else f"no runs in {folder}; `odkit train demo` makes one")
     for path, why in unreadable.items():
-        print(f"{path.name}: {why}", file=sys.stderr)
+        print(printable(f"{path.name}: {why}"), file=sys.stderr)
     return 0
 
 

@@ -144,12 +144,10 @@ def json_text(value: Any, option: int = 0) -> str:
     except (
         TypeError,
         UnicodeEncodeError,
-    ):  # orjson takes no lone surrogates, by which names are told that are no text
-        indent = 2 if option & orjson.OPT_INDENT_2 else None
-        bare = json.loads(
-            json.dumps(value, default=_as_plain), parse_constant=lambda name: None
-        )  # no NaN, as orjson
-        text = json.dumps(bare, indent=indent)
+    ):  # orjson takes no lone surrogates, which stand for what is no text
+        bare = json.dumps(value, default=_as_plain)
+        plain = json.loads(bare, parse_constant=lambda name: None)  # no NaN, as orjson
+        text = json.dumps(plain, indent=2 if option & orjson.OPT_INDENT_2 else None)
     return text
 
 

@@ -47,7 +47,7 @@ from odkit.detection.pictures import Pictures, Stream, find_pictures
 from odkit.detection.pixel_cache import PixelCache
 from odkit.detection.pixels import prepare
 from odkit.detection.tiles import SMALLEST_TILE, Found, Seen, Tiling, merge_views
-from odkit.system import InputError, counted, cpu_count, progress_bar
+from odkit.system import InputError, counted, cpu_count, most_workers, progress_bar
 
 FEW_IMAGES = 64  # under so many, starting data workers costs more than they bring
 LARGEST_TILE = 2**16  # pixels
@@ -470,7 +470,7 @@ def _place(
         raise InputError(
             f"batch_size must be 1 or more, num_workers -1 or more, not {batch_size} and {num_workers}"
         )
-    if num_workers > (most := max(16, 4 * cpu_count())):
+    if num_workers > (most := most_workers()):
         raise InputError(
             f"num_workers is {num_workers:,}, each a process of some 200 MB: {most} are the most with "
             f"{counted(cpu_count(), 'core')}. -1 chooses by cores and memory"

@@ -28,6 +28,7 @@ from odkit.system import (
     OdkitError,
     cpu_count,
     end_with_parent,
+    most_workers,
     open_all_files,
     workers_that_fit,
 )
@@ -328,7 +329,7 @@ def _alike(
 def choose_workers(
     num_workers: int, *, batch_size: int, image_size: int, processes: int = 1
 ) -> tuple[int, str]:
-    """Data workers for each of some processes, and why: no more than the cores, and than /dev/shm holds batches of.
+    """Data workers for each of some processes, and why: no more than the machine bears, and /dev/shm holds batches of.
 
     Args:
         num_workers: What was set; -1: nothing was.
@@ -336,9 +337,10 @@ def choose_workers(
         image_size: Longer side of an image, in pixels.
         processes: Processes of this machine that load data.
     """
-    wanted, reason = num_workers, "as set"
+    wanted, reason, cores = num_workers, "as set", cpu_count()
+    if num_workers > (most := most_workers() // processes):  # on a larger machine, perhaps
+        wanted, reason = most, f"{num_workers} were set, and {cores} cores bear no more"
     if num_workers < 0:
-        cores = cpu_count()
         # one is left for the process that trains; more than 16 feed any GPU
         wanted, reason = min(16, max(1, cores // processes - 1)), f"{cores} cores for {processes} process(es)"
     width, height = padded_size(np.array(fit_size(4, 3, image_size)), 32).tolist()

@@ -31,7 +31,6 @@ from .settings import MAY_CHANGE as MAY_CHANGE
 from .settings import Settings as Settings
 from .settings import check_machine as check_machine
 from .settings import make_settings as make_settings
-from .settings import most_workers as most_workers
 from .settings import setting_docs as setting_docs
 from .settings import with_epochs as with_epochs
 from .tfod import import_tfod as import_tfod

@@ -33,9 +33,8 @@ def upright(file, fit):
     if file.size == stored:
         image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I;16") or (image.mode == "I" and file.format in ("PNG", "PPM")):
-            image = Image.fromarray(
-                (np.asarray(image) >> 8).astype(np.uint8)
-            )  # grey of 16 bits: their upper 8
+            # grey of 16 bits: their upper 8
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert("RGB")
         return image, image.size
     turned = file.getexif().get(0x0112) in (5, 6, 7, 8)

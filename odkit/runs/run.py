@@ -413,9 +413,7 @@ class Run:
             raise RunError(lost)
         check_machine(make_settings({**changes, "processes": new.processes}))
         if new.device not in (old.device, "auto", "cpu"):
-            detection.pick_device(
-                new.device
-            )  # before it is written down, and then holds for the next resume too
+            detection.pick_device(new.device)  # before it is written down, and holds for the next resume too
         if new != old or tracked != config.get("track", []):
             if changes.get("epochs"):
                 config["chosen"] = []
@@ -677,9 +675,7 @@ def create_run(
                 test.save(path / IMAGES)
             _write_json(path / "audit.json", {**audited, "findings": found.summary()})
             _write_json(path / "config.json", config)
-    except (
-        BaseException
-    ):  # a name that cannot be written, a full disk, Ctrl-C: half a run would hold the name
+    except BaseException:  # a full disk, Ctrl-C: half a run would hold the name
         shutil.rmtree(path, ignore_errors=True)
         raise
     return Run(path)

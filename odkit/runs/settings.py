@@ -305,15 +305,10 @@ def check_detector(settings: Settings) -> None:
         )
 
 
-def most_workers() -> int:
-    """Data workers that this machine may be asked for: more than a few a core only cost memory."""
-    return max(16, 4 * machine.cpu_count())
-
-
 def check_machine(settings: Settings) -> None:
     """Raises InputError, with the figures, where this machine cannot hold what was set, or has no such file."""
     problems = []
-    cores, most = machine.cpu_count(), most_workers()
+    cores, most = machine.cpu_count(), machine.most_workers()
     if settings.num_workers * settings.processes > most:
         of = f" for each of {settings.processes} processes" if settings.processes > 1 else ""
         problems.append(

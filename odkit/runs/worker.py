@@ -70,8 +70,8 @@ def start_worker(path: Path, processes: int) -> None:
     Raises:
         RunError: A worker is already at it, or the folder cannot be written, or its disk is full.
     """
-    if "full" in (trouble := disk_trouble(path)):  # it could not even say so
-        raise RunError(f"{trouble}. Free some space, then try again")
+    if full := disk_full(path):  # it could not even say so
+        raise RunError(f"{full}. Free some space, then try again")
     with writing(path):
         handle = own_lock(path)
         if handle is None:
@@ -92,11 +92,18 @@ def start_worker(path: Path, processes: int) -> None:
     children.append(process)
 
 
-def disk_trouble(path: Path) -> str:
-    """What is wrong with the disk of a run's folder, so that a worker may end without a word; "" where nothing is."""
+def disk_full(path: Path) -> str:
+    """That the disk of a run's folder has no room for a word, in words; "" where it has."""
     disk = shutil.disk_usage(path)
     if disk.free < ROOM and disk.total:  # one whose total is 0 says nothing of itself
         return f"the disk is full ({disk.free:,} bytes free at {path})"
+    return ""
+
+
+def disk_trouble(path: Path) -> str:
+    """What is wrong with the disk of a run's folder, so that a worker may end without a word; "" where nothing is."""
+    if full := disk_full(path):
+        return full
     try:
         os.close(os.open(path / "worker.lock", os.O_WRONLY | os.O_NONBLOCK))
     except OSError as error:

@@ -28,6 +28,7 @@ from .machine import GB as GB
 from .machine import cpu_count as cpu_count
 from .machine import keep_freed_memory as keep_freed_memory
 from .machine import megabytes as megabytes
+from .machine import most_workers as most_workers
 from .machine import odkit_version as odkit_version
 from .machine import workers_that_fit as workers_that_fit
 from .processes import LOCK_VARIABLE as LOCK_VARIABLE

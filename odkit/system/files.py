@@ -163,8 +163,7 @@ def cache_folder() -> Path:
     base = Path(tempfile.gettempdir()) / f"odkit-{user}"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = base.lstat()
-    if found.st_uid != user or not stat.S_ISDIR(
-        found.st_mode
-    ):  # whoever made it could put there what they like
+    # whoever made it could put there what they like
+    if found.st_uid != user or not stat.S_ISDIR(found.st_mode):
         base = Path(tempfile.mkdtemp(prefix="odkit-"))
     return base

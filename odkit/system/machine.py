@@ -148,6 +148,11 @@ def cpu_count() -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
+def most_workers() -> int:
+    """Data workers that this machine may be asked for: more than a few a core only cost memory."""
+    return max(16, 4 * cpu_count())
+
+
 # -- shared memory and disks ------------------------------------------------------------------------------------------
 
 

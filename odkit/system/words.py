@@ -1,4 +1,7 @@
-"""Numbers in sentences for people."""
+"""Numbers in sentences for people, and texts as they may be printed."""
+
+import json
+import unicodedata
 
 
 def counted(number: int, noun: str) -> str:
@@ -10,10 +13,16 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text as it may be printed: a file's or a class's name must not move the cursor or colour what follows."""
+    """A text as it may be printed: a file's or a class's name must not move the cursor or colour what follows.
+
+    What must not stand there is shown by JSON's escapes, so that JSON is the same JSON afterwards.
+    """
     if text.replace("\n", "").isprintable():
         return text
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    odd = {letter for letter in set(text) if not _may_stand(letter)}
+    return text.translate({ord(letter): json.dumps(letter)[1:-1] for letter in odd})
+
+
+def _may_stand(letter: str) -> bool:
+    # blanks of any width may: Python calls none but one printable
+    return letter.isprintable() or letter == "\n" or unicodedata.category(letter) == "Zs"

@@ -48,7 +48,7 @@ from odkit.detection import (
     start_epoch,
     workers_fork,
 )
-from odkit.runs import STOP_SIGNALS, EventLog, Run, most_workers
+from odkit.runs import STOP_SIGNALS, EventLog, Run
 from odkit.runs.dashboard import requested
 from odkit.system import odkit_version
 from odkit.training.average import Average
@@ -156,9 +156,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.choices.precision == "fp16")
         self.average = Average(self.detector, self.settings.ema)
         self.num_workers, self.choices.reasons["num_workers"] = choose_workers(
-            min(
-                self.settings.num_workers, most_workers() // local_world_size()
-            ),  # a larger machine's, perhaps
+            self.settings.num_workers,
             # while an epoch is judged, the next one's first batches lie in shared memory too
             batch_size=2 * math.ceil(self.choices.batch_size / world_size()),
             image_size=self.choices.image_size,

@@ -71,6 +71,23 @@ case(
         "evaluate {detector} '\x1b]0;x\x07'": Expected(1, ("odkit: ", "there is nothing at"), ("\x1b",)),
     },
 )
+
+
+def unprintable(folder: Path) -> None:
+    from tests.hostile.coco import labels, write
+
+    content = labels()
+    content["images"][0]["file_name"] = "a\x7f\x9b\U000e0067.jpg"
+    write(folder, content)
+    (folder / "0.jpg").unlink()
+
+
+case(
+    "escapes-in-json",
+    "names that a terminal obeys, in JSON that is printed",
+    {"audit {source} --json": Expected(1, ("a\\u007f\\u009b\\udb40\\udc67.jpg",), ("\x7f", "\x9b"))},
+    unprintable,
+)
 case(
     "no-utf8-typed",
     "a name of bytes that are no UTF-8, typed",

@@ -8,11 +8,13 @@ The page is what the cases expect, which the tests hold; its totals are of the l
 import collections
 import json
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from odkit.system import printable
 from tests.conftest import PROJECT
 from tests.faults.table import FAULTS
 from tests.hostile.cases import CASES, FAMILIES, Case, Expected, every_case
@@ -33,6 +35,11 @@ and `odkit convert` where something of the source is not in what it wrote.
 
 Of every case: no traceback, an end in time, memory under the case's limit, no process left, the source untouched (every
 byte, name and time), and of what was to be written the whole or nothing.
+
+A row is a case: what is made, and what comes of lines typed on it (`odkit` left out), as an exit status and words that
+the message has among others. SOURCE is what the case makes, in the words of its row; GOOD is a good data set, RUN a
+finished run in the folder RUNS, and DETECTOR its detector's file, or the case's spoiled copy of it; TARGET is a path
+that is not there yet.
 """
 
 FAULTS_OPENING = """What can happen to a run and to those who look at it, from `tests/faults/table.py`. Each row is
@@ -105,24 +112,21 @@ def page() -> str:
 
 
 def _row(case: Case) -> str:
-    said = "<br>".join(
-        f"`{_cell(_short(line))}` {_what(expected)}"
-        for line, expected in case.commands.items()
-        if _tells(line, expected)
-    )
+    lines: dict[str, list[str]] = {}  # those of which the same comes stand together
+    for line in [line for line in case.commands if _tells(line)] or case.commands:
+        lines.setdefault(_what(case.commands[line]), []).append(f"`{_typed(line)}`")
+    said = "<br>".join(f"{', '.join(typed)} → {what}" for what, typed in lines.items())
     return f"| {_cell(case.what)} | {said} |"
 
 
-def _short(line: str) -> str:
-    return (
-        line.replace("{source} ", "")
-        .replace(" {source}", "")
-        .replace(" {target}", " TARGET")
-        .removeprefix("$ ")
-    )
+def _typed(line: str) -> str:
+    """A line as it is typed, made-up names in capitals and very long ones cut."""
+    words = re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), line.removeprefix("$ "))
+    words = re.sub(r"(\w)\1{40,}", r"\1\1\1...", words)
+    return printable(words).replace("\n", "\\n").replace("|", "\\|")
 
 
-def _tells(line: str, expected: Expected) -> bool:
+def _tells(line: str) -> bool:
     """Whether it says more than the lines around it: loading is what audit does, JSON the same in another dress."""
     return line != "load" and not line.endswith("--json")
 
@@ -134,8 +138,7 @@ def _what(expected: Expected) -> str:
 
 
 def _cell(text: str) -> str:
-    shown = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    return shown.replace("|", "\\|").replace("<", "&lt;").replace("{", "").replace("}", "")
+    return printable(text).replace("\n", "\\n").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 if __name__ == "__main__":

@@ -486,7 +486,7 @@ def test_a_run_that_cannot_be_written_leaves_no_folder(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("odkit.runs.run._write_json", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match=r"the disk is full .*No space left"):
         create_run(dataset, SMALL, tmp_path / "runs", "one")
     assert list((tmp_path / "runs").iterdir()) == []
 

@@ -121,7 +121,7 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path, capfd: pytest.CaptureF
         assert main(line) in (0, 1)
         said = capfd.readouterr()
         text = said.out + said.err
-        assert "\\x1b" in text or line[0] == "convert", line
+        assert "\\u001b" in text or line[0] == "convert", line
         assert text.replace("\n", "").isprintable(), line
 
 

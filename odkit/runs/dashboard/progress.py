@@ -24,9 +24,7 @@ REQUESTS = {
     "epoch": "Stop asked for: the worker finishes this epoch, judges it, saves and ends.",
     "checkpoint": "Checkpoint asked for: saved after this step.",
 }
-SHARE_OF_A_CORE = (
-    0.03  # that the dashboards of a run may take from its training on a small machine, all together
-)
+SHARE_OF_A_CORE = 0.03  # that all dashboards of a run together may take from training on a small machine
 
 
 # -- what the events amount to -----------------------------------------------------------------------------------------
@@ -47,9 +45,7 @@ class Progress:
     preview: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
-    spent: float = (
-        0.0  # seconds from the first step since the newest start to the newest event of training or judging
-    )
+    spent: float = 0.0  # seconds of training and judging since the newest start's first step
     clock: float = 0.0  # what the clock said then
     epochs: int = 0  # how many the run will have; a time budget or a resume may change it
 
