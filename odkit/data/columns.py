@@ -8,6 +8,7 @@ import json
 import math
 import mmap
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ def load_columns(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with open_file(path) as file:
         try:
             return _loaded(file)
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise ValueError(f"its columns cannot be read: {error}") from error
 
 
@@ -119,8 +120,9 @@ def _json(text: bytes) -> Any:
         return json.loads(text)  # which reads those escapes
 
 
-_DAMAGES = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError),  # of the archive, of an array's header
+DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, struct.error),  # of the archive
+    *(SyntaxError, tokenize.TokenError),  # of an array's header
     *(LookupError, TypeError, AttributeError, EOFError, OverflowError, MemoryError),
     # seeking to nowhere; packed in a way that Python does not know; encrypted
     *(OSError, NotImplementedError, RuntimeError),

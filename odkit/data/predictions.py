@@ -1,8 +1,6 @@
 """Predictions: what a detector found in a dataset's images, as columns."""
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from odkit.data.boxes import Boxes, as_boxes, rows_of, xyxy_to_xywh
+from odkit.data.columns import DAMAGES
 from odkit.data.dataset import Dataset
 from odkit.data.texts import Texts
 from odkit.system import InputError, MissingPackageError, OutOfRangeError, open_file, replacing
@@ -396,23 +395,24 @@ class Predictions:
             FileNotFoundError: There is no such file.
             ValueError: The file does not hold predictions.
         """
-        try:
-            # not np.load, which takes any file that NumPy ever wrote
-            with open_file(path) as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-                if "predictions" not in arrays:
-                    raise InputError(
-                        f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
-                    )
-                text = orjson.loads(arrays["predictions"].tobytes())
-                there = [column for column in (*_COLUMNS, "image_sizes") if column in arrays]
-                columns: dict[str, Any] = {column: arrays[column] for column in there}
-                return cls(**text, **columns)
-        except InputError:
-            raise
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"{path} holds no predictions that odkit saved, or is damaged: {error}"
-            ) from error
+        with open_file(path) as file:
+            try:
+                # not np.load, which takes any file that NumPy ever wrote
+                with np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+                    if "predictions" not in arrays:
+                        raise InputError(
+                            f"{path} does not hold predictions saved by odkit (no part 'predictions' in it)"
+                        )
+                    text = orjson.loads(arrays["predictions"].tobytes())
+                    there = [column for column in (*_COLUMNS, "image_sizes") if column in arrays]
+                    columns: dict[str, Any] = {column: arrays[column] for column in there}
+                    return cls(**text, **columns)
+            except InputError:
+                raise
+            except (ValueError, *DAMAGES) as error:
+                raise InputError(
+                    f"{path} holds no predictions that odkit saved, or is damaged: {error}"
+                ) from error
 
 
 _NO_SIZES = np.zeros((0, 2), np.int32)

@@ -253,7 +253,7 @@ def check_work(subject: Subject) -> Check | list[Check]:
         options = {"fsGroup": str(gid)}
         command = run_line(options)
         meaning = "The volume belongs to root: let Kubernetes give it to the pod's group."
-    elif not engine and uid == its_uid and os.access(work, os.W_OK):
+    elif not engine and uid == its_uid:
         options, command = {}, "export ODKIT_WORK=~/odkit-work && mkdir -p $ODKIT_WORK"
         meaning = "It is yours and takes no files all the same, so it is no place for runs. Name another."
     elif engine:

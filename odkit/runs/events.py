@@ -241,12 +241,26 @@ _NEEDED = {
 """What an event of a kind must have for anything to be told by it."""
 _WHERE_THERE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("step", "from_epoch", "epochs", "steps_per_epoch"), _WHOLE),
-    **dict.fromkeys(("seconds", "total_seconds", "images_per_second", "data_wait"), _NUMBER),
+    **dict.fromkeys(("seconds", "total_seconds", "images_per_second", "data_wait", "device_memory"), _NUMBER),
     **dict.fromkeys(("loss", "learning_rate", "grad_norm", "ap50", "ap75"), _NUMBER_OR_NONE),
     **dict.fromkeys(("choices", "settings", "machine", "best_so_far", "losses", "per_class"), (dict,)),
     **dict.fromkeys(("message", "device"), (str,)),
 }
 """What these are where an event has them."""
+_INSIDE: dict[str, dict[str, tuple[type, ...]]] = {
+    "choices": {
+        **dict.fromkeys(("image_size", "batch_size"), _WHOLE),
+        **dict.fromkeys(("precision", "optimizer"), (str,)),
+        "learning_rate": _NUMBER,
+        "tiles": (dict, type(None)),
+        "reasons": (dict,),
+    },
+    "best_so_far": {
+        **dict.fromkeys(("epoch", "step"), _WHOLE),
+        **dict.fromkeys(("ap", "ap50"), _NUMBER_OR_NONE),
+    },
+}
+"""What these are in those, where they have them."""
 
 
 def _fits(event: Any) -> bool:
@@ -254,9 +268,22 @@ def _fits(event: Any) -> bool:
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
     needed = _NEEDED.get(event["event"], {})
-    return all(name in event and isinstance(event[name], types) for name, types in needed.items()) and all(
-        isinstance(value, _WHERE_THERE[name]) for name, value in event.items() if name in _WHERE_THERE
+    return (
+        all(name in event and _is(event[name], types) for name, types in needed.items())
+        and all(_is(value, _WHERE_THERE[name]) for name, value in event.items() if name in _WHERE_THERE)
+        and all(
+            _is(event[name][key], types)
+            for name, inside in _INSIDE.items()
+            if name in event
+            for key, types in inside.items()
+            if key in event[name]
+        )
     )
+
+
+def _is(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether a value is of one of these types; whole numbers are of 64 bits."""
+    return isinstance(value, types) and not (isinstance(value, int) and abs(value) >= 2**63)
 
 
 def _parsed(lines: Iterable[bytes], only: Collection[str] | None) -> Iterator[dict[str, Any]]:

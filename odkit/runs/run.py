@@ -553,9 +553,8 @@ class Run:
 
     def __repr__(self) -> str:
         s = self.summary()
-        judged = (
-            f", best val AP {s['val_ap']:.3f}, AP50 {s['val_ap50']:.3f}" if s["val_ap"] is not None else ""
-        )
+        judged = f", best val AP {s['val_ap']:.3f}" if s["val_ap"] is not None else ""
+        judged += f", AP50 {s['val_ap50']:.3f}" if s["val_ap50"] is not None else ""
         tested = f", test AP {_with_interval(s)}" if s["test_ap"] is not None else ""
         return f"Run {s['name']!r}: {s['state']}, {s['detector']}, epoch {s['epoch']}/{s['epochs']}{judged}{tested}"
 

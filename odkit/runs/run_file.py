@@ -5,7 +5,6 @@ even where YAML 1.1 would read `no` or `1e-3` its own way.
 """
 
 import dataclasses
-import math
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
@@ -206,7 +205,8 @@ def _value(where: str, node: yaml.Node, kind: Any) -> Any:
         raise InputError(f"{where} has one value, not a list or further names")
     text = _text(node)
     if origin is Literal:
-        value: Any = int(text) if isinstance(choices[0], int) and text.isdecimal() else text
+        counts = isinstance(choices[0], int) and text.isdecimal() and len(text) < 19
+        value: Any = int(text) if counts else text
         if value not in choices:
             raise InputError(f"{where} is one of {', '.join(map(str, choices))}, not {text!r}")
         return value
@@ -221,9 +221,9 @@ def _value(where: str, node: yaml.Node, kind: Any) -> Any:
         number = kind(text)
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
-        raise InputError(f"{where} is {wanted}, not {text!r}") from None
-    if not math.isfinite(number) or abs(number) >= 2**63:
-        raise InputError(f"{where} is {text}, which is no number to train with")
+        raise InputError(f"{where} is {wanted}, not {text[:60]!r}") from None
+    if not abs(number) < 2**63:  # nan is neither
+        raise InputError(f"{where} is {text[:60]}, which is no number to train with")
     return number
 
 

@@ -292,6 +292,8 @@ RESULTS: dict[str, tuple[object, str]] = {
     "huge-id": ([{"image_id": 10**30, "category_id": 1, "bbox": [1, 1, 2, 3], "score": 0.5}], "results.json"),
     "strange-image": ([{"image_id": 999, "category_id": 1, "bbox": [1, 1, 2, 3], "score": 0.5}], "999"),
     "strange-class": ([{"image_id": 1, "category_id": 99, "bbox": [1, 1, 2, 3], "score": 0.5}], "99"),
+    "list-image": ([{"image_id": [1], "category_id": 1, "bbox": [1, 1, 2, 3], "score": 0.5}], "[1]"),
+    "list-class": ([{"image_id": 1, "category_id": [1], "bbox": [1, 1, 2, 3], "score": 0.5}], "[1]"),
     "nested": ("[" * 100_000, "results.json"),
 }
 for name, (content, says) in RESULTS.items():

@@ -256,6 +256,14 @@ events("events-no-objects", "lines that are JSON, but no events", [1, "a", [], N
 events("events-garbage", "bytes that are no text", bytes(range(256)) * 20 + b"\n")
 events("events-torn", "a last line that a crash has torn", b'{"event":"epoch","time":17')
 events(
+    "events-half-judged",
+    "evaluations without AP50, and with a word for the best AP",
+    [
+        {"event": "evaluation", "time": 1.0, "epoch": 1, "step": 1, "ap": 0.5},
+        {"event": "evaluation", "time": 1.0, "epoch": 1, "step": 1, "ap": 0.5, "best_so_far": {"ap": "x"}},
+    ],
+)
+events(
     "events-large-numbers",
     "numbers beyond 64 bits",
     b'{"event":"epoch","time":1,"epoch":1e400,"step":' + b"9" * 40 + b"}\n",

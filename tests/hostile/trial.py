@@ -11,12 +11,10 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,18 +136,20 @@ def _typed(case: Case, line: str, names: dict[str, Path], place: Path, zygote: Z
     out, err = place / "out", place / "err"
     if line.startswith("$ "):
         shown = line[2:].format(**{key: shlex.quote(str(path)) for key, path in names.items()})
-        answer = _in_a_shell(shown, folder, out, err, case.seconds)
+        request: dict[str, Any] = {
+            "shell": f'odkit() {{ {shlex.quote(sys.executable)} -m odkit "$@"; }}\n{shown}'
+        }
     else:
         words = ["load", "{source}"] if line == "load" else shlex.split(line)
-        args = [word.format(**names) for word in words]
-        answer = zygote.run(
-            args=args,
-            folder=str(folder),
-            out=str(out),
-            err=str(err),
-            seconds=case.seconds,
-            megabytes=case.megabytes,
-        )
+        request = {"args": [word.format(**names) for word in words]}
+    answer = zygote.run(
+        **request,
+        folder=str(folder),
+        out=str(out),
+        err=str(err),
+        seconds=case.seconds,
+        megabytes=case.megabytes,
+    )
     output = "".join(path.read_text("utf-8", "replace") for path in (out, err) if path.exists())
     outcome = Outcome(line, answer["status"], output, answer["megabytes"])
     if answer["late"]:
@@ -184,44 +184,6 @@ def _broken(expected: Expected, outcome: Outcome, target: Path) -> Iterator[str]
         and expected.writes != os.path.lexists(target)
     ):
         yield f"the target is {'not ' if expected.writes else ''}there"
-
-
-def _in_a_shell(line: str, folder: Path, out: Path, err: Path, seconds: float) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    prelude = f'odkit() {{ {shlex.quote(sys.executable)} -m odkit "$@"; }}\n'
-    with out.open("wb") as output, err.open("wb") as errors:
-        process = subprocess.Popen(
-            ["bash", "-c", prelude + line],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=environment,
-            start_new_session=True,
-        )
-        begin, late, ended = time.monotonic(), False, 0
-        while not ended:
-            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if not ended:
-                if time.monotonic() - begin > seconds and not late:
-                    late = True
-                    os.killpg(process.pid, signal.SIGKILL)
-                time.sleep(0.01)
-    process.returncode = os.waitstatus_to_exitcode(status)  # waited for above
-    return {
-        "status": process.returncode,
-        "late": late,
-        "left": _ended_late(process.pid),
-        "megabytes": usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024),
-    }
-
-
-def _ended_late(group: int) -> bool:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _remove(path: Path) -> None:

@@ -62,7 +62,9 @@ case("good", "nothing wrong", audit=right("0 fatal"))
 # -- lines -----------------------------------------------------------------------------------------------------------
 
 LOST = lost("label")
-LACKS = Expected(1, ("lacks",), writes=True)  # pictures that are not there: their labels stand alone
+LACKS = Expected(
+    1, ("is not the whole",), writes=True
+)  # pictures that are not there: their labels stand alone
 line(
     "line-of-words",
     "a line of words",

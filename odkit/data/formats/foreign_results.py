@@ -184,10 +184,15 @@ def _take_columns(rows: Rows, content: Sequence[Mapping[str, Any]], what: str, d
             )
         count = len(boxes)
         rows.images += [image.item() if hasattr(image, "item") else image] * count
-        rows.names += [name] * count
+        rows.names += [name if isinstance(name, str) else None] * count
         rows.classes += labels.tolist()
         rows.boxes += np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
         rows.scores += scores.tolist()
+
+
+def _plain(keys: Sequence[Any]) -> list[Any]:
+    """Ids to look things up by; a list or an object in place of one is none, and told as it is written."""
+    return [str(key) if isinstance(key, list | Mapping) else key for key in keys]
 
 
 def as_array(values: Any) -> NDArray[Any]:
@@ -226,6 +231,7 @@ def _columns(
             f"{counted(rows.masks, 'row')} with a mask and no box: the box around the mask was taken"
         )
 
+    rows.images, rows.classes = _plain(rows.images), _plain(rows.classes)
     keys = list(zip(rows.images, rows.names, strict=True))
     found = image_readings(keys, rows, dataset, image_ids)
     corners = xywh_to_xyxy(boxes)

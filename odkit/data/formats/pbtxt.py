@@ -103,7 +103,7 @@ def parse_pbtxt(text: str) -> Message:
 _TOKEN = re.compile(
     r"""(?P<space>(?:[ \t\r\n\f\v]|\#[^\n]*)+)
     |(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-    |(?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.]))
+    |(?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.]))
     |(?P<name>[A-Za-z_]\w*)
     |(?P<sign>[-:{}<>\[\],;./])""",
     re.VERBOSE | re.ASCII,

@@ -197,9 +197,12 @@ def _new_folder(path: str | Path) -> Path:
 
     Raises:
         FileInTheWayError: It holds something, or it or a folder above it is a file.
-        InputError: Its name is too long.
+        InputError: Its name is too long, or its "~" stands for nobody's home.
     """
-    folder = Path(os.path.abspath(os.path.expanduser(path)))
+    try:
+        folder = Path(os.path.abspath(Path(path).expanduser()))
+    except RuntimeError:
+        raise InputError(f'{path}: there is no home that this "~" stands for: give the whole path') from None
     if longest := next((part for part in folder.parts if len(os.fsencode(part)) > 255), None):
         raise InputError(
             f"{short(longest)} has {len(os.fsencode(longest))} bytes, and names of files at most 255"

@@ -164,7 +164,7 @@ class Pace:
 
 def duration(seconds: float | None) -> str:
     """Seconds as "1:02:03" or "2:03"; "?" for None."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -186,10 +186,10 @@ def start_line(event: dict[str, Any]) -> str:
     why = f" ({reason})" if reason else ""
     what = [f"{settings.get('detector', 'detector')} on {event.get('device', '?')}{why}"]
     if choices:
-        size, tiles = f"{choices['image_size']} px", choices.get("tiles")
-        size += f" from tiles of {tiles['size']} px" if tiles else ""
-        what.append(f"batches of {choices['batch_size']}, {size}, {choices['precision']}")
-        what.append(f"{choices['optimizer']} at {choices['learning_rate']:.3g}")
+        size, tiles = f"{choices.get('image_size', '?')} px", choices.get("tiles")
+        size += f" from tiles of {tiles.get('size', '?')} px" if tiles else ""
+        what.append(f"batches of {choices.get('batch_size', '?')}, {size}, {choices.get('precision', '?')}")
+        what.append(f"{choices.get('optimizer', '?')} at {choices.get('learning_rate', math.nan):.3g}")
     resumed = f"resumed at step {event['from_step']}: " if event.get("resumed") else ""
     return resumed + ", ".join(what)
 
@@ -203,11 +203,11 @@ def start_notes(event: Mapping[str, Any]) -> list[str]:
     settings, choices = event.get("settings", {}), event.get("choices", {})
     reasons = choices.get("reasons", {})
     notes = []
-    if not reasons.get("image_size", "the detector's own").startswith("the detector's own"):
-        notes.append(f"note: {choices['image_size']} px: {reasons['image_size']}")
+    if not str(reasons.get("image_size", "the detector's own")).startswith("the detector's own"):
+        notes.append(f"note: {choices.get('image_size', '?')} px: {reasons['image_size']}")
     if "tiles" in reasons:
         notes.append(f"note: tiles: {reasons['tiles']}")
-    reason = reasons.get("num_workers", "")
+    reason = str(reasons.get("num_workers", ""))
     notes += [f"note: {reason}"] if "/dev/shm" in reason else []
     if "cache" in reasons and event.get("cache") != settings.get("cache"):
         notes.append(f"note: images kept from epoch to epoch: {event.get('cache')}: {reasons['cache']}")
@@ -224,13 +224,16 @@ def step_line(steps: Sequence[Mapping[str, Any]], progress: Progress) -> str:
     """Step events as a line: their mean loss and speed, and where the run stands after the last of them."""
     last = steps[-1]
     losses = [event["loss"] for event in steps if event["loss"] is not None]
-    seconds = [1 / event["images_per_second"] for event in steps]  # an image: all batches have as many
-    waited = sum(event["data_wait"] * took for event, took in zip(steps, seconds, strict=True))
+    # an image: all batches have as many; a log that somebody has changed may lack any of these
+    seconds = [
+        1 / event["images_per_second"] if event.get("images_per_second") else math.nan for event in steps
+    ]
+    waited = sum(event.get("data_wait", math.nan) * took for event, took in zip(steps, seconds, strict=True))
     total, left = progress.total_steps, progress.seconds_left()
     parts = [
         f"step {last['step']:>{len(str(total))}}/{total}" if total else f"step {last['step']}",
         f"loss {number_text(sum(losses) / len(losses) if losses else None)}",
-        f"lr {last['learning_rate']:.2g}",
+        f"lr {math.nan if last.get('learning_rate') is None else last['learning_rate']:.2g}",
         f"{len(steps) / sum(seconds):.1f} images/s",
         f"data wait {waited / sum(seconds):.0%}",
     ]
