@@ -175,13 +175,13 @@ def test_a_reloaded_page_shows_the_run_again(lab: Lab, page: Page) -> None:
     assert page.locator(".odkit-dashboard").count() == 0, (
         "JupyterLab has saved nothing of it, and the kernel waits"
     )
-    assert not lab.has_idle_kernel("reload.ipynb")
+    indicator = page.locator(".jp-Notebook-ExecutionIndicator").first
 
     def interrupted() -> bool:
         page.keyboard.press("i")
         page.keyboard.press("i")
         page.wait_for_timeout(5000)  # else the second time might meet the next cell
-        return lab.has_idle_kernel("reload.ipynb")
+        return indicator.get_attribute("data-status") == "idle"
 
     cell.click()
     page.keyboard.press("Escape")
@@ -195,8 +195,7 @@ def test_a_reloaded_page_shows_the_run_again(lab: Lab, page: Page) -> None:
     )
     shot(page, "reloaded")
     shown.get_by_role("button", name="Stop now").click()
-    idle(page)
-    assert run.state == "stopped"
+    wait_until(page, lambda: run.state == "stopped", "the end")
     steps = events(run, "step")
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)), "it never noticed"
 

@@ -183,6 +183,7 @@ def test_commands_write_where_they_say(tmp_path: Path) -> None:
         "WATCH_LOG": str(tmp_path / "log"),
         "PYTHONPATH": f"{tmp_path / 'site'}:{PROJECT}",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",  # what is computed is tiny: more would wait for one another
         "XDG_CACHE_HOME": str(may["cache"]),
     }
 
