@@ -102,7 +102,7 @@ def test_jupyterlab_is_told_the_same_in_the_image_and_elsewhere() -> None:
     image = settings_of(PROJECT / "container" / "jupyter_server_config.py")
     assert own == {
         "KernelManager.transport_encryption": "auto",
-        "IdentityProvider.cookie_options": {"SameSite": "Lax"},
+        "IdentityProvider.cookie_options": {"samesite": "Lax"},
     }
     assert own.items() <= image.items()
     assert not [name for name in image if name.endswith((".token", ".allow_origin", ".disable_check_xsrf"))]
