@@ -22,7 +22,7 @@ if os.environ.get("JUPYTER_PASSWORD_HASH"):
 # As in odkit/system/etc/jupyter_server_config.py, in whose place this file stands: nobody listens in to a kernel, and
 # other sites get no use of the login.
 c.KernelManager.transport_encryption = "auto"
-c.IdentityProvider.cookie_options = {"SameSite": "Lax"}
+c.IdentityProvider.cookie_options = {"samesite": "Lax"}
 
 # FiftyOne's App listens on a unix socket and is reached as BASE_URL/fiftyone/, behind the token (see
 # odkit/browsing/services.py); so is what a person starts on this machine, as BASE_URL/proxy/PORT/, and no other host.

@@ -9,22 +9,32 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-_PROXIED = re.compile(r"proxy/(?:absolute/)?(?:(?:localhost|127\.0\.0\.1):)?(\d+)(?:/.*)?$")
-_LISTENS = "0A"  # a TCP socket's state in /proc/net/tcp
+# As jupyter-server-proxy writes its routes. The host is made out after the match, so %6Cocalhost is localhost.
+_PROXIED = r"proxy/(?:absolute/)?(?:([^/:@]+):)?(\d+)(?:/.*)?$"
+_HERE = {"localhost", "127.0.0.1"}  # no other host is passed on, unless a person allows it
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_LISTENS = "0A"  # a TCP socket's state in them
 
 
 def listeners(port: int) -> set[int]:
     """User ids of those who listen on a port of this machine; empty where nobody does, or where there is no /proc."""
-    tables = [path for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
-    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    rows = [line.split() for path in _TABLES if path.exists() for line in path.read_text().splitlines()[1:]]
     return {int(row[7]) for row in rows if row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port}
 
 
-def is_others(path: str) -> bool:
-    """Whether a path below JupyterLab's base URL leads to a port on which somebody else listens (root aside)."""
-    found = _PROXIED.match(path)
-    return found is not None and not listeners(int(found[1])) <= {os.getuid(), 0}
+def is_others(path: str, base: str = "/") -> bool:
+    """Whether a path leads to a port of this machine that is not its person's own (or root's).
+
+    One on which nobody listens is not: somebody could, between this look and what is asked there. Where there is no
+    /proc nobody says whose a port is, and all are passed on.
+    """
+    found = re.match(base + _PROXIED, path)
+    if found is None or (found[1] and unquote(found[1]) not in _HERE) or not _TABLES[0].exists():
+        return False
+    who = listeners(int(found[2]))
+    return not who or not who <= {os.getuid(), 0}
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -39,14 +49,14 @@ def _load_jupyter_server_extension(app: Any) -> None:
 
     class OthersPort(routing.Matcher):
         def match(self, request: Any) -> dict[str, Any] | None:
-            return {} if request.path.startswith(base) and is_others(request.path[len(base) :]) else None
+            return {} if is_others(request.path, base) else None
 
     class Refused(web.RequestHandler):
         def prepare(self) -> None:
             self.set_status(403)
             self.finish(
-                "On this port listens another account of this machine, and what it sends could do here all that you "
-                "can. Programs of your own are passed on."
+                "No program of yours listens on this port. One of another account of this machine is not passed on: "
+                "what it sends could do here all that you can."
             )
 
     router = app.web_app.default_router

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import psutil
 
@@ -460,7 +460,7 @@ class _Guarded:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if _is_foreign(scope):
+        if _is_foreign(scope) or _leads_astray(scope):
             await _refuse(scope, receive, send)
             return
         media = scope["path"].rstrip("/").endswith(fo_private.MEDIA)
@@ -504,7 +504,8 @@ async def _refuse(scope: Any, receive: Any, send: Any) -> None:
         pass
     headers = [(b"content-type", b"text/plain")]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": b"This was asked for by a page of another address."})
+    said = b"A page of another address asks for this, or made the link."
+    await send({"type": "http.response.body", "body": said})
 
 
 def _is_foreign(scope: Any) -> bool:
@@ -523,6 +524,19 @@ def _is_foreign(scope: Any) -> bool:
         told.get(b"host"),
         told.get(b"x-forwarded-host"),
     )
+
+
+def _leads_astray(scope: Any) -> bool:
+    """Whether a link sends the App's page elsewhere than here, for what it asks and for its plugins, which are scripts.
+
+    It asks below what its address calls `proxy`, which could be a data set's folder, as JupyterLab serves it.
+    """
+    told = dict(scope["headers"])
+    here = unquote(told.get(b"x-proxycontextpath", b"").decode("latin-1")).rstrip(
+        "/"
+    )  # jupyter-server-proxy says so
+    asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("proxy", [])
+    return any(unquote(place) not in (here, f"{here}/") for place in asked)
 
 
 def _serve(path: Path, jupyter: psutil.Process) -> None:

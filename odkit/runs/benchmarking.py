@@ -19,7 +19,7 @@ from odkit.data import Dataset, Predictions, evenly, file_hash
 from odkit.detection import Benchmark, Measured
 from odkit.runs.export import PAGE as EXPORTED
 from odkit.runs.run import RUNS, Run, open_run
-from odkit.runs.worker import as_written, prepare_torch, read_own
+from odkit.runs.worker import RunError, as_written, check_links, prepare_torch, read_own
 from odkit.system import (
     InputError,
     MissingFileError,
@@ -138,7 +138,8 @@ def read_benchmark(run: Run) -> Benchmark | None:
 
 
 def _keep(run: Run, found: Benchmark) -> None:
-    with contextlib.suppress(OSError):  # whoever may only look at a run has the answer all the same
+    with contextlib.suppress(OSError, RunError):  # whoever may only look at a run has the answer all the same
+        check_links(run.path)
         write_file(
             run.path / FILE,
             orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from odkit import analysis, detection
-from odkit.runs.worker import RunError, as_written, read_own, writing
+from odkit.runs.worker import RunError, as_written, check_links, read_own, writing
 from odkit.system import InputError, odkit_version, write_file
 
 if TYPE_CHECKING:  # a list of runs needs none of this
@@ -178,6 +178,7 @@ def judge(run: "Run", given: "Dataset | str | Path | None", device: str) -> Fina
     for known in read_tests(run):
         if (known.detector, known.fingerprint) == (detector, fingerprint):
             return known
+    check_links(run.path)
     with writing(run.path), tempfile.TemporaryFile(dir=run.path):
         pass  # who may not write a look down may not look
     with as_written(judged):

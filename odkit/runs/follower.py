@@ -26,7 +26,7 @@ import orjson
 from odkit.runs.events import EventReader, effective
 from odkit.runs.run import Run
 from odkit.runs.trackers import About, Board, Target, missing, read_targets, start_followers
-from odkit.runs.worker import RunError
+from odkit.runs.worker import RunError, check_links
 
 INTERVAL = 2.0  # seconds between two looks at the events
 PATIENCE = 90.0  # seconds that a tracker has for one call: after that it counts as hung
@@ -63,6 +63,7 @@ def track(run: Run, to: str, *, wait: bool = True) -> str:
         RunError: It does not take the run, or another follower is at it.
     """
     (target,) = read_targets(to)
+    check_links(run.path)
     if not wait:
         start_followers(run.path, [str(target)])
         return ""

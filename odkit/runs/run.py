@@ -71,6 +71,7 @@ from odkit.runs.settings import (
 from odkit.runs.trackers import read_targets, start_followers
 from odkit.runs.worker import (
     RunError,
+    check_links,
     disk_trouble,
     is_locked,
     read_own,
@@ -377,6 +378,7 @@ class Run:
 
     def request(self, what: Literal["now", "epoch", "checkpoint"]) -> None:
         """Leave a request for the worker and return at once."""
+        check_links(self.path)
         with writing(self.path):
             write_file(self.path / "stop", what.encode())
 
@@ -414,6 +416,7 @@ class Run:
         check_machine(make_settings({**changes, "processes": new.processes}))
         if new.device not in (old.device, "auto", "cpu"):
             detection.pick_device(new.device)  # before it is written down, and holds for the next resume too
+        check_links(self.path)
         if new != old or tracked != config.get("track", []):
             if changes.get("epochs"):
                 config["chosen"] = []

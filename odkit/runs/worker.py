@@ -72,6 +72,7 @@ def start_worker(path: Path, processes: int) -> None:
     """
     if full := disk_full(path):  # it could not even say so
         raise RunError(f"{full}. Free some space, then try again")
+    check_links(path)
     with writing(path):
         handle = own_lock(path)
         if handle is None:
@@ -163,6 +164,7 @@ def hold_lock(path: Path, *, inherited_alone: bool = False) -> int | None:
             return inherited
     if inherited_alone:
         return None
+    check_links(path)
     with writing(path):
         handle = own_lock(path)
     if handle is None:
@@ -254,6 +256,21 @@ def as_written(file: Path) -> Iterator[None]:
 
 
 # -- a folder that cannot be written -----------------------------------------------------------------------------------
+
+
+def check_links(path: Path) -> None:
+    """Look that what is written in a run's folder stays there, before anything is; the folder may come from anybody.
+
+    Raises:
+        RunError: A file in it is a link. Folders of it may lie on another disk.
+    """
+    for folder, _, names in os.walk(path):
+        for file in (Path(folder, name) for name in names):
+            if file.is_symlink():
+                raise RunError(
+                    f"{file} is a link to {os.readlink(file)}, and what the run writes would go there: put the file "
+                    "itself in its place, or remove it"
+                )
 
 
 @contextlib.contextmanager

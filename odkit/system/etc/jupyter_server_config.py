@@ -10,4 +10,4 @@ c = get_config()  # type: ignore[name-defined]  # noqa: F821
 c.KernelManager.transport_encryption = "auto"
 
 # The browser hands over its login on JupyterLab's own pages and on links to it, not with what other sites ask.
-c.IdentityProvider.cookie_options = {"SameSite": "Lax"}
+c.IdentityProvider.cookie_options = {"samesite": "Lax"}
