@@ -76,7 +76,6 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
     Raises:
         ExportError: torch cannot write it; the message says why.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.export import Dim
 
     from odkit.detection.onnx_operators import TRANSLATIONS
@@ -116,7 +115,6 @@ def onnx_graph(detector: Detector, about: Mapping[str, Any] | None = None) -> An
             model = program.model_proto
     finally:
         detector.to(device).train(was_training)
-        FakeTensorMode.cache_clear()  # it keeps every symbol of every export: 10 MB each, for as long as the process
     for given in model.graph.input:  # torch falls back on less than was asked for without a word
         wanted = {"images": images, "sizes": {0: batch}}[given.name]
         if any(not given.type.tensor_type.shape.dim[axis].dim_param for axis in wanted):

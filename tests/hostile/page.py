@@ -23,6 +23,7 @@ from tests.hostile.trial import TRACEBACK, Zygote, removed, told, try_case
 
 PAGE = PROJECT / "docs" / "reliability.md"
 MEASURED = PROJECT / "docs" / "reliability.json"
+SOAK = PROJECT / "docs" / "soak.json"
 
 OPENING = """# What odkit does with bad input, and through faults
 
@@ -101,6 +102,7 @@ def page() -> str:
         lines += [f"## {title}", "", "| case | what comes of it |", "|---|---|"]
         lines += [_row(case) for case in cases.values() if case.family == family]
         lines.append("")
+    lines += _soak(json.loads(SOAK.read_text()))
     lines += ["## Faults", "", FAULTS_OPENING]
     for title, faults in FAULTS.items():
         lines += [f"### {title}", "", "| what happens | what one sees | what survives |", "|---|---|---|"]
@@ -109,6 +111,30 @@ def page() -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _soak(soak: dict[str, Any]) -> list[str]:
+    """What `make soak` measured last."""
+    done = ", ".join(f"{name}: {count}" for name, count in soak["counts"].items() if count)
+    lines = ["## An hour of it", ""]
+    what = (
+        "`make soak` starts runs, does them harm at a step drawn by chance and resumes them; each must end with the very "
+        "weights of the run that nobody disturbed. Then it judges, tests, exports and browses."
+    )
+    rounds = f"In {soak['minutes']:g} minutes, beside other work on two cores: {soak['rounds']} rounds."
+    lines += [
+        f"{what} {rounds} What was done: {done}.",
+        "",
+        f"Found: {'; '.join(soak['faults']) or 'nothing'}.",
+        "",
+        "| | after the first fifth | at the end | a round adds |",
+        "|---|---|---|---|",
+    ]
+    for name, grown in soak["growth"].items():
+        unit = " MB" if "memory of" in name else ""
+        added = f"{grown['a round']:.2f} ± {grown['error']:.2f}"
+        lines.append(f"| {name} | {grown['first']:,.0f}{unit} | {grown['last']:,.0f}{unit} | {added}{unit} |")
+    return [*lines, "", "![Memory over the hour](soak.svg)", "", soak.get("note", ""), ""]
 
 
 def _row(case: Case) -> str:
