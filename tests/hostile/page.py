@@ -118,8 +118,8 @@ def _soak(soak: dict[str, Any]) -> list[str]:
     done = ", ".join(f"{name}: {count}" for name, count in soak["counts"].items() if count)
     lines = ["## An hour of it", ""]
     what = (
-        "`make soak` starts runs, does them harm at a step drawn by chance and resumes them; each must end with the very "
-        "weights of the run that nobody disturbed. Then it judges, tests, exports and browses."
+        "`make soak` starts runs, does them harm at a step drawn by chance and resumes them; each must end with the "
+        "very weights of the run that nobody disturbed. Then it judges, tests, exports and browses."
     )
     rounds = f"In {soak['minutes']:g} minutes, beside other work on two cores: {soak['rounds']} rounds."
     lines += [
