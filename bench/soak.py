@@ -325,7 +325,7 @@ def picture(rounds: list[dict[str, Any]], path: Path) -> None:
         title="Memory through start, stop, kill, resume, browse",
     )
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc=(0.4, 0.28))
     figure.savefig(path, metadata={"Date": None})
 
 
