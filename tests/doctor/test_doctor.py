@@ -211,8 +211,10 @@ def test_in_a_container_of_another_image_folders_and_user_are_its_own(facts, tmp
     facts(own_image=False, current_user=(0, 0), shm_free_bytes=MB, shm_total_bytes=MB)
     assert one(host.check_user).status == "ok"
     assert one(host.check_shm).command == run_docker().replace(":/work odkit", ":/work IMAGE")
-    facts(can_write="Permission denied", owner=(0, 0))
+    facts(can_write="Permission denied", owner=(1000, 1000))
     assert one(host.check_work, Subject(work=tmp_path)).command == f"sudo chown -R 0:0 {tmp_path}"
+    facts(owner=(0, 0))  # one's own, so taking it over changes nothing
+    assert "ODKIT_WORK" in one(host.check_work, Subject(work=tmp_path)).command
 
 
 def test_advice_in_kubernetes_is_fields_of_the_pod(facts, tmp_path, monkeypatch):
