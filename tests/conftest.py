@@ -56,13 +56,11 @@ _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 _THREADS = max(1, _CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(min(_THREADS, 2))
 
-# A script's background job ignores SIGINT, and so would every process that it starts: with a handler in place of
-# SIG_IGN this one stays as deaf, and those hear.
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    and threading.current_thread() is threading.main_thread()
-):
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+# A script's background job ignores SIGINT, and what nohup starts SIGHUP, and so would every process that it starts:
+# with a handler in place of SIG_IGN this one stays as deaf, and those hear.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(_number, lambda number, frame: None)
 
 
 # -- every test ends -------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class FolderChooser:
     def go_to(self, folder: str | Path) -> None:
         """Look into a folder; one that is not there or may not be read is said, and nothing changes."""
         try:
-            place = Path(os.path.abspath(os.path.expanduser(folder)))
+            place = Path(os.path.abspath(Path(folder).expanduser()))  # which says that a home is nobody's
             os.scandir(place).close()
         except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a path that can be none
             self._say(f"{folder}: {error.strerror if isinstance(error, OSError) else error}")

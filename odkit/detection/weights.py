@@ -170,7 +170,7 @@ def _are_tiles(tiles: Any) -> bool:
     return (
         isinstance(tiles, dict)
         and {key: type(value) for key, value in tiles.items()} == {"size": int, "overlap": int, "whole": bool}
-        and tiles["size"] >= SMALLEST_TILE
+        and tiles["size"] >= SMALLEST_TILE // 2  # no setting is so small, but Python may make one
         and 0 <= tiles["overlap"] < tiles["size"]
     )
 

@@ -176,7 +176,7 @@ def test_a_detector_in_memory_is_measured_without_data(here: list[Measured]) -> 
     (row,) = found.rows
     check_figures(row)
     assert row.ap is None
-    assert "timed on drawn pictures, 640 x 480 pixels" in repr(found)
+    assert "timed on drawn pictures, 640 x 480 pixels" in " ".join(repr(found).split())
     assert not Path(row.file).exists(), "its file was for the measuring process"
 
 

@@ -270,7 +270,7 @@ def test_a_log_gets_a_line_every_half_minute(run: Run, capsys: pytest.CaptureFix
         # steps 2 to 4: their loss without the one that was left out, their speed and waiting by time
         "step   4/100  loss 3.000  lr 0.001  20.0 images/s  data wait 33%  GPU memory 2.50 GB  16:00 left",
         "step   7/100  loss 6.000  lr 0.001  20.0 images/s  data wait 33%  GPU memory 2.50 GB  15:30 left",
-        "step   8/100  loss 8.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB  0:00 left",
+        "step   8/100  loss 8.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB  13:09 left",
         "step  10/100  loss 1.000  lr 0.001  40.0 images/s  data wait 0%  GPU memory 2.50 GB",
     ]
 
