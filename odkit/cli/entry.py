@@ -13,7 +13,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, TextIO
 
@@ -74,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return status
 
 
-@contextmanager
+@contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
     """Holds each Ctrl-C that came, as long as nothing inside takes them for itself."""
     came: list[int] = []

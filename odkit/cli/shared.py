@@ -141,10 +141,8 @@ def json_text(value: Any, option: int = 0) -> str:
     try:
         text = orjson.dumps(value, option=option | orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
         text.encode(sys.stdout.encoding or "utf-8")
-    except (
-        TypeError,
-        UnicodeEncodeError,
-    ):  # orjson takes no lone surrogates, which stand for what is no text
+    except (TypeError, UnicodeEncodeError):
+        # orjson takes no lone surrogates, which stand for what is no text
         bare = json.dumps(value, default=_as_plain)
         plain = json.loads(bare, parse_constant=lambda name: None)  # no NaN, as orjson
         text = json.dumps(plain, indent=2 if option & orjson.OPT_INDENT_2 else None)

@@ -116,7 +116,6 @@ def _run(request: dict[str, Any]) -> None:
     try:
         os.setsid()
         os.chdir(request["folder"])
-        os.environ.update(request.get("environment", {}))
         for number, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), number)
         sys.stdout = open(1, "w", encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
