@@ -24,6 +24,8 @@ FAMILIES: dict[str, str] = {
     "command_line": "The command line",
 }
 """The files of the families and their titles, in the order of the page."""
+TYPED = ("weights", "run_folders", "command_line")
+"""Those that are more about commands than about data sets: theirs are run with torch loaded."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from odkit.system import printable
 from tests.conftest import PROJECT
 from tests.faults.table import FAULTS
-from tests.hostile.cases import CASES, FAMILIES, Case, Expected, every_case
+from tests.hostile.cases import CASES, FAMILIES, TYPED, Case, Expected, every_case
 from tests.hostile.conftest import stocked
 from tests.hostile.trial import TRACEBACK, Zygote, removed, told, try_case
 
@@ -57,9 +57,7 @@ def measure() -> dict[str, Any]:
         for case in every_case().values():
             total = families.setdefault(case.family, collections.defaultdict(int))
             with removed(Path(place, "case")) as folder:
-                outcomes = try_case(
-                    case, folder, pantry, zygotes[case.family in ("weights", "run_folders", "command_line")]
-                )
+                outcomes = try_case(case, folder, pantry, zygotes[case.family in TYPED])
             if said := told(outcomes):
                 print(f"{case.id}\n{said}\n")
             total["cases"] += 1

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.cases import Case, every_case
+from tests.hostile.cases import TYPED, Case, every_case
 from tests.hostile.trial import Zygote, removed, told, try_case
 
-DATA = [
-    case for case in every_case().values() if case.family not in ("weights", "run_folders", "command_line")
-]
+DATA = [case for case in every_case().values() if case.family not in TYPED]
 
 
 @pytest.mark.slow
