@@ -1,11 +1,12 @@
 """Code run in a kernel of a running JupyterLab, through its own API, as a browser does."""
 
+import asyncio
 import json
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from tornado.httpclient import HTTPRequest
-from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
 
@@ -23,7 +24,9 @@ def stop_kernel(url: str, token: str, kernel: str) -> None:
 
 def run_code(url: str, token: str, kernel: str, code: str, *, seconds: float = 300) -> str:
     """Run code in a kernel; what it printed. What it raises fails the test."""
-    return IOLoop(make_current=False).run_sync(lambda: _execute(url, token, kernel, code), timeout=seconds)
+    work = asyncio.wait_for(_execute(url, token, kernel, code), seconds)
+    with ThreadPoolExecutor(1) as thread:  # in this one the browser tests of the session have a loop that is running
+        return thread.submit(asyncio.run, work).result()
 
 
 def _headers(token: str) -> dict[str, str]:

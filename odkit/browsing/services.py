@@ -20,7 +20,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import psutil
 
 from odkit.browsing import fo_private
-from odkit.system import OdkitError, package_path
+from odkit.system import OdkitError, package_path, sockets_parent
 
 START_SECONDS = 90.0  # the App's server takes 5 s on an idle machine; a busy one must not fail for that
 RESTARTS = 3  # how often a database that was killed is started again for those who use it
@@ -121,10 +120,7 @@ def runtime_folder() -> Path:
     Raises:
         AppError: Somebody else made a folder of that name.
     """
-    parent = tempfile.gettempdir()
-    if len(parent) > 64:  # a socket's whole path has 107 bytes at most, 103 on macOS
-        parent = "/tmp"
-    folder = Path(parent, f"odkit-{os.getuid()}")
+    folder = Path(sockets_parent(), f"odkit-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -5,6 +5,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from odkit.system import (
     end_with_parent,
     most_workers,
     open_all_files,
+    sockets_parent,
     workers_that_fit,
 )
 
@@ -389,7 +391,12 @@ def next_batch(batches: Iterator[Any], limit: float, stop: Callable[[], bool] = 
 
 
 def settle(worker: int) -> None:
-    """A data worker's beginning: one thread, deaf to Ctrl-C, an end with its parent, no hold on the run's lock."""
+    """A data worker's beginning: one thread, deaf to Ctrl-C, an end with its parent, no hold on the run's lock.
+
+    And room for the path of the socket by which its batches go: without one they would be lost without a word to the
+    process that waits for them. (Python 3.14 sees to it by itself.)
+    """
+    tempfile.tempdir = sockets_parent()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the parent, which may want its last batches
     open_all_files()

@@ -13,6 +13,7 @@ from .files import cache_folder as cache_folder
 from .files import open_file as open_file
 from .files import read_file as read_file
 from .files import replacing as replacing
+from .files import sockets_parent as sockets_parent
 from .files import sync_folder as sync_folder
 from .files import sync_tree as sync_tree
 from .files import write_file as write_file

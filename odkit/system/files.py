@@ -144,6 +144,12 @@ def sync_tree(folder: str | Path) -> None:
             sync_folder(inside)
 
 
+def sockets_parent() -> str:
+    """The temporary folder, or /tmp where that one's path leaves a socket's no room: 107 bytes, 103 on macOS."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= 64 else "/tmp"
+
+
 def cache_folder() -> Path:
     """A folder for what can be made again: `$ODKIT_CACHE`, else in the user's cache folder, else in the temporary one.
 

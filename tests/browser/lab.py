@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Frame, Page
+from playwright.sync_api import Frame, Page, expect
 
 PROJECT = Path(__file__).resolve().parents[2]
 CHROMIUM_ARGUMENTS = [
@@ -171,11 +171,13 @@ def output(page: Page, number: int, text: str) -> str:
 
 
 def ask(page: Page, number: int, text: str) -> str:
-    """Run a cell again until its output holds a text; what is done in the App takes a moment to arrive."""
+    """Run a cell again until its whole output holds a text; what is done in the App takes a moment to arrive."""
     deadline = time.monotonic() + 60
+    prompt = page.locator(".jp-Notebook .jp-CodeCell").nth(number).locator(".jp-InputPrompt")
     while time.monotonic() < deadline:
         run_cell(page, number)
         page.wait_for_timeout(1000)
+        expect(prompt).not_to_have_text("[*]:")
         said = "\n".join(outputs(page, number))
         if text in said:
             return said

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,18 @@ def test_workers_give_the_same_batches(tmp_path: Path) -> None:
     for one, other in zip(*batches, strict=True):
         for mine, theirs in ((one, other), (one.pop("changes"), other.pop("changes"))):
             assert all(torch.equal(mine[name], theirs[name]) for name in mine if name != "changes")
+
+
+def test_workers_do_with_a_temporary_folder_of_any_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch goes by a socket in it, whose path has 107 bytes at most."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 30)))
+    Path(tempfile.gettempdir()).mkdir()
+    dataset = squares(tmp_path)
+    images = TrainingImages(dataset, image_size=64, augment="strong")
+    batches = training_loader(images, EpochSampler(len(dataset), 4), num_workers=1, timeout=60)
+    assert sum(len(batch.rows) for batch in batches) == len(dataset)
 
 
 def _settled(handle_is_kept: "multiprocessing.Queue[bool]") -> None:

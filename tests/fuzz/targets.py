@@ -185,10 +185,13 @@ def _pictures(folder: Path) -> None:
 
 
 def _read_picture(folder: Path, file: Path) -> None:
-    Image.MAX_IMAGE_PIXELS = 2**20  # larger ones take as long as they are large
-    with contextlib.suppress(ImageReadError):
-        read_pixels(file)
-    inspect_images([str(file)], decode=True, num_workers=1)
+    usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 2**20  # larger ones take as long as they are large
+    try:
+        with contextlib.suppress(ImageReadError):
+            read_pixels(file)
+        inspect_images([str(file)], decode=True, num_workers=1)
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
 
 
 TARGETS: dict[str, Target] = {
