@@ -185,7 +185,8 @@ def _pictures(folder: Path) -> None:
 
 
 def _read_picture(folder: Path, file: Path) -> None:
-    usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 2**20  # larger ones take as long as they are large
+    usual = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = 2**20  # larger ones take as long as they are large
     try:
         with contextlib.suppress(ImageReadError):
             read_pixels(file)
