@@ -25,7 +25,7 @@ def stop_kernel(url: str, token: str, kernel: str) -> None:
 def run_code(url: str, token: str, kernel: str, code: str, *, seconds: float = 300) -> str:
     """Run code in a kernel; what it printed. What it raises fails the test."""
     work = asyncio.wait_for(_execute(url, token, kernel, code), seconds)
-    with ThreadPoolExecutor(1) as thread:  # in this one the session's browser tests have a loop that is running
+    with ThreadPoolExecutor(1) as thread:  # in this one the browser tests have a loop that is running
         return thread.submit(asyncio.run, work).result()
 
 
