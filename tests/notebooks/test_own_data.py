@@ -26,6 +26,7 @@ TAKES_DATA: dict[str, Mapping[str, object]] = {
     "06_export_and_use": {},
 }
 EXPORTS = "no_labels_in_val"  # the one set that 06 is run on: it measures for half a minute whatever the data
+ALONE = "grey_pngs"  # the one set whose 04 finds no run and trains one
 COMPARES = "twelve_pictures"  # the one set that is trained on from random weights too
 SAYS = {
     "one_class": ["10 pictures to train on are few"],
@@ -96,6 +97,8 @@ def test_the_notebooks_run_on_odd_data(kind: str, tmp_path: Path, kernel: Kernel
         own: dict[str, object] = {"DATA": str(folder), **parameters}
         if name != "02_browse_dataset":
             own["RUNS"] = str(tmp_path / "runs")
+        if name == "04_visualize_predictions" and kind == ALONE:
+            own["RUNS"] = str(tmp_path / "alone")
         if name == "03_fine_tune":
             own["COMPARE"] = kind == COMPARES
         said += run_notebook(name, kernel, own, tmp_path)
@@ -105,3 +108,4 @@ def test_the_notebooks_run_on_odd_data(kind: str, tmp_path: Path, kernel: Kernel
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/config.json"))
     assert len(runs) == 4 + (kind == COMPARES), "00's, 03's and 05's two; 04 and 06 take one of them"
+    assert (tmp_path / "alone").exists() == (kind == ALONE)

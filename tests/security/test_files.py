@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -189,14 +191,17 @@ sys.addaudithook(watch)
 
 
 @pytest.mark.worker
-def test_commands_write_where_they_say(tmp_path: Path) -> None:
+def test_commands_write_where_they_say(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The run, the output, the cache and the temporary folder; the data set stays as it was, and may be read-only."""
     data = write_dataset(squares(tmp_path / "squares"), tmp_path / "data", "coco")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WATCH)
-    may = {name: tmp_path / name for name in ("home", "cache", "temporary", "runs", "out", "elsewhere")}
+    may = {name: tmp_path / name for name in ("home", "cache", "runs", "out", "elsewhere")}
     for folder in may.values():
         folder.mkdir()
+    # a short one: where the path of a socket has no room, /tmp is the temporary folder
+    may["temporary"] = Path(mkdtemp(prefix="odkit-test-", dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(may["temporary"]))
     # torch tells those that it starts where it keeps things, and where is of this process
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"} | {
         "HOME": str(may["home"]),

@@ -1,5 +1,6 @@
 """Who gets into a running JupyterLab, its kernels, FiftyOne's App and database: nobody but the person at it."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -241,12 +242,13 @@ def test_what_listens(opened: Opened) -> None:
     """JupyterLab on loopback, the kernel's sockets, and two unix sockets that are closed to others."""
     names, ports, sockets = set(), {}, set()
     for process in processes_of(opened.lab):
-        names.add(process.name())
-        for one in process.net_connections("inet"):
-            if one.status == psutil.CONN_LISTEN:
-                assert one.laddr.ip == "127.0.0.1", (process, one)
-                ports[one.laddr.port] = process.pid
-        sockets |= {one.laddr for one in process.net_connections("unix") if one.laddr.startswith("/")}
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+            names.add(process.name())
+            for one in process.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    assert one.laddr.ip == "127.0.0.1", (process, one)
+                    ports[one.laddr.port] = process.pid
+            sockets |= {one.laddr for one in process.net_connections("unix") if one.laddr.startswith("/")}
     assert {"jupyter-lab", "mongod"} <= names
     with open(connection_file(opened)) as file:
         told = json.load(file)
