@@ -227,8 +227,11 @@ def fitting_detector(state: Mapping[str, Tensor], leave_out: str = "") -> str:
     for name, entry in CATALOGUE.items():
         if name == leave_out:
             continue
+        renamed = entry.family.from_published(state)
+        if not any(key.startswith(entry.family.BACKBONE) for key in renamed):
+            continue  # none of that family, and what builds it (transformers, for one) takes seconds to import
         try:
-            if fit(entry, entry.family.from_published(state)).good:
+            if fit(entry, renamed).good:
                 return name
         except (MissingPackageError, InputError, ImportError):  # an extra that is not installed
             continue

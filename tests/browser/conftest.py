@@ -12,7 +12,8 @@ from tests.browser.lab import CHROMIUM_ARGUMENTS, Lab, start_lab, stop_lab
 PATIENCE = 120_000  # ms; the machine may be busy with other tests
 
 
-@pytest.fixture(scope="session")
+# Of a file, and not of the session: FiftyOne's App takes a few percent of a core for as long as it is open.
+@pytest.fixture(scope="module")
 def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab with a token."""
     running = start_lab(tmp_path_factory.mktemp("lab"))
@@ -20,7 +21,7 @@ def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     stop_lab(running)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab_below(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab that serves under a base URL."""
     running = start_lab(tmp_path_factory.mktemp("lab-below"), "/some/prefix/")

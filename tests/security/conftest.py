@@ -49,7 +49,7 @@ class Opened:
     ]  # every path it serves, a regular expression, and whether it is a WebSocket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """JupyterLab with odkit's own settings, whatever is installed, and the App open in a kernel."""
     folder = tmp_path_factory.mktemp("secure")
