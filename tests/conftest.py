@@ -48,10 +48,13 @@ os.environ["FIFTYONE_DATABASE_DIR"] = str(OWN / "fiftyone" / "database")
 os.environ["FIFTYONE_DEFAULT_DATASET_DIR"] = str(OWN / "fiftyone" / "datasets")
 os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.pop(
-    "PYTHONDONTWRITEBYTECODE", None
-)  # hundreds of processes are started: each would compile odkit anew
-for variable in ("FIFTYONE_DATABASE_URI", "ODKIT_WEIGHTS_URL", "ODKIT_DATA", "ODKIT_WORK"):
+for variable in (
+    "FIFTYONE_DATABASE_URI",
+    "ODKIT_WEIGHTS_URL",
+    "ODKIT_DATA",
+    "ODKIT_WORK",
+    "PYTHONDONTWRITEBYTECODE",  # hundreds of processes are started, and each would compile odkit anew
+):
     os.environ.pop(variable, None)
 
 # torch and its kin share the cores between the test processes, kernels and training workers included.

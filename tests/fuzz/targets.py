@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from PIL import Image
 
@@ -185,14 +186,10 @@ def _pictures(folder: Path) -> None:
 
 
 def _read_picture(folder: Path, file: Path) -> None:
-    usual = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = 2**20  # larger ones take as long as they are large
-    try:
+    with patch.object(Image, "MAX_IMAGE_PIXELS", 2**20):  # larger ones take as long as they are large
         with contextlib.suppress(ImageReadError):
             read_pixels(file)
         inspect_images([str(file)], decode=True, num_workers=1)
-    finally:
-        Image.MAX_IMAGE_PIXELS = usual
 
 
 TARGETS: dict[str, Target] = {

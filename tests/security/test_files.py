@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -190,8 +189,15 @@ sys.addaudithook(watch)
 """
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder whose path leaves a socket's some room; where it has none, /tmp is written to."""
+    with tempfile.TemporaryDirectory(prefix="odkit-test-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.worker
-def test_commands_write_where_they_say(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_commands_write_where_they_say(tmp_path: Path, short_folder: Path) -> None:
     """The run, the output, the cache and the temporary folder; the data set stays as it was, and may be read-only."""
     data = write_dataset(squares(tmp_path / "squares"), tmp_path / "data", "coco")
     (tmp_path / "site").mkdir()
@@ -199,9 +205,7 @@ def test_commands_write_where_they_say(tmp_path: Path, request: pytest.FixtureRe
     may = {name: tmp_path / name for name in ("home", "cache", "runs", "out", "elsewhere")}
     for folder in may.values():
         folder.mkdir()
-    # a short one: where the path of a socket has no room, /tmp is the temporary folder
-    may["temporary"] = Path(mkdtemp(prefix="odkit-test-", dir="/tmp"))
-    request.addfinalizer(lambda: shutil.rmtree(may["temporary"]))
+    may["temporary"] = short_folder
     # torch tells those that it starts where it keeps things, and where is of this process
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"} | {
         "HOME": str(may["home"]),
